@@ -1,0 +1,1 @@
+"""Everything that happens before serving: generators, training, graph export, engines, verification."""

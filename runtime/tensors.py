@@ -1,0 +1,31 @@
+"""What a graph takes and gives: one tensor's name, dtype, shape and range.
+
+Axis letters used in every shape comment of the project:
+N batch, C channels, H height, W width, Z latent size, S scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Dtype = Literal["float32", "int64"]
+Task = Literal["upscale", "generate"]
+Precision = Literal["float32", "float16", "bfloat16", "int8"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a graph.
+
+    name: the tensor's name in the graph.
+    dtype: "float32" (images, latents, outputs) or "int64" (labels).
+    shape: one entry an axis; an int is fixed, a str names an axis that varies, e.g. ("N", 3, "H", "W").
+    range: (lowest, highest) value that means something: (0, 1) or (-1, 1) for images, (0, classes - 1) for
+        labels; None where any finite value does (latents).
+    """
+
+    name: str
+    dtype: Dtype
+    shape: tuple[int | str, ...]
+    range: tuple[float, float] | None = None
