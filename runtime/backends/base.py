@@ -1,0 +1,109 @@
+"""The one shape of every engine: checks are here, once; a backend fills in `_run`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from runtime.bundle import Bundle
+from runtime.errors import EngineError
+from runtime.tensors import Precision, TensorSpec
+
+Array = np.ndarray[Any, Any]
+
+
+class Engine(ABC):
+    """One bundle's graph, loaded on one device.
+
+    device: "CPU" or "cuda:0". precision: what the engine really executes, which may differ from the bundle's.
+    slots: how many `run` calls may be in flight at once. batch_sizes: ascending sizes the engine is prepared for;
+    a batch is padded to the next of them, so that few shapes are ever seen.
+    """
+
+    backend: ClassVar[str]
+
+    def __init__(
+        self, bundle: Bundle, *, device: str, precision: Precision, slots: int, batch_sizes: tuple[int, ...]
+    ) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.device = device
+        self.precision = precision
+        self.slots = slots
+        self.batch_sizes = batch_sizes
+
+    @property
+    def max_batch(self) -> int:
+        return self.batch_sizes[-1]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run one batch, at most `max_batch` long. Safe to call from `slots` threads at once.
+
+        inputs: one array a graph input, [N, …], in the dtype and shape of the manifest.
+        Returns one float32 array a graph output, [N, …], owned by the caller.
+        Raises EngineError naming the tensor, what came and what was expected, or that the output is not finite.
+        """
+        self._check(inputs)
+        count = len(next(iter(inputs.values())))
+        size = next(size for size in self.batch_sizes if size >= count)
+        outputs = self._run({name: _pad(array, size) for name, array in inputs.items()})
+        outputs = {name: array[:count] for name, array in outputs.items()}
+        for name, array in outputs.items():
+            # A sum is not finite as soon as one of its terms is not, and costs no second array.
+            if not np.isfinite(array.sum(dtype=np.float64)):
+                raise EngineError(f"{self.manifest.name}: output {name!r} holds NaN or infinity in {self.precision}")
+        return outputs
+
+    @abstractmethod
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Run a checked batch whose size is one of `batch_sizes`."""
+
+    def warm_up(self) -> None:
+        """Run every fixed shape once, so that no request pays for it."""
+        for batch in self.batch_sizes:
+            for side in self.manifest.tile_sizes or (0,):
+                self.run({spec.name: _zeros(spec, batch, side) for spec in self.manifest.inputs})
+
+    def close(self) -> None:  # noqa: B027 - most libraries free what they hold by themselves
+        """Free the device's memory. The engine cannot be used afterwards."""
+
+    def _check(self, inputs: Mapping[str, Array]) -> None:
+        specs = {spec.name: spec for spec in self.manifest.inputs}
+        if inputs.keys() != specs.keys():
+            raise EngineError(f"{self.manifest.name}: got inputs {sorted(inputs)}, expected {sorted(specs)}")
+        for name, spec in specs.items():
+            array = inputs[name]
+            fits = array.ndim == len(spec.shape) and all(
+                got > 0 if isinstance(want, str) else got == want
+                for got, want in zip(array.shape, spec.shape, strict=True)
+            )
+            if not fits or array.dtype != spec.dtype:
+                raise EngineError(
+                    f"{self.manifest.name}: input {name!r} is {array.dtype}{list(array.shape)}, "
+                    f"expected {spec.dtype}{list(spec.shape)}"
+                )
+        counts = {name: len(array) for name, array in inputs.items()}
+        if len(set(counts.values())) > 1 or max(counts.values()) > self.max_batch:
+            raise EngineError(
+                f"{self.manifest.name}: batch lengths {counts}, expected one length of at most {self.max_batch}"
+            )
+
+
+def _pad(array: Array, size: int) -> Array:
+    """[n, …] → [size, …], zeros behind."""
+    if len(array) == size:
+        return array
+    padded = np.zeros((size, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded
+
+
+def _zeros(spec: TensorSpec, batch: int, side: int) -> Array:
+    return np.zeros((batch, *_fixed(spec.shape[1:], side)), spec.dtype)
+
+
+def _fixed(shape: tuple[int | str, ...], side: int) -> Iterator[int]:
+    return (side if isinstance(axis, str) else axis for axis in shape)

@@ -1,0 +1,235 @@
+"""The bundle: a folder with a graph, its engines and a manifest that names and hashes every file in it.
+
+The manifest is written last. A folder without one is no model; a file whose hash differs is refused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+
+from runtime.errors import BundleError
+from runtime.tensors import Precision, Task, TensorSpec
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+GRAPH = "model.onnx"
+STAGING_SUFFIX = ".part"
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """sha256: hexadecimal digest; bytes: the file's length."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """A compiled engine and what it was compiled for; it runs only where all of it fits.
+
+    path: inside the bundle; library: "tensorrt" or "tensorrt_rtx"; compute_capability: "8.9", or "any" for a plan
+    that carries several; onnx_sha256: of the graph it was compiled from; profile: the shapes it takes.
+    """
+
+    path: str
+    library: str
+    library_version: str
+    compute_capability: str
+    onnx_sha256: str
+    profile: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds and what a server must know to serve it.
+
+    scale: output pixels per input pixel along a side. size_multiple: the graph takes heights and widths that are
+    multiples of this, in pixels. tile_sizes, halo: input pixels, chosen by measurement at build.
+    error: measured at build against float32 torch ("psnr_db", "max_abs"). files: every file but the manifest.
+    """
+
+    name: str
+    task: Task
+    precision: Precision
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    scale: int = 1
+    size_multiple: int = 1
+    tile_sizes: tuple[int, ...] = ()
+    halo: int = 0
+    latent_size: int = 0
+    classes: int = 0
+    class_names: tuple[str, ...] = ()
+    error: Mapping[str, float] = field(default_factory=dict)
+    engines: tuple[EngineFile, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, FileInfo] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Raises BundleError naming the field that is missing, unknown or malformed."""
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise BundleError(f"{MANIFEST} is not JSON: {error}") from error
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+            raise BundleError(f"{MANIFEST}: format is {found!r}, this version reads {FORMAT}; build the bundle again")
+        if unknown := raw.keys() - {item.name for item in fields(cls)}:
+            raise BundleError(f"{MANIFEST}: unknown fields {', '.join(sorted(unknown))}")
+        try:
+            raw["inputs"] = tuple(_tensor(entry) for entry in raw["inputs"])
+            raw["outputs"] = tuple(_tensor(entry) for entry in raw["outputs"])
+            raw["engines"] = tuple(EngineFile(**entry) for entry in raw.get("engines", ()))
+            raw["files"] = {path: FileInfo(**entry) for path, entry in raw.get("files", {}).items()}
+            raw["tile_sizes"] = tuple(int(size) for size in raw.get("tile_sizes", ()))
+            raw["class_names"] = tuple(str(name) for name in raw.get("class_names", ()))
+            return cls(**raw)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"{MANIFEST} is malformed: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def onnx(self) -> Path:
+        return self.path / GRAPH
+
+
+def load(path: Path) -> Bundle:
+    """The bundle at `path`, every listed file's hash checked. Raises BundleError."""
+    manifest_path = path / MANIFEST
+    if not manifest_path.is_file():
+        raise BundleError(f"{path}: no {MANIFEST}, so this is no bundle; build one with python -m export.build")
+    try:
+        manifest = Manifest.from_json(manifest_path.read_text(encoding="utf-8"))
+    except (BundleError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: {error}") from error
+    for name, info in manifest.files.items():
+        _verify(path, name, info)
+    if unlisted := [name for name in (GRAPH, *(e.path for e in manifest.engines)) if name not in manifest.files]:
+        raise BundleError(f"{path}: {', '.join(unlisted)} not in the manifest's list of files")
+    return Bundle(path, manifest)
+
+
+def discover(folder: Path) -> list[Bundle]:
+    """Every bundle directly inside `folder`, by name. Raises BundleError where there is none or one is bad."""
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such folder; build bundles with python -m export.build --output {folder}")
+    found = [
+        load(path) for path in sorted(folder.iterdir()) if not path.name.startswith(".") and (path / MANIFEST).is_file()
+    ]
+    if not found:
+        raise BundleError(f"{folder}: holds no bundle; build one with python -m export.build --output {folder}")
+    names = [bundle.manifest.name for bundle in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise BundleError(f"{folder}: more than one bundle is called {', '.join(sorted(twice))}; rename one (--name)")
+    return found
+
+
+class Writer:
+    """Writes a bundle in a hidden folder beside its place, and swaps it in when it is whole.
+
+    Used as a context manager: write files under `path`, then `commit`. Left without a commit, nothing remains.
+    """
+
+    def __init__(self, parent: Path, name: str) -> None:
+        if not name or name.startswith(".") or Path(name).name != name:
+            raise BundleError(f"name: got {name!r}, expected a plain folder name that does not start with a dot")
+        self._target = parent / name
+        parent.mkdir(parents=True, exist_ok=True)
+        self.path = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=STAGING_SUFFIX, dir=parent))
+        self.path.chmod(0o755)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def commit(self, manifest: Manifest) -> Bundle:
+        """Hash every file, write the manifest last, and put the folder in its place in one rename."""
+        files = {name: file_info(self.path / name) for name in _relative_files(self.path)}
+        whole = replace(manifest, files=files)
+        unfinished = self.path / (MANIFEST + STAGING_SUFFIX)
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(whole.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(self.path / MANIFEST)
+        if self._target.exists():
+            _exchange(self.path, self._target)  # the old bundle is now at self.path, and goes on exit
+        else:
+            self.path.rename(self._target)
+        return Bundle(self._target, whole)
+
+
+def file_info(path: Path) -> FileInfo:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return FileInfo(digest.hexdigest(), path.stat().st_size)
+
+
+def _tensor(raw: Mapping[str, Any]) -> TensorSpec:
+    limits = raw["range"]
+    return TensorSpec(raw["name"], raw["dtype"], tuple(raw["shape"]), None if limits is None else tuple(limits))
+
+
+def _verify(root: Path, name: str, expected: FileInfo) -> None:
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise BundleError(f"{root}: the manifest lists {name!r}, which lies outside the bundle")
+    path = root / name
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(f"{root}: {name} is listed in the manifest but is missing or no plain file")
+    found = file_info(path)
+    if found != expected:
+        raise BundleError(
+            f"{root}: {name} was altered: sha256 {found.sha256[:12]}… ({found.bytes} bytes), the manifest says "
+            f"{expected.sha256[:12]}… ({expected.bytes} bytes); build the bundle again"
+        )
+
+
+def _relative_files(root: Path) -> Iterator[str]:
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(root).as_posix()
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Swap two folders. Linux does it in one step (renameat2); elsewhere the name is free for an instant."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    at_working_folder, exchange = -100, 2
+    if renameat2 is not None:
+        paths = os.fsencode(first.absolute()), os.fsencode(second.absolute())
+        if renameat2(at_working_folder, paths[0], at_working_folder, paths[1], exchange) == 0:
+            return
+    aside = first.with_name(first.name + ".old")
+    second.rename(aside)
+    first.rename(second)
+    aside.rename(first)
