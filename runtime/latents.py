@@ -1,0 +1,44 @@
+"""Latents and labels from a seed: counter-based, so that sample k of seed s is the same however it is asked for.
+
+Every sample has its own stream of the Philox generator (Salmon et al. 2011, "Parallel random numbers: as easy as
+1, 2, 3"): the key holds the seed and what is drawn, the counter holds the sample's number. Normal values come from
+raw 64-bit words through the inverse distribution function, so they do not depend on numpy's own algorithms.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+LATENT, LABEL = 0, 1  # what a stream is for
+NORMAL = NormalDist()
+
+
+def draw(
+    seed: int, first: int, count: int, size: int, truncation: float | None = None
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """[count, size] float32, standard normal: samples first … first + count - 1 of `seed` (0 … 2⁶⁴ - 1).
+
+    truncation: draw from the normal distribution cut off at ±truncation (BigGAN's truncation trick).
+    """
+    low, high = (0.0, 1.0) if truncation is None else (NORMAL.cdf(-truncation), NORMAL.cdf(truncation))
+    latents = np.empty((count, size), np.float32)
+    for row in range(count):
+        uniform = _uniform(seed, LATENT, first + row, size)
+        latents[row] = [NORMAL.inv_cdf(low + value * (high - low)) for value in uniform.tolist()]
+    return latents
+
+
+def draw_labels(seed: int, first: int, count: int, classes: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """[count] int64 in 0 … classes - 1, uniform."""
+    uniform = [_uniform(seed, LABEL, first + row, 1)[0] for row in range(count)]
+    return (np.array(uniform) * classes).astype(np.int64)
+
+
+def _uniform(seed: int, purpose: int, sample: int, size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """[size] float64 strictly between 0 and 1."""
+    generator = np.random.Philox(key=[seed, purpose], counter=[0, 0, sample, 0])
+    words = generator.random_raw(size)
+    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52

@@ -1,0 +1,153 @@
+"""Images into tiles of one shape, and tiles back into an image.
+
+A tile is a window of the image and a core inside it. The network sees the window; only the core of its output is
+kept. Between windows lies a halo: every core is at least `halo` pixels from those edges of its window that are not
+edges of the image. Windows on the image's edge sit on that edge, where the network's own zero padding is what it saw
+in training. A side shorter than the tile is one window of its own length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from runtime.backends.base import Array, Engine
+from runtime.errors import InvalidInput
+from runtime.pixels import to_uint8
+
+
+@dataclass(frozen=True)
+class Span:
+    """One axis of a tile, in pixels of the input: the window [start, stop) and the core [low, high) inside it."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window of the image and the core that it answers for, in pixels of the input."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def height(self) -> int:
+        return self.rows.stop - self.rows.start
+
+    @property
+    def width(self) -> int:
+        return self.columns.stop - self.columns.start
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    def window(self, image: Array) -> Array:
+        """[C, H, W] → [C, height, width], a view."""
+        return image[:, self.rows.start : self.rows.stop, self.columns.start : self.columns.stop]
+
+
+def plan(height: int, width: int, *, tile: int, halo: int, multiple: int = 1) -> list[Tile]:
+    """The tiles of a height × width image, row by row. Cores cover every pixel exactly once.
+
+    tile, halo: pixels of the input. multiple: every window starts and ends on a multiple of it; height, width and
+    tile must be multiples as well (see `pad_to_multiple`).
+    """
+    rows = split(height, tile=tile, halo=halo, multiple=multiple)
+    columns = split(width, tile=tile, halo=halo, multiple=multiple)
+    return [Tile(row, column) for row in rows for column in columns]
+
+
+def split(length: int, *, tile: int, halo: int, multiple: int = 1) -> list[Span]:
+    """One axis: as few windows as the halo allows, spread evenly, so that every overlap is as wide as it can be."""
+    if min(length, tile, multiple) < 1 or halo < 0 or length % multiple or tile % multiple:
+        raise InvalidInput(
+            "tile", f"got length {length}, tile {tile}, halo {halo}; expected positive multiples of {multiple}"
+        )
+    if length <= tile:
+        return [Span(0, length, 0, length)]
+    step = (tile - 2 * halo) // multiple
+    if step < 1:
+        raise InvalidInput("halo", f"got {halo} with a tile of {tile}, expected less than half of the tile")
+    travel = (length - tile) // multiple
+    windows = 1 + -(-travel // step)
+    starts = [index * travel // (windows - 1) * multiple for index in range(windows)]
+    # Each overlap is cut in the middle, so that both sides keep the same distance to their window's edge.
+    cuts = [0, *((left + tile + right) // 2 for left, right in zip(starts, starts[1:], strict=False)), length]
+    return [Span(start, start + tile, cuts[i], cuts[i + 1]) for i, start in enumerate(starts)]
+
+
+def work(height: int, width: int, *, tile: int, halo: int, multiple: int = 1) -> int:
+    """Pixels the network sees for one image, halos counted every time."""
+    axes = (
+        sum(s.stop - s.start for s in split(side, tile=tile, halo=halo, multiple=multiple)) for side in (height, width)
+    )
+    rows, columns = axes
+    return rows * columns
+
+
+def choose_tile(height: int, width: int, *, tile_sizes: Sequence[int], halo: int, multiple: int = 1) -> int:
+    """The tile size with the least work for this image; the first where several tie."""
+    return min(tile_sizes, key=lambda tile: work(height, width, tile=tile, halo=halo, multiple=multiple))
+
+
+def pad_to_multiple(image: Array, multiple: int) -> Array:
+    """[C, H, W] → the same with H and W rounded up to multiples, edges replicated at the bottom and right."""
+    down, right = (-side % multiple for side in image.shape[1:])
+    return np.pad(image, ((0, 0), (0, down), (0, right)), mode="edge") if down or right else image
+
+
+class Canvas:
+    """Where the cores of one image's tiles are put together.
+
+    height, width: of the input image in pixels; the canvas is `scale` times as large. kind: "uint8" rounds each core
+    as it comes; "float32" keeps the network's values, for a resize before rounding. low, high: the output's range.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        height: int,
+        width: int,
+        scale: int,
+        kind: Literal["uint8", "float32"] = "uint8",
+        low: float = 0.0,
+        high: float = 1.0,
+    ) -> None:
+        self.pixels: np.ndarray[Any, Any] = np.empty((height * scale, width * scale, channels), kind)  # [SH, SW, C]
+        self._scale, self._low, self._high = scale, low, high
+
+    def paste(self, tile: Tile, output: Array) -> None:
+        """Put the core of `output` ([C, S·height, S·width] float32) in its place. Padding beyond the image is cut."""
+        scale = self._scale
+        rows, columns = tile.rows, tile.columns
+        core = output[
+            :,
+            (rows.low - rows.start) * scale : (rows.high - rows.start) * scale,
+            (columns.low - columns.start) * scale : (columns.high - columns.start) * scale,
+        ]
+        target = self.pixels[rows.low * scale : rows.high * scale, columns.low * scale : columns.high * scale]
+        core = core[:, : target.shape[0], : target.shape[1]]
+        if self.pixels.dtype == np.uint8:
+            core = to_uint8(core, self._low, self._high)
+        target[:] = core.transpose(1, 2, 0)
+
+
+def run_tiled(engine: Engine, image: Array, *, tile: int, halo: int) -> Array:
+    """One image through an engine, tile by tile: [C, H, W] float32 → [C, SH, SW] float32, not clipped."""
+    manifest = engine.manifest
+    height, width = image.shape[1:]
+    padded = pad_to_multiple(image, manifest.size_multiple)
+    canvas = Canvas(channels=len(image), height=height, width=width, scale=manifest.scale, kind="float32")
+    (source,), (target,) = manifest.inputs, manifest.outputs
+    for part in plan(*padded.shape[1:], tile=tile, halo=halo, multiple=manifest.size_multiple):
+        output = engine.run({source.name: part.window(padded)[None]})[target.name]
+        canvas.paste(part, output[0])
+    return canvas.pixels.transpose(2, 0, 1)
