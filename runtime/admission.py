@@ -1,0 +1,131 @@
+"""Who may start work now, who waits, and who is told to come back.
+
+The set of requests in work is bounded by the memory they need; the rest wait in a queue bounded by pixels, and both
+bounds are exact. Small requests have a lane of their own, so that a thumbnail never waits behind posters. Within a
+lane the order is by arrival plus cost: a request is overtaken by others only as long as they are smaller, and only by
+as much as it costs itself, so nobody starves.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from runtime.errors import Overloaded
+
+# The small lane gets a quarter of the memory; a request is small up to a sixteenth.
+SMALL_LANE_SHARE = 1 / 4
+SMALL_REQUEST_SHARE = 1 / 16
+SHORTEST_RETRY_S = 0.1
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request's place. `admitted` ends with None when its work may start; `leave` gives the place back."""
+
+    cost_px: int
+    cost_bytes: int
+    estimate_s: float
+    order: int
+    lane: Lane
+    admission: Admission
+    admitted: Future[None] = field(default_factory=Future)
+    left: bool = False
+
+    def leave(self) -> None:
+        """Give the place back, whether waiting or in work. May be called more than once."""
+        self.admission.leave(self)
+
+
+@dataclass(eq=False)
+class Lane:
+    """Requests of one kind. max_bytes: for all of them in work together; one alone may exceed it."""
+
+    max_bytes: float
+    waiting: list[Ticket] = field(default_factory=list)
+    working: list[Ticket] = field(default_factory=list)
+    passed_px: int = 0
+
+    def fits(self, ticket: Ticket) -> bool:
+        used = sum(other.cost_bytes for other in self.working)
+        return not self.working or used + ticket.cost_bytes <= self.max_bytes
+
+
+class Admission:
+    """The door to the scheduler.
+
+    max_active_bytes: memory of the requests in work. max_queue_px: pixels of the requests that wait.
+    slots: how many batches the device runs at once, for the estimate of waiting times.
+    """
+
+    def __init__(self, *, max_active_bytes: int, max_queue_px: int, slots: int = 1) -> None:
+        self._lock = threading.Lock()
+        self._max_queue_px, self._slots = max_queue_px, slots
+        self._small_request_bytes = max_active_bytes * SMALL_REQUEST_SHARE
+        self._small = Lane(max_active_bytes * SMALL_LANE_SHARE)
+        self._large = Lane(max_active_bytes * (1 - SMALL_LANE_SHARE))
+
+    def enter(
+        self, *, cost_px: int, cost_bytes: int, estimate_s: float = 0.0, time_left_s: float | None = None
+    ) -> Ticket:
+        """A place for a request: in work at once if there is room, else in the queue.
+
+        cost_px: pixels the device will see. cost_bytes: memory while in work. estimate_s: the device's time for it
+        alone, 0 where unknown. time_left_s: until the caller's deadline.
+        Raises Overloaded at once where the queue is full or the deadline cannot be met.
+        """
+        with self._lock:
+            lane = self._small if cost_bytes <= self._small_request_bytes else self._large
+            ticket = Ticket(cost_px, cost_bytes, estimate_s, lane.passed_px + cost_px, lane, self)
+            expected_s = self._expected_s(estimate_s)
+            if time_left_s is not None and expected_s > time_left_s:
+                raise Overloaded(
+                    f"the answer would take about {expected_s:.1f} s, the deadline is in {time_left_s:.1f} s; "
+                    "try again later or allow more time",
+                    retry_after_s=max(expected_s - estimate_s, SHORTEST_RETRY_S),
+                )
+            if not lane.waiting and lane.fits(ticket):
+                lane.working.append(ticket)
+                lane.passed_px += cost_px
+                ticket.admitted.set_result(None)
+                return ticket
+            waiting_px = self.waiting_px()
+            if waiting_px + cost_px > self._max_queue_px:
+                raise Overloaded(
+                    f"the queue holds {waiting_px} of {self._max_queue_px} pixels, this request needs {cost_px}; "
+                    "try again later",
+                    retry_after_s=max(expected_s - estimate_s, SHORTEST_RETRY_S),
+                )
+            lane.waiting.append(ticket)
+            lane.waiting.sort(key=lambda waiting: waiting.order)
+            return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """Take a ticket out, and let in those who now fit."""
+        with self._lock:
+            if ticket.left:
+                return
+            ticket.left = True
+            lane = ticket.lane
+            (lane.working if ticket in lane.working else lane.waiting).remove(ticket)
+            let_in: list[Ticket] = []
+            while lane.waiting and lane.fits(lane.waiting[0]):
+                following = lane.waiting.pop(0)
+                lane.working.append(following)
+                lane.passed_px += following.cost_px
+                let_in.append(following)
+        for following in let_in:
+            # A waiter whose caller has gone cancelled the future; its own `leave` comes.
+            if following.admitted.set_running_or_notify_cancel():
+                following.admitted.set_result(None)
+        ticket.admitted.cancel()
+
+    def waiting_px(self) -> int:
+        """Pixels of the requests that wait now."""
+        return sum(ticket.cost_px for lane in (self._small, self._large) for ticket in lane.waiting)
+
+    def _expected_s(self, estimate_s: float) -> float:
+        """When a request would be done: fair turns mean each other request delays it by at most its own cost."""
+        others = (t for lane in (self._small, self._large) for t in (*lane.working, *lane.waiting))
+        return estimate_s + sum(min(other.estimate_s, estimate_s) for other in others) / self._slots

@@ -1,0 +1,294 @@
+"""One scheduler a device: items of many requests, of all models, become batches.
+
+    submit(job) ──► jobs, each with a clock that counts the pixels it was served
+                        │  a worker is free: the job whose clock is furthest behind gives the first item,
+                        ▼  others fill the batch with items of the same engine and shape
+                    engine.run(batch)                  (one worker thread a slot of the device)
+                        ▼
+                    job.deliver(item, outputs)         (a few other threads: stitching, not the device's time)
+
+Work-conserving: a free worker takes what is waiting, at once; while all are busy, items gather into batches. There is
+no delay to tune. Fair by pixels: start-time fair queuing (Goyal et al. 1996), so a newcomer's first item is next.
+Memory is bounded: outputs that wait for delivery stop the workers before they pile up.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from runtime.backends.base import Array
+from runtime.errors import Cancelled, DeadlineExceeded, EngineError
+
+# Weight of the newest batch in the running estimate of seconds per pixel.
+SMOOTHING = 0.2
+
+
+class Runner(Protocol):
+    """What the scheduler needs of an engine."""
+
+    @property
+    def max_batch(self) -> int: ...
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+@dataclass(frozen=True)
+class Item:
+    """One tile or one sample. shape: items of one shape can share a batch; pixels: what it costs."""
+
+    shape: Hashable
+    pixels: int
+
+
+class Job:
+    """The items of one request.
+
+    inputs(i): the graph's inputs for item i, without the batch axis; called when the item's turn has come.
+    deliver(i, outputs): takes the graph's outputs for item i, without the batch axis; called once an item, from
+        several threads.
+    deadline_s: on the scheduler's clock; past it the remaining items are dropped.
+    `done` ends with None, or with Cancelled, DeadlineExceeded, EngineError or what `inputs` or `deliver` raised.
+    """
+
+    def __init__(
+        self,
+        engine: Runner,
+        items: list[Item],
+        *,
+        inputs: Callable[[int], dict[str, Array]],
+        deliver: Callable[[int, dict[str, Array]], None],
+        deadline_s: float | None = None,
+    ) -> None:
+        self.engine, self.items, self.inputs, self.deliver = engine, items, inputs, deliver
+        self.deadline_s = deadline_s
+        self.done: Future[None] = Future()
+        self.queue_ms = 0.0  # from submit to the first item's batch
+        self.inference_ms = 0.0  # the job's share of its batches' time on the device
+        self.items_run = 0
+        # The scheduler's own, guarded by its lock.
+        self.next_item = 0
+        self.delivered = 0
+        self.clock_px = 0.0
+        self.submitted_s = 0.0
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts since the start. mean_batch: items a batch; items_dropped: items of jobs that ended before their turn."""
+
+    batches: int
+    items: int
+    pixels: int
+    items_dropped: int
+    jobs_waiting: int
+
+    @property
+    def mean_batch(self) -> float:
+        return self.items / self.batches if self.batches else 0.0
+
+
+@dataclass(frozen=True)
+class Taken:
+    job: Job
+    index: int
+
+
+class Scheduler:
+    """Runs jobs on one device.
+
+    slots: batches in flight at once, one thread each. deliverers: threads that take outputs away.
+    """
+
+    def __init__(self, *, slots: int = 1, deliverers: int = 2, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._jobs: list[Job] = []
+        self._virtual_px = 0.0  # the clock a newcomer starts at
+        self._closed = False
+        self._batches = self._items = self._pixels = self._dropped = 0
+        self._seconds_per_px: dict[Runner, float] = {}
+        self._deliverers = ThreadPoolExecutor(deliverers, "deliver")
+        self._undelivered = threading.Semaphore(slots + deliverers)
+        self._workers = [threading.Thread(target=self._work, name=f"device-{n}", daemon=True) for n in range(slots)]
+        for worker in self._workers:
+            worker.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job's items. A job without items is done at once. Raises Cancelled after `close`."""
+        if not job.items:
+            job.done.set_result(None)
+            return
+        with self._changed:
+            if self._closed:
+                raise Cancelled("the scheduler is closed")
+            job.submitted_s = self._clock()
+            job.clock_px = self._virtual_px
+            self._jobs.append(job)
+            self._changed.notify_all()
+
+    def cancel(self, job: Job) -> None:
+        """Drop a job's remaining items before the next batch. Items on the device finish, and are not delivered."""
+        self._end(job, Cancelled("the request was cancelled; its remaining items were dropped"))
+
+    def seconds_per_px(self, engine: Runner) -> float | None:
+        """A running estimate of this engine's time on the device for one pixel; None before its first batch."""
+        with self._changed:
+            return self._seconds_per_px.get(engine)
+
+    def stats(self) -> Stats:
+        with self._changed:
+            return Stats(self._batches, self._items, self._pixels, self._dropped, len(self._jobs))
+
+    def close(self) -> None:
+        """Drop what waits, finish what runs, and end the threads."""
+        with self._changed:
+            self._closed = True
+            waiting = list(self._jobs)
+            self._changed.notify_all()
+        for job in waiting:
+            self._end(job, Cancelled("the server is shutting down"))
+        for worker in self._workers:
+            worker.join()
+        self._deliverers.shutdown()
+
+    # The device's threads.
+
+    def _work(self) -> None:
+        while True:
+            self._undelivered.acquire()
+            batch = self._next_batch()
+            if batch is None:
+                return
+            outputs = self._run(batch)
+            if outputs:
+                self._deliverers.submit(self._deliver, batch, outputs)
+            else:
+                self._undelivered.release()
+
+    def _next_batch(self) -> list[Taken] | None:
+        """Wait for items, and take a batch of them; None once closed."""
+        while True:
+            expired: list[Job] = []
+            with self._changed:
+                while not self._jobs and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return None
+                now = self._clock()
+                expired = [job for job in self._jobs if job.deadline_s is not None and job.deadline_s <= now]
+                if not expired:
+                    return self._take(now)
+            for job in expired:
+                self._end(job, DeadlineExceeded("the deadline passed; the remaining items were dropped"))
+
+    def _take(self, now: float) -> list[Taken]:
+        """The items of the next batch, in turns by pixels. Called with the lock held and a job waiting."""
+        batch: list[Taken] = []
+        first = min(self._jobs, key=lambda job: job.clock_px)
+        self._virtual_px = first.clock_px
+        engine, shape = first.engine, first.items[first.next_item].shape
+        while len(batch) < engine.max_batch:
+            ready = [job for job in self._jobs if job.engine is engine and job.items[job.next_item].shape == shape]
+            if not ready:
+                break
+            job = min(ready, key=lambda job: job.clock_px)
+            if job.next_item == 0:
+                job.queue_ms = (now - job.submitted_s) * 1e3
+            batch.append(Taken(job, job.next_item))
+            job.clock_px += job.items[job.next_item].pixels
+            job.next_item += 1
+            if job.next_item == len(job.items):
+                self._jobs.remove(job)
+        return batch
+
+    def _run(self, batch: list[Taken]) -> list[dict[str, Array] | None]:
+        """One output an item; None where its job failed. Empty where the whole batch did."""
+        engine = batch[0].job.engine
+        inputs: list[dict[str, Array]] = []
+        ready: list[Taken] = []
+        for taken in batch:
+            try:
+                inputs.append(taken.job.inputs(taken.index))
+                ready.append(taken)
+            except Exception as error:
+                self._end(taken.job, error)
+        batch[:] = ready
+        if not batch:
+            return []
+        start = self._clock()
+        try:
+            stacked = {name: np.stack([one[name] for one in inputs]) for name in inputs[0]}
+            outputs = engine.run(stacked)
+        except Exception as error:
+            if len(batch) > 1 and isinstance(error, EngineError):
+                return [self._run_alone(taken) for taken in batch]  # one bad item must not fail its neighbours
+            for taken in batch:
+                self._end(taken.job, error)
+            return []
+        self._count(batch, self._clock() - start)
+        return [{name: array[row] for name, array in outputs.items()} for row in range(len(batch))]
+
+    def _run_alone(self, taken: Taken) -> dict[str, Array] | None:
+        outputs = self._run([taken])
+        return outputs[0] if outputs else None
+
+    def _count(self, batch: list[Taken], seconds: float) -> None:
+        engine = batch[0].job.engine
+        pixels = sum(taken.job.items[taken.index].pixels for taken in batch)
+        with self._changed:
+            self._batches += 1
+            self._items += len(batch)
+            self._pixels += pixels
+            before = self._seconds_per_px.get(engine, seconds / pixels)
+            self._seconds_per_px[engine] = before + SMOOTHING * (seconds / pixels - before)
+            for taken in batch:
+                taken.job.items_run += 1
+                taken.job.inference_ms += seconds * 1e3 / len(batch)
+
+    # The delivering threads, and the ends of jobs.
+
+    def _deliver(self, batch: list[Taken], outputs: list[dict[str, Array] | None]) -> None:
+        try:
+            for taken, output in zip(batch, outputs, strict=True):
+                if output is not None and not taken.job.done.done():
+                    self._deliver_one(taken, output)
+        finally:
+            self._undelivered.release()
+
+    def _deliver_one(self, taken: Taken, output: dict[str, Array]) -> None:
+        job = taken.job
+        try:
+            job.deliver(taken.index, output)
+        except Exception as error:
+            self._end(job, error)
+            return
+        with self._changed:
+            job.delivered += 1
+            finished = job.delivered == len(job.items)
+        if finished:
+            self._end(job, None)
+
+    def _end(self, job: Job, error: BaseException | None) -> None:
+        """Settle a job's future, once, and forget the items it has left."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            if job.done.done():
+                return
+            self._dropped += len(job.items) - job.next_item
+            job.next_item = len(job.items)
+            # Marked as running so that nobody else can settle it between here and the lines below.
+            settle = job.done.set_running_or_notify_cancel() if not job.done.running() else False
+        if not settle:
+            return
+        if error is None:
+            job.done.set_result(None)
+        else:
+            job.done.set_exception(error)
