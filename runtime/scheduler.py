@@ -54,7 +54,7 @@ class Job:
     deliver(i, outputs): takes the graph's outputs for item i, without the batch axis; called once an item, from
         several threads.
     deadline_s: on the scheduler's clock; past it the remaining items are dropped.
-    `done` ends with None, or with Cancelled, DeadlineExceeded, EngineError or what `inputs` or `deliver` raised.
+    Cancelling `done` cancels the job. It ends with None, or with Cancelled, DeadlineExceeded, EngineError or what `inputs` or `deliver` raised.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Job:
         self.delivered = 0
         self.clock_px = 0.0
         self.submitted_s = 0.0
+        self.settled = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class Scheduler:
             job.clock_px = self._virtual_px
             self._jobs.append(job)
             self._changed.notify_all()
+        job.done.add_done_callback(lambda done: self.cancel(job) if done.cancelled() else None)
 
     def cancel(self, job: Job) -> None:
         """Drop a job's remaining items before the next batch. Items on the device finish, and are not delivered."""
@@ -257,7 +259,7 @@ class Scheduler:
     def _deliver(self, batch: list[Taken], outputs: list[dict[str, Array] | None]) -> None:
         try:
             for taken, output in zip(batch, outputs, strict=True):
-                if output is not None and not taken.job.done.done():
+                if output is not None and not taken.job.settled:
                     self._deliver_one(taken, output)
         finally:
             self._undelivered.release()
@@ -276,18 +278,17 @@ class Scheduler:
             self._end(job, None)
 
     def _end(self, job: Job, error: BaseException | None) -> None:
-        """Settle a job's future, once, and forget the items it has left."""
+        """Settle a job, once, and forget the items it has left."""
         with self._changed:
+            if job.settled:
+                return
+            job.settled = True
             if job in self._jobs:
                 self._jobs.remove(job)
-            if job.done.done():
-                return
             self._dropped += len(job.items) - job.next_item
             job.next_item = len(job.items)
-            # Marked as running so that nobody else can settle it between here and the lines below.
-            settle = job.done.set_running_or_notify_cancel() if not job.done.running() else False
-        if not settle:
-            return
+        if not job.done.set_running_or_notify_cancel():
+            return  # whoever held the future cancelled it
         if error is None:
             job.done.set_result(None)
         else:

@@ -6,7 +6,6 @@ the CPU has matrix units for it; what really runs is read from the compiled grap
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from functools import cache
 from importlib.util import find_spec
@@ -66,10 +65,13 @@ class OpenVINOEngine(Engine):
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
         hint = "bf16" if manifest.precision != "float32" and "bfloat16" in native_precisions() else "f32"
-        # One stream a core keeps every core busy without the threads of one tile waiting for each other.
-        slots = os.cpu_count() or 1 if manifest.task == "upscale" else 1
-        options = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": str(slots)}
+        # Tiles run side by side, each on few cores; samples are small and come in batches, each on all cores.
+        options = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "PERFORMANCE_HINT": "THROUGHPUT" if manifest.task == "upscale" else "LATENCY",
+        }
         dynamic = self._compile(bundle, options)
+        slots = int(dynamic.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._compiled: dict[tuple[int, ...], Any] = {(): dynamic}  # () stands for any other shape
         for side in manifest.tile_sizes:
             shape = (1, cast(int, manifest.inputs[0].shape[1]), side, side)
