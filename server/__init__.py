@@ -1,0 +1,1 @@
+"""The gRPC server over runtime/, and its clients. Never imports torch nor export/."""

@@ -1,0 +1,134 @@
+"""`python -m server --bundles DIR`: serves bundles over gRPC until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runtime import backends, bundle
+from runtime.errors import GanforgeError
+from server.front import Server
+from server.limits import Limits
+from server.logs import configure, log
+from server.models import Models
+from server.service import Service
+
+DEFAULTS = asdict(Limits())
+
+
+def limit(flag: str, help: str) -> Any:
+    """A flag for the field of Limits with the same name."""
+    name = flag.removeprefix("--").replace("-", "_")
+    kind = (
+        click.FloatRange(min=0, min_open=True) if isinstance(DEFAULTS[name], float) else click.IntRange(min=1)
+    )
+    return click.option(flag, type=kind, default=DEFAULTS[name], show_default=True, help=help)
+
+
+@click.command(context_settings={"max_content_width": 110})
+@click.option(
+    "--bundles", type=click.Path(path_type=Path), required=True, help="Folder of bundles; all are served."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=50051, show_default=True, help="0 takes a free one."
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", *backends.MODULES]),
+    default="auto",
+    show_default=True,
+    help="auto: the first that can run each bundle here.",
+)
+@click.option("--device", default=None, help="CPU, cuda:0, …  [default: the backend's first]")
+@limit("--max-pixels", "Pixels of one input image.")
+@limit("--max-output-pixels", "Pixels of one answer; all samples of a Generate together.")
+@limit("--max-count", "Samples of one Generate.")
+@limit("--max-message-bytes", "Bytes of one gRPC message, either way.")
+@limit("--max-upload-bytes", "Bytes of one image sent in pieces.")
+@limit("--max-uploads-bytes", "Bytes of all images that are being sent in pieces.")
+@limit("--max-active-bytes", "Memory, in bytes, of the requests in work; a larger one runs alone.")
+@limit("--max-queue-pixels", "Pixels of the requests that wait; beyond it requests are refused at once.")
+@limit("--max-calls", "Calls open at once.")
+@limit("--idle-s", "Seconds a stream may stand still.")
+@click.option(
+    "--grace-s",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds that calls under way get to finish after Ctrl-C or SIGTERM.",
+)
+def main(
+    bundles: Path, host: str, port: int, backend: str, device: str | None, grace_s: float, **limits: Any
+) -> None:
+    """Serve every bundle in a folder over gRPC.
+
+    The line `serving on HOST:PORT` on stdout says that every model is warm. Logs go to stderr. Ctrl-C or SIGTERM
+    drains: no new calls, those under way finish. A second one ends the server at once.
+    """
+    assert limits.keys() == {field.name for field in fields(Limits)}
+    configure()
+    try:
+        asyncio.run(serve(bundles, host, port, backend, device, grace_s, Limits(**limits)))
+    except GanforgeError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+async def serve(
+    folder: Path, host: str, port: int, backend: str, device: str | None, grace_s: float, limits: Limits
+) -> None:
+    """Serve until a signal comes. Raises GanforgeError where it cannot begin."""
+    stopping = _signals()
+    found = await asyncio.to_thread(bundle.discover, folder)
+    server = Server(limits)
+    port = await server.start(host, port)
+    log.info("warming up", models=[one.manifest.name for one in found], host=host, port=port)
+    try:
+        models = await asyncio.to_thread(
+            Models.open, found, backend=backend, device=device, say=_say, stopping=stopping.is_set
+        )
+    except BaseException:
+        await server.drain(0)
+        raise
+    service = Service(models, limits)
+    try:
+        await server.ready(service)
+        click.echo(f"serving on {host}:{port}")
+        sys.stdout.flush()
+        await stopping.wait()
+        log.info("draining", grace_s=grace_s)
+        await server.drain(grace_s)
+    finally:
+        await asyncio.to_thread(service.close)
+        for device_name, scheduler in models.schedulers.items():
+            stats = scheduler.stats()
+            log.info("stopped", device=device_name, mean_batch=round(stats.mean_batch, 2), **asdict(stats))
+
+
+def _say(sentence: str) -> None:
+    log.info("warm", reason=sentence)
+
+
+def _signals() -> asyncio.Event:
+    """Set by the first Ctrl-C or SIGTERM; the second has its usual effect."""
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop() -> None:
+        stopping.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    return stopping
+
+
+if __name__ == "__main__":
+    main()

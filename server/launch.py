@@ -1,0 +1,60 @@
+"""A server of its own process, for a demonstration, a benchmark or a test: started, waited for, stopped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import BackendUnavailable
+
+READY = "serving on "
+LOG_TAIL_LINES = 12
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A server that is warm. address: "HOST:PORT". log: the file its log lines go to, one JSON object a line."""
+
+    address: str
+    pid: int
+    log: Path
+
+
+@contextmanager
+def launched(
+    bundles: Path, *, log: Path, flags: Sequence[str] = (), timeout_s: float = 300.0
+) -> Iterator[Launched]:
+    """`python -m server --bundles DIR --port 0`, until the block ends; then it is asked to drain.
+
+    Raises BackendUnavailable with the end of its log where it does not get ready within `timeout_s` seconds.
+    """
+    command = [sys.executable, "-m", "server", "--bundles", str(bundles), "--port", "0", *flags]
+    with log.open("w", encoding="utf-8") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    assert process.stdout is not None
+    late = threading.Timer(timeout_s, process.kill)
+    late.start()
+    try:
+        line = next((line for line in process.stdout if line.startswith(READY)), None)
+        late.cancel()
+        if line is None:
+            code = process.wait()
+            tail = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-LOG_TAIL_LINES:])
+            raise BackendUnavailable(
+                f"the server ended with {code} before it was ready; the end of {log}:\n{tail}"
+            )
+        yield Launched(line.removeprefix(READY).strip(), process.pid, log)
+    finally:
+        late.cancel()
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()

@@ -1,0 +1,87 @@
+"""The one table of errors and gRPC status codes, read both ways: by the server's front and by the client."""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+import grpc
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from runtime import errors
+from runtime.errors import GanforgeError
+
+CODES: dict[type[GanforgeError], grpc.StatusCode] = {
+    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.NotReady: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Cancelled: grpc.StatusCode.CANCELLED,
+    errors.BackendUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.BundleError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.EngineError: grpc.StatusCode.INTERNAL,
+}
+REQUEST_ID = "x-request-id"
+# gRPC's own retries wait this long (milliseconds) where the server says so.
+PUSHBACK = "grpc-retry-pushback-ms"
+# A status travels in HTTP/2 headers, which are small.
+LONGEST_MESSAGE = 1_000
+
+M = TypeVar("M", bound=Message)
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+def to_status(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str, Metadata]:
+    """Code, message and trailing metadata. An error that is none of ours is INTERNAL and tells nothing of itself."""
+    code = next((code for kind, code in CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    message = (
+        str(error)
+        if isinstance(error, GanforgeError)
+        else f"an error of ours, logged as request {request_id}"
+    )
+    message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
+    # google.rpc.Code has the same names as grpc.StatusCode.
+    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message)
+    metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, request_id)]
+    if isinstance(error, errors.InvalidInput):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.problem[:LONGEST_MESSAGE]
+        )
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.Overloaded):
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_after_s * 1e9))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+        metadata.append((PUSHBACK, str(int(error.retry_after_s * 1e3))))
+    rich = rpc_status.to_status(status)
+    return code, message, (*metadata, *rich.trailing_metadata)
+
+
+def from_rpc_error(error: grpc.RpcError) -> GanforgeError:
+    """The error of ours that a failed call stands for."""
+    call = cast(grpc.Call, error)  # every error of a call is one
+    code, message = call.code(), call.details() or "the server gave no reason"
+    if code == grpc.StatusCode.INVALID_ARGUMENT:
+        for violation in _detail(call, error_details_pb2.BadRequest()).field_violations:
+            return errors.InvalidInput(violation.field, violation.description)
+        return errors.InvalidInput("request", message)
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+        delay = _detail(call, error_details_pb2.RetryInfo()).retry_delay
+        return errors.Overloaded(message, retry_after_s=delay.ToNanoseconds() / 1e9)
+    kind = next((kind for kind, known in CODES.items() if known == code), None)
+    return kind(message) if kind else GanforgeError(f"{code.name}: {message}")
+
+
+def _detail(call: grpc.Call, empty: M) -> M:
+    """The status detail of that type, or `empty` as it is."""
+    try:
+        status = rpc_status.from_call(call)
+    except ValueError:  # a proxy changed the message beside it
+        status = None
+    for detail in status.details if status else ():
+        if detail.Unpack(empty):
+            break
+    return empty
