@@ -4,6 +4,7 @@ GanforgeError
 ├── InvalidInput        what the caller gave cannot be used; it will never work as it is
 ├── ModelNotFound       no bundle of that name is served
 ├── Overloaded          the queue is full or cannot meet the deadline; try again after `retry_after_s`
+├── NotReady            the server is warming up or draining; try again shortly
 ├── DeadlineExceeded    the caller's time ran out
 ├── Cancelled           the caller went away
 ├── BundleError         a bundle is incomplete, altered or of another format
@@ -39,6 +40,10 @@ class Overloaded(GanforgeError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class NotReady(GanforgeError):
+    """The server is warming up or draining, or cannot be reached. Trying again shortly makes sense."""
 
 
 class DeadlineExceeded(GanforgeError):
