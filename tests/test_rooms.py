@@ -26,7 +26,7 @@ OFFLINE = {"torch", "onnx", "onnxscript", "safetensors", "matplotlib"}
 ENGINES = {
     "openvino": {"runtime/backends/cpu.py"},
     "onnxruntime": {"runtime/backends/portable.py"},
-    "cuda": {"runtime/backends/nvidia.py"},
+    "cuda": {"runtime/backends/cuda_memory.py"},
     "tensorrt": {"runtime/backends/nvidia.py", "runtime/backends/plan.py"},
     "tensorrt_rtx": {"runtime/backends/nvidia.py", "runtime/backends/plan.py"},
     "tensorrt_rtx_bindings": {"runtime/backends/nvidia.py", "runtime/backends/plan.py"},

@@ -1,0 +1,263 @@
+"""TensorRT on NVIDIA GPUs: `tensorrt` on data-centre ones, `tensorrt_rtx` on RTX ones, through the one API they share.
+
+A plan comes from the bundle where it fits this GPU and this library; else from the user's cache; else it is compiled
+from the graph into that cache, never into the bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from runtime.backends import plan as plans
+from runtime.backends.base import Array, Engine
+from runtime.backends.cuda_memory import Cuda
+from runtime.backends.gpu_slot import Context, Slot, shapes_of
+from runtime.backends.plan_cache import PlanCache, default_folder
+from runtime.bundle import Bundle, EngineFile, Manifest
+from runtime.errors import BackendUnavailable, EngineError
+
+NAME = "tensorrt"
+# Two streams: one batch's copies run while the other computes.
+SLOTS = 2
+logger = logging.getLogger(__name__)
+
+
+def unavailable(bundle: Bundle, device: str | None) -> str | None:
+    index = device_index(device)
+    if index is None:
+        return f"device {device!r} is not its own: it runs on cuda:0, cuda:1, …"
+    problem = Cuda.problem(index)
+    if problem is not None:
+        return problem
+    _, reasons = usable_libraries(bundle.manifest, Cuda(index).compute_capability())
+    return "; ".join(reasons) if len(reasons) == len(plans.LIBRARIES) else None
+
+
+def open_engine(bundle: Bundle, device: str | None = None) -> Engine:
+    reason = unavailable(bundle, device)
+    if reason is not None:
+        raise BackendUnavailable(f"{NAME}: {reason}")
+    cuda = Cuda(device_index(device) or 0)
+    cuda.use()
+    wanted = choose(bundle, cuda.compute_capability())
+    trt = plans.load_library(wanted.library)
+    log = plans.log(wanted.library)
+    runtime = trt.Runtime(log)
+    found = candidates(bundle, wanted, PlanCache(default_folder()))
+    engine, source = deserialize(runtime, found, log.take)
+    logger.info("%s: %s", bundle.manifest.name, source)
+    make_context = context_maker(trt, engine, wanted.library)
+    # Only TensorRT-RTX knows when its kernels for a shape are ready, so it captures CUDA graphs by itself.
+    return TensorRTEngine(
+        bundle, cuda=cuda, make_context=make_context, capture=wanted.library == "tensorrt", source=source
+    )
+
+
+def device_index(device: str | None) -> int | None:
+    """ "cuda" and None are GPU 0, "cuda:1" is GPU 1; None for what is no GPU."""
+    name, _, index = (device or "cuda").partition(":")
+    return int(index or 0) if name.lower() == "cuda" and (not index or index.isdecimal()) else None
+
+
+def usable_libraries(manifest: Manifest, compute_capability: str) -> tuple[list[str], list[str]]:
+    """The libraries that can run the bundle on such a GPU, and for each other one why not."""
+    usable: list[str] = []
+    reasons: list[str] = []
+    for library in plans.LIBRARIES:
+        problem = plans.missing(library)
+        if problem is None:
+            targets = plans.targets(library, manifest)
+            if targets is not None and compute_capability not in targets:
+                problem = (
+                    f"{library} does not support {manifest.precision} on this GPU (compute capability "
+                    f"{compute_capability}; it supports {', '.join(targets)})"
+                )
+        if problem is None and manifest.precision == "bfloat16" and float(compute_capability) < 8:
+            problem = f"{library}: a GPU of compute capability {compute_capability} has no bfloat16, 8.0 is the first"
+        if problem is None:
+            usable.append(library)
+        else:
+            reasons.append(problem)
+    return usable, reasons
+
+
+def choose(bundle: Bundle, compute_capability: str) -> EngineFile:
+    """What the plan must fit: the library for which the bundle has such a plan, else the first usable one."""
+    usable, _ = usable_libraries(bundle.manifest, compute_capability)
+    wanted = [plans.describe(bundle.onnx, bundle.manifest, name, compute_capability) for name in usable]
+    ready = (want for want in wanted if any(plans.fits(have, want) for have in bundle.manifest.engines))
+    return next(ready, wanted[0])
+
+
+def candidates(bundle: Bundle, wanted: EngineFile, cache: PlanCache) -> Iterator[tuple[str, bytes]]:
+    """(where it comes from, plan), cheapest first; the last is compiled now."""
+    manifest = bundle.manifest
+    for entry in manifest.engines:
+        if plans.fits(entry, wanted):
+            plan = (bundle.path / entry.path).read_bytes()
+            if hashlib.sha256(plan).hexdigest() == manifest.files[entry.path].sha256:
+                yield f"plan {entry.path} of the bundle", plan
+            else:
+                logger.warning("%s: %s was altered and is not used", manifest.name, entry.path)
+    kept, why = cache.get(wanted)
+    if kept is not None:
+        yield why, kept
+    logger.warning(
+        "%s: no plan of the bundle runs on this GPU (compute capability %s) with %s %s, and %s: compiling one, "
+        "which can take minutes",
+        manifest.name, wanted.compute_capability, wanted.library, wanted.library_version, why,
+    )  # fmt: skip
+    plan, _ = plans.compile_plan(
+        bundle.onnx, manifest, wanted.library, compute_capability=wanted.compute_capability
+    )
+    path = cache.put(wanted, plan)
+    yield f"plan compiled now into {path}", plan
+
+
+def deserialize(
+    runtime: Any, found: Iterable[tuple[str, bytes]], reason: Callable[[], str]
+) -> tuple[Any, str]:
+    """The first plan that loads, and where it came from. There is no other check whether one fits than to load it.
+
+    reason: what the library's log says. Raises EngineError with that for each plan.
+    """
+    problems: list[str] = []
+    for source, plan in found:
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is not None:
+            return engine, "; ".join((source, *problems))
+        problems.append(f"{source} was refused: {reason()}")
+        logger.warning(problems[-1])
+    raise EngineError("; ".join(problems) or "there is no plan")
+
+
+def context_maker(trt: Any, engine: Any, library: str) -> Callable[[bool], Context]:
+    """Returns make(fixed): an execution context for one fixed shape, or one that meets any shape."""
+    strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if library == "tensorrt":
+        return lambda fixed: Context(engine.create_execution_context(strategy))
+    kernels = trt.DynamicShapesKernelSpecializationStrategy
+    compiled = engine.create_runtime_config().create_runtime_cache()  # kernels, shared by all contexts
+
+    def make(fixed: bool) -> Context:
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        config.set_runtime_cache(compiled)
+        # Specialised kernels at once where warm-up pays for them; behind the scenes for a shape seen once.
+        config.dynamic_shapes_kernel_specialization_strategy = kernels.EAGER if fixed else kernels.LAZY
+        graphs = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE if fixed else trt.CudaGraphStrategy.DISABLED
+        config.cuda_graph_strategy = graphs
+        if config.cuda_graph_strategy != graphs:
+            logger.warning("%s refused to use CUDA graphs", library)
+        # The config and the engine must outlive the context.
+        return Context(engine.create_execution_context(config), keep=(config, engine, compiled))
+
+    return make
+
+
+class TensorRTEngine(Engine):
+    """One plan on one GPU, with a stream, buffers and CUDA graphs for each of its slots."""
+
+    backend = NAME
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        cuda: Cuda,
+        make_context: Callable[[bool], Context],
+        capture: bool,
+        source: str,
+    ) -> None:
+        manifest = bundle.manifest
+        sizes = plans.batch_sizes(manifest)
+        # The graph is strongly typed, so what is in it is what runs.
+        super().__init__(
+            bundle, device=f"cuda:{cuda.device}", precision=manifest.precision, slots=SLOTS, batch_sizes=sizes
+        )
+        self.plan_source = source
+        self._cuda = cuda
+        self._profiles = plans.profiles(manifest)
+        self._fixed = list(product(sizes, manifest.tile_sizes or (0,)))
+        outputs = tuple(spec.name for spec in manifest.outputs)
+        keys = {shapes_of(self._zeros(batch, side)) for batch, side in self._fixed}
+        self._slots = [
+            Slot(cuda, make_context, outputs=outputs, fixed=keys, capture=capture) for _ in range(SLOTS)
+        ]
+        self._idle: SimpleQueue[Slot] = SimpleQueue()
+        for slot in self._slots:
+            self._idle.put(slot)
+
+    @property
+    def graph_launches(self) -> int:
+        """How many runs were one launch of a CUDA graph that we captured (TensorRT-RTX keeps its own)."""
+        return sum(slot.graph_launches for slot in self._slots)
+
+    @property
+    def plain_runs(self) -> int:
+        """How many runs were enqueued kernel by kernel, or through TensorRT-RTX's own graphs."""
+        return sum(slot.plain_runs for slot in self._slots)
+
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        batch = len(next(iter(inputs.values())))
+        side = max(
+            (array.shape[axis] for array in inputs.values() for axis in range(2, array.ndim)), default=0
+        )
+        profile = self._profile(batch, side)
+        if profile is None and batch > 1 and self._profile(1, side) is not None:
+            singles = [
+                self._run({name: array[i : i + 1] for name, array in inputs.items()}) for i in range(batch)
+            ]
+            return {name: np.concatenate([single[name] for single in singles]) for name in singles[0]}
+        if profile is None:
+            most = max(profile.max_side_px for profile in self._profiles)
+            raise EngineError(
+                f"{self.manifest.name}: got a side of {side} px, the plan takes at most {most} px"
+            )
+        slot = self._idle.get()
+        try:
+            self._cuda.use()
+            return slot.run(profile, inputs)
+        finally:
+            self._idle.put(slot)
+
+    def _profile(self, batch: int, side_px: int) -> int | None:
+        fitting = (i for i, profile in enumerate(self._profiles) if profile.takes(batch, side_px))
+        return next(fitting, None)
+
+    def warm_up(self) -> None:
+        """Prepare every fixed shape on every slot, largest first so that its scratch memory serves the rest."""
+        self._cuda.use()
+        slots = [self._idle.get() for _ in self._slots]
+        try:
+            for slot, (batch, side) in product(slots, sorted(self._fixed, reverse=True)):
+                profile = self._profile(batch, side)
+                if profile is not None:
+                    slot.run(profile, self._zeros(batch, side))
+        finally:
+            for slot in slots:
+                self._idle.put(slot)
+        # Through the checked door too: a graph that gives NaN for black is found before a request is.
+        self.run(self._zeros(1, self._fixed[0][1]))
+
+    def _zeros(self, batch: int, side: int) -> dict[str, Array]:
+        return {
+            spec.name: np.zeros(
+                (batch, *(side if isinstance(axis, str) else axis for axis in spec.shape[1:])), spec.dtype
+            )
+            for spec in self.manifest.inputs
+        }
+
+    def close(self) -> None:
+        """Wait for the runs in flight, then free the GPU's memory."""
+        self._cuda.use()
+        for _ in self._slots:
+            self._idle.get().free()
+        self._slots.clear()

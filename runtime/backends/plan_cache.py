@@ -1,0 +1,103 @@
+"""Plans compiled on this machine, in the user's own cache folder. A plan is executable code: its hash is checked."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from runtime.bundle import EngineFile
+from runtime.errors import EngineError
+
+INDEX = "index.json"
+LOCK = "lock"
+MAX_PLANS = 32
+
+
+def default_folder() -> Path:
+    """$XDG_CACHE_HOME/ganforge, else ~/.cache/ganforge (XDG Base Directory Specification)."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "ganforge"
+
+
+class PlanCache:
+    """A private folder of plans and an index of their hashes; the oldest go when there are more than MAX_PLANS.
+
+    Raises EngineError where the folder belongs to another user.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = folder.stat()
+        if found.st_uid != os.geteuid():
+            raise EngineError(
+                f"{folder} belongs to another user; plans are code, so set XDG_CACHE_HOME to your own"
+            )
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            folder.chmod(0o700)
+
+    def get(self, wanted: EngineFile) -> tuple[bytes | None, str]:
+        """The plan compiled for exactly `wanted`, or None; and a sentence why."""
+        key = _key(wanted)
+        expected = self._index().get(key)
+        path = self.folder / f"{key}.plan"
+        if expected is None or path.is_symlink() or not path.is_file():
+            return None, f"no plan in {self.folder} fits"
+        plan = path.read_bytes()
+        if hashlib.sha256(plan).hexdigest() != expected:
+            return None, f"{path} was altered since it was written and is not used"
+        return plan, f"plan from {path}"
+
+    def put(self, wanted: EngineFile, plan: bytes) -> Path:
+        """Keep `plan` for the next start."""
+        key = _key(wanted)
+        path = self.folder / f"{key}.plan"
+        with self._locked():
+            _write(path, plan)
+            index = self._index()
+            index.pop(key, None)
+            index[key] = hashlib.sha256(plan).hexdigest()
+            for old in list(index)[:-MAX_PLANS]:
+                del index[old]
+                (self.folder / f"{old}.plan").unlink(missing_ok=True)
+            _write(self.folder / INDEX, json.dumps(index, indent=2).encode())
+        return path
+
+    def _index(self) -> dict[str, str]:
+        """Key → sha256, oldest first. A broken index is an empty one: the plans are compiled again."""
+        try:
+            raw = json.loads((self.folder / INDEX).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return {str(key): str(digest) for key, digest in raw.items()} if isinstance(raw, dict) else {}
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.folder / LOCK).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _key(wanted: EngineFile) -> str:
+    entry = asdict(wanted)
+    del entry["path"]
+    digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+    return f"{wanted.library}-{wanted.library_version}-{wanted.compute_capability}-{digest[:16]}"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, even when two processes write at once."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

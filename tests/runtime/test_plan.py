@@ -1,0 +1,228 @@
+"""Plans: really compiled by TensorRT-RTX, which needs no GPU for it; and the cache that keeps them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from runtime.backends import plan, plan_cache
+from runtime.bundle import EngineFile
+from runtime.errors import BackendUnavailable, EngineError
+from runtime.tensors import Precision
+from tests.runtime import graphs
+
+needs_rtx = pytest.mark.skipif(
+    plan.missing("tensorrt_rtx") is not None, reason=str(plan.missing("tensorrt_rtx"))
+)
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Path:
+    return save(tmp_path, graphs.upscaler())
+
+
+def save(folder: Path, model: onnx.ModelProto) -> Path:
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@needs_rtx
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_an_upscaler_compiles_for_every_gpu_that_has_its_precision(
+    tmp_path: Path, precision: Precision
+) -> None:
+    path = save(tmp_path, graphs.upscaler(precision))
+    blob, entry = plan.compile_plan(path, graphs.upscale_manifest(precision), "tensorrt_rtx")
+    assert len(blob) > 1000
+    assert entry.library == "tensorrt_rtx"
+    assert entry.compute_capability == plan.ANY
+    assert entry.onnx_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert entry.path.startswith("engines/tensorrt_rtx-")
+    assert entry.library_version in entry.path
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    "precision", ["float32", "float16", "bfloat16"]
+)  # Turing has no float32 matrix product
+def test_a_sampler_with_labels_compiles(tmp_path: Path, precision: Precision) -> None:
+    blob, _ = plan.compile_plan(
+        save(tmp_path, graphs.sampler(precision)), graphs.sample_manifest(precision), "tensorrt_rtx"
+    )
+    assert len(blob) > 1000
+
+
+@needs_rtx
+def test_one_gpu_can_be_named(onnx_file: Path) -> None:
+    _, entry = plan.compile_plan(
+        onnx_file, graphs.upscale_manifest(), "tensorrt_rtx", compute_capability="8.6"
+    )
+    assert entry.compute_capability == "8.6"
+
+
+@needs_rtx
+@pytest.mark.parametrize(("precision", "asked"), [("float32", "9.0"), ("bfloat16", "7.5")])
+def test_a_gpu_that_is_not_supported_is_refused_with_those_that_are(
+    onnx_file: Path, precision: Precision, asked: str
+) -> None:
+    with pytest.raises(BackendUnavailable, match=rf"{precision} for compute capability {asked}.* 8\.0, 8\.6"):
+        plan.compile_plan(
+            onnx_file, graphs.upscale_manifest(precision), "tensorrt_rtx", compute_capability=asked
+        )
+
+
+@needs_rtx
+def test_the_parsers_words_reach_the_caller(tmp_path: Path) -> None:
+    node = helper.make_node("NoSuchOperator", ["image"], ["upscaled"])
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, "H", "W"])
+        for name in ("image", "upscaled")
+    ]
+    path = save(tmp_path, helper.make_model(helper.make_graph([node], "odd", ends[:1], ends[1:])))
+    with pytest.raises(EngineError, match="NoSuchOperator"):
+        plan.compile_plan(path, graphs.upscale_manifest(), "tensorrt_rtx")
+
+
+@needs_rtx
+def test_a_graph_that_takes_other_inputs_than_the_manifest_says_is_refused(onnx_file: Path) -> None:
+    with pytest.raises(EngineError, match=r"takes \['image'\], the manifest says \['label', 'latent'\]"):
+        plan.compile_plan(onnx_file, graphs.sample_manifest(), "tensorrt_rtx")
+
+
+def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan.load_library.cache_clear()
+    monkeypatch.setattr(plan, "find_spec", lambda name: None)
+    said = plan.missing("tensorrt_rtx")
+    plan.load_library.cache_clear()
+    assert said is not None
+    assert "pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs" in said
+
+
+def test_bindings_without_their_libraries_are_told_apart_from_nothing(tmp_path: Path) -> None:
+    package = tmp_path / "tensorrt_bindings"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "raise ImportError('libnvinfer.so.11: cannot open shared object file')"
+    )
+    script = "from runtime.backends import plan; print(plan.missing('tensorrt'))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    said = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert "its libraries are not (libnvinfer.so.11" in said
+    assert "pip install tensorrt-cu13-libs" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"scale": 4, "tile_sizes": (192,)}, "n1-8@4x1-192@192 n1-1@1x1-1024@512"),
+        ({"scale": 4, "tile_sizes": (512,)}, "n1-4@4x1-512@512 n1-1@1x1-1024@512"),
+        ({"scale": 8, "tile_sizes": (128, 256)}, "n1-4@4x1-256@256 n1-1@1x1-512@256"),
+        ({"scale": 1, "size_multiple": 4, "tile_sizes": (1024,)}, "n1-8@4x4-1024@1024"),
+        ({"scale": 4, "tile_sizes": ()}, "n1-8@4x1-192@192 n1-1@1x1-1024@512"),
+    ],
+)
+def test_profiles_cover_batches_of_tiles_and_whole_images_within_32_bit_indices(
+    changes: dict[str, Any], expected: str
+) -> None:
+    manifest = graphs.upscale_manifest(**changes)
+    assert plan.profile_key(manifest) == expected
+    for profile in plan.profiles(manifest):
+        assert profile.max_batch * (profile.max_side_px * manifest.scale) ** 2 * 64 <= 2**31 * 2
+        assert profile.max_side_px % manifest.size_multiple == 0
+
+
+def entry_for(**changes: str) -> EngineFile:
+    plain = EngineFile("engines/x.plan", "tensorrt", "11.4", "8.9", "0" * 64, "n1-8")
+    return replace(plain, **changes)
+
+
+@pytest.mark.parametrize(
+    ("plan_changes", "fits"),
+    [
+        ({}, True),
+        ({"path": "engines/other.plan"}, True),
+        ({"compute_capability": "any"}, True),
+        ({"compute_capability": "9.0"}, False),
+        ({"library": "tensorrt_rtx"}, False),
+        ({"library_version": "11.5"}, False),
+        ({"onnx_sha256": "1" * 64}, False),
+        ({"profile": "n1-4"}, False),
+    ],
+)
+def test_a_plan_fits_only_where_all_of_it_does(plan_changes: dict[str, str], fits: bool) -> None:
+    assert plan.fits(entry_for(**plan_changes), entry_for()) is fits
+
+
+class TestCache:
+    def test_keeps_a_plan_for_exactly_what_it_was_compiled_for(self, tmp_path: Path) -> None:
+        cache = plan_cache.PlanCache(tmp_path / "cache")
+        cache.put(entry_for(), b"plan")
+        again = plan_cache.PlanCache(tmp_path / "cache")
+        assert again.get(entry_for(path="engines/renamed.plan"))[0] == b"plan"
+        assert again.get(entry_for(library_version="11.5"))[0] is None
+        assert again.get(entry_for(profile="n1-4"))[0] is None
+
+    def test_is_private(self, tmp_path: Path) -> None:
+        folder = tmp_path / "cache"
+        folder.mkdir(mode=0o755)
+        path = plan_cache.PlanCache(folder).put(entry_for(), b"plan")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def test_refuses_an_altered_plan_and_says_so(self, tmp_path: Path) -> None:
+        cache = plan_cache.PlanCache(tmp_path)
+        cache.put(entry_for(), b"plan").write_bytes(b"evil")
+        found, why = cache.get(entry_for())
+        assert found is None
+        assert "altered" in why
+        cache.put(entry_for(), b"plan again")
+        assert cache.get(entry_for())[0] == b"plan again"
+
+    def test_ignores_a_link_and_a_file_that_the_index_does_not_list(self, tmp_path: Path) -> None:
+        cache = plan_cache.PlanCache(tmp_path / "cache")
+        path = cache.put(entry_for(), b"plan")
+        (tmp_path / "elsewhere").write_bytes(b"plan")
+        path.unlink()
+        path.symlink_to(tmp_path / "elsewhere")
+        assert cache.get(entry_for())[0] is None
+
+    @pytest.mark.parametrize("broken", [b"", b"{", b"[1, 2]", b"\xff\xfe"])
+    def test_a_broken_index_is_an_empty_one(self, tmp_path: Path, broken: bytes) -> None:
+        cache = plan_cache.PlanCache(tmp_path)
+        cache.put(entry_for(), b"plan")
+        (tmp_path / plan_cache.INDEX).write_bytes(broken)
+        assert cache.get(entry_for())[0] is None
+        cache.put(entry_for(), b"plan")
+        assert cache.get(entry_for())[0] == b"plan"
+
+    def test_forgets_the_oldest(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(plan_cache, "MAX_PLANS", 2)
+        cache = plan_cache.PlanCache(tmp_path)
+        for version in ("1", "2", "3"):
+            cache.put(entry_for(library_version=version), version.encode())
+        kept = [cache.get(entry_for(library_version=version))[0] for version in ("1", "2", "3")]
+        assert kept == [None, b"2", b"3"]
+        assert len(list(tmp_path.glob("*.plan"))) == 2
+
+    @pytest.mark.parametrize(("variable", "inside_home"), [("", True), ("relative/path", True)])
+    def test_lies_in_the_home_folder_unless_told(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, inside_home: bool
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("XDG_CACHE_HOME", variable)
+        assert (plan_cache.default_folder() == tmp_path / ".cache" / "ganforge") is inside_home
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+        assert plan_cache.default_folder() == tmp_path / "own" / "ganforge"
