@@ -12,7 +12,7 @@ RUN python -m venv /opt/ganforge
 WORKDIR /src
 # Dependencies first, from the two files that name them, so that a change of the code does not install them again.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN mkdir -p export/generators export/training/recipes protos runtime/backends server \
+RUN mkdir -p export/generators export/training/recipes protos runtime/backends server/client \
  && /opt/ganforge/bin/pip install -c constraints.txt ".[${EXTRAS}]" \
  && /opt/ganforge/bin/pip uninstall -y ganforge
 
@@ -30,6 +30,6 @@ EXPOSE 50051
 STOPSIGNAL SIGTERM
 # NOT_SERVING until every model is warm.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=3 \
-  CMD ["python", "-m", "server.client", "health", "--server", "127.0.0.1:50051"]
+  CMD ["python", "-c", "import sys; from server.client import Client; sys.exit(not Client(timeout_s=4).serving())"]
 ENTRYPOINT ["python", "-m", "server"]
 CMD ["--bundles", "/bundles", "--host", "0.0.0.0", "--port", "50051"]

@@ -40,7 +40,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		echo "$$("$(PYTHON)" -V) has no venv module. On Debian and Ubuntu it is the package python3-venv." >&2; exit 1; }; \
 		echo "Making an environment in $(VENV)/ with $$("$(PYTHON)" -V)"; "$(PYTHON)" -m venv $(VENV); fi
 	@echo "Installing what ganforge needs into $(VENV)/ (the first time takes minutes: PyTorch, OpenVINO, TensorRT-RTX)"
-	@$(PY) -m pip install --quiet -c constraints.txt -e '.[serve,export,bench,dev]'
+	@$(PY) -m pip install -qq -c constraints.txt -e '.[serve,export,bench,dev]'
 	@touch $@
 
 demo: bundles  ## build the shipped models, serve them, upscale a photograph and draw samples
