@@ -1,14 +1,15 @@
 """One scheduler a device: items of many requests, of all models, become batches.
 
     submit(job) ──► jobs, each with a clock that counts the pixels it was served
-                        │  a worker is free: the job whose clock is furthest behind gives the first item,
+                        │  a worker is free: the job whose next item would be done first gives it,
                         ▼  others fill the batch with items of the same engine and shape
                     engine.run(batch)                  (one worker thread a slot of the device)
                         ▼
                     job.deliver(item, outputs)         (a few other threads: stitching, not the device's time)
 
 Work-conserving: a free worker takes what is waiting, at once; while all are busy, items gather into batches. There is
-no delay to tune. Fair by pixels: start-time fair queuing (Goyal et al. 1996), so a newcomer's first item is next.
+no delay to tune. Fair by pixels: weighted fair queuing (Demers et al. 1989): the item is next that would finish first
+if all requests ran side by side, so a thumbnail is next however many posters wait, and a flood of them starves no poster.
 Memory is bounded: outputs that wait for delivery stop the workers before they pile up.
 """
 
@@ -111,7 +112,8 @@ class Scheduler:
         self._clock = clock
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
-        self._virtual_px = 0.0  # the clock a newcomer starts at
+        # What each waiting job would have got by now, had they all run side by side; and with the batch now running.
+        self._virtual_px = self._next_virtual_px = 0.0
         self._closed = False
         self._batches = self._items = self._pixels = self._dropped = 0
         self._seconds_per_px: dict[Runner, float] = {}
@@ -193,18 +195,19 @@ class Scheduler:
     def _take(self, now: float) -> list[Taken]:
         """The items of the next batch, in turns by pixels. Called with the lock held and a job waiting."""
         batch: list[Taken] = []
-        first = min(self._jobs, key=lambda job: job.clock_px)
-        self._virtual_px = first.clock_px
+        self._virtual_px = self._next_virtual_px
+        first = min(self._jobs, key=_finish_px)
         engine, shape = first.engine, first.items[first.next_item].shape
         while len(batch) < engine.max_batch:
             ready = [job for job in self._jobs if job.engine is engine and job.items[job.next_item].shape == shape]
             if not ready:
                 break
-            job = min(ready, key=lambda job: job.clock_px)
+            job = min(ready, key=_finish_px)
             if job.next_item == 0:
                 job.queue_ms = (now - job.submitted_s) * 1e3
             batch.append(Taken(job, job.next_item))
-            job.clock_px += job.items[job.next_item].pixels
+            job.clock_px = _finish_px(job)
+            self._next_virtual_px += job.items[job.next_item].pixels / len(self._jobs)
             job.next_item += 1
             if job.next_item == len(job.items):
                 self._jobs.remove(job)
@@ -292,4 +295,9 @@ class Scheduler:
         if error is None:
             job.done.set_result(None)
         else:
+
+
+def _finish_px(job: Job) -> float:
+    """The job's clock once its next item has run."""
+    return job.clock_px + job.items[job.next_item].pixels
             job.done.set_exception(error)
