@@ -25,7 +25,7 @@ from typing import Protocol
 import numpy as np
 
 from runtime.backends.base import Array
-from runtime.errors import Cancelled, DeadlineExceeded, EngineError
+from runtime.errors import Cancelled, DeadlineExceeded
 
 # Weight of the newest batch in the running estimate of seconds per pixel.
 SMOOTHING = 0.2
@@ -51,11 +51,12 @@ class Item:
 class Job:
     """The items of one request.
 
-    inputs(i): the graph's inputs for item i, without the batch axis; called when the item's turn has come.
+    inputs(i): the graph's inputs for item i, without the batch axis; called when the item's turn has come, and once
+        more where its batch failed and the item runs alone.
     deliver(i, outputs): takes the graph's outputs for item i, without the batch axis; called once an item, from
         several threads.
     deadline_s: on the scheduler's clock; past it the remaining items are dropped.
-    Cancelling `done` cancels the job. It ends with None, or with Cancelled, DeadlineExceeded, EngineError or what `inputs` or `deliver` raised.
+    Cancelling `done` cancels the job. It ends with None, Cancelled, DeadlineExceeded or what failed raised.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class Scheduler:
     def submit(self, job: Job) -> None:
         """Queue a job's items. A job without items is done at once. Raises Cancelled after `close`."""
         if not job.items:
-            job.done.set_result(None)
+            self._end(job, None)
             return
         with self._changed:
             if self._closed:
@@ -231,22 +232,20 @@ class Scheduler:
         try:
             stacked = {name: np.stack([one[name] for one in inputs]) for name in inputs[0]}
             outputs = engine.run(stacked)
+            rows = [{name: array[row] for name, array in outputs.items()} for row in range(len(batch))]
         except Exception as error:
-            if len(batch) > 1 and isinstance(error, EngineError):
-                return [self._run_alone(taken) for taken in batch]  # one bad item must not fail its neighbours
+            if len(batch) > 1:
+                # One bad item must not fail its neighbours.
+                return [(self._run([taken]) or [None])[0] for taken in batch]
             for taken in batch:
                 self._end(taken.job, error)
             return []
         self._count(batch, self._clock() - start)
-        return [{name: array[row] for name, array in outputs.items()} for row in range(len(batch))]
-
-    def _run_alone(self, taken: Taken) -> dict[str, Array] | None:
-        outputs = self._run([taken])
-        return outputs[0] if outputs else None
+        return rows
 
     def _count(self, batch: list[Taken], seconds: float) -> None:
         engine = batch[0].job.engine
-        pixels = sum(taken.job.items[taken.index].pixels for taken in batch)
+        pixels = max(1, sum(taken.job.items[taken.index].pixels for taken in batch))
         with self._changed:
             self._batches += 1
             self._items += len(batch)
@@ -295,9 +294,9 @@ class Scheduler:
         if error is None:
             job.done.set_result(None)
         else:
+            job.done.set_exception(error)
 
 
 def _finish_px(job: Job) -> float:
     """The job's clock once its next item has run."""
     return job.clock_px + job.items[job.next_item].pixels
-            job.done.set_exception(error)

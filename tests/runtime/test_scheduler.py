@@ -1,0 +1,740 @@
+"""The scheduler: fair, work-conserving, and alive after whatever a request, an engine or a caller does.
+
+Nothing here sleeps. `Gated` is an engine that says which batch it holds and waits to be let go, so a test decides
+what is queued at the moment when a worker is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.errors import Cancelled, DeadlineExceeded, EngineError
+from runtime.scheduler import Item, Job, Scheduler
+
+TIMEOUT_S = 30  # of a wait that ends at once unless the code is wrong
+TILE_PX, THUMBNAIL_PX = 192 * 192, 64 * 64
+Batch = list[tuple[int, int]]  # (job, item)
+
+
+class Echo:
+    """An engine that doubles what it gets, and keeps the batches it saw."""
+
+    def __init__(self, max_batch: int = 1) -> None:
+        self.max_batch = max_batch
+        self.batches: list[Batch] = []
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        self.batches.append([(int(row[0]), int(row[1])) for row in inputs["x"]])
+        return {"y": inputs["x"] * 2}
+
+
+class Gated(Echo):
+    """An engine that holds each batch until `let_go`."""
+
+    def __init__(self, max_batch: int = 1) -> None:
+        super().__init__(max_batch)
+        self._held: queue.Queue[Batch] = queue.Queue()
+        self._permits = threading.Semaphore(0)
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = super().run(inputs)
+        self._held.put(self.batches[-1])
+        assert self._permits.acquire(timeout=TIMEOUT_S)
+        return outputs
+
+    def held(self) -> Batch:
+        """The next batch that a worker brings. It stays on the device until `let_go`."""
+        return self._held.get(timeout=TIMEOUT_S)
+
+    def let_go(self, batches: int = 1) -> None:
+        self._permits.release(batches)
+
+    def step(self) -> Batch:
+        batch = self.held()
+        self.let_go()
+        return batch
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@contextmanager
+def scheduling(engine: Echo, **options: Any) -> Iterator[Scheduler]:
+    """A scheduler that is closed even where the test fails while the engine holds a batch."""
+    scheduler = Scheduler(**options)
+    try:
+        yield scheduler
+    finally:
+        if isinstance(engine, Gated):
+            engine.let_go(100_000)
+        scheduler.close()
+
+
+def job(
+    engine: Any,
+    number: int = 0,
+    items: int = 1,
+    *,
+    pixels: int = TILE_PX,
+    shape: object = "tile",
+    deliver: Callable[[int, dict[str, Any]], None] | None = None,
+    inputs: Callable[[int], dict[str, Any]] | None = None,
+    deadline_s: float | None = None,
+) -> Job:
+    return Job(
+        engine,
+        [Item(shape, pixels)] * items,
+        inputs=inputs or (lambda index: {"x": np.array([number, index], np.float32)}),
+        deliver=deliver or (lambda index, outputs: None),
+        deadline_s=deadline_s,
+    )
+
+
+def served_by(scheduler: Scheduler, engine: Any) -> None:
+    """Proof that the scheduler still works: one more request is answered."""
+    last = job(engine, 99)
+    scheduler.submit(last)
+    assert last.done.result(TIMEOUT_S) is None
+
+
+# What a request gets.
+
+
+@pytest.mark.parametrize(("slots", "max_batch"), [(1, 1), (1, 4), (3, 4)])
+def test_every_item_is_delivered_once_with_its_own_output(slots: int, max_batch: int) -> None:
+    engine = Echo(max_batch)
+    got: list[tuple[int, int]] = []
+    with scheduling(engine, slots=slots) as scheduler:
+
+        def deliver_to(number: int) -> Callable[[int, dict[str, Any]], None]:
+            def deliver(index: int, outputs: dict[str, Any]) -> None:
+                assert outputs["y"].tolist() == [2 * number, 2 * index]
+                got.append((number, index))
+
+            return deliver
+
+        jobs = [job(engine, n, n + 1, deliver=deliver_to(n)) for n in range(12)]
+        for one in jobs:
+            scheduler.submit(one)
+        for one in jobs:
+            assert one.done.result(TIMEOUT_S) is None
+    assert sorted(got) == [(n, i) for n in range(12) for i in range(n + 1)]
+    assert [one.items_run for one in jobs] == [len(one.items) for one in jobs]
+
+
+def test_a_request_without_items_is_done_at_once() -> None:
+    engine = Echo()
+    with scheduling(engine) as scheduler:
+        empty = job(engine, items=0)
+        scheduler.submit(empty)
+        assert empty.done.result(0) is None
+
+
+def test_done_comes_after_the_last_delivery() -> None:
+    engine, last = Echo(4), []
+    with scheduling(engine, deliverers=4) as scheduler:
+        one = job(engine, items=50, deliver=lambda index, outputs: last.append(index))
+        one.done.add_done_callback(lambda done: last.append("done"))
+        scheduler.submit(one)
+        one.done.result(TIMEOUT_S)
+    assert last[-1] == "done"
+    assert len(last) == 51
+
+
+def test_times_are_the_wait_and_the_share_of_the_device() -> None:
+    clock, engine = Clock(), Gated(2)
+    with scheduling(engine, clock=clock) as scheduler:
+        first = job(engine, 1)
+        scheduler.submit(first)
+        engine.held()
+        pair = [job(engine, 2), job(engine, 3)]
+        for one in pair:
+            scheduler.submit(one)
+        clock.now_s += 2.0
+        engine.let_go()
+        assert len(engine.held()) == 2
+        clock.now_s += 4.0
+        engine.let_go()
+        for one in (first, *pair):
+            one.done.result(TIMEOUT_S)
+        assert (first.queue_ms, first.inference_ms) == (0.0, 2000.0)
+        assert [(one.queue_ms, one.inference_ms) for one in pair] == [(2000.0, 2000.0)] * 2
+        assert scheduler.seconds_per_px(Echo()) is None
+        assert scheduler.seconds_per_px(engine) == pytest.approx(2.0 / TILE_PX)
+
+
+def test_stats_count_what_ran_and_what_was_dropped() -> None:
+    engine = Gated(4)
+    with scheduling(engine) as scheduler:
+        scheduler.submit(job(engine, 0))
+        engine.held()
+        gone, whole = job(engine, 1, 7), job(engine, 2, 7)
+        scheduler.submit(gone)
+        scheduler.submit(whole)
+        assert scheduler.stats().jobs_waiting == 2
+        scheduler.cancel(gone)
+        engine.let_go(3)
+        whole.done.result(TIMEOUT_S)
+        stats = scheduler.stats()
+        assert (stats.batches, stats.items, stats.pixels) == (3, 8, 8 * TILE_PX)
+        assert (stats.items_dropped, stats.jobs_waiting) == (7, 0)
+        assert stats.mean_batch == pytest.approx(8 / 3)
+
+
+# Work-conserving batches.
+
+
+def test_an_idle_device_takes_one_item_at_once_and_what_gathers_meanwhile_becomes_one_batch() -> None:
+    engine = Gated(8)
+    with scheduling(engine) as scheduler:
+        scheduler.submit(job(engine, 0))
+        assert engine.held() == [(0, 0)]
+        jobs = [job(engine, number) for number in range(1, 9)]
+        for one in jobs:
+            scheduler.submit(one)
+        engine.let_go()
+        assert sorted(engine.step()) == [(number, 0) for number in range(1, 9)]
+        wait_for([one.done for one in jobs], TIMEOUT_S)
+        assert scheduler.stats().mean_batch == pytest.approx(9 / 2)
+
+
+def test_a_batch_holds_one_shape_of_one_engine() -> None:
+    engine, other = Gated(8), Gated(8)
+    with scheduling(engine) as scheduler:
+        scheduler.submit(job(engine, 0))
+        engine.held()
+        for number, shape in enumerate(("tile", "strip", "tile", "strip"), start=1):
+            scheduler.submit(job(engine, number, shape=shape))
+        scheduler.submit(job(other, 5))
+        other.let_go()
+        engine.let_go()
+        batches = [sorted(engine.step()), sorted(engine.step())]
+        assert sorted(batches) == [[(1, 0), (3, 0)], [(2, 0), (4, 0)]]
+        assert other.held() == [(5, 0)]
+
+
+def test_all_slots_work_while_there_is_something_to_do() -> None:
+    engine = Gated(1)
+    with scheduling(engine, slots=3) as scheduler:
+        scheduler.submit(job(engine, 1, 5))
+        assert sorted(engine.held() for _ in range(3)) == [[(1, 0)], [(1, 1)], [(1, 2)]]
+
+
+def test_outputs_that_wait_for_delivery_stop_the_device_before_they_pile_up() -> None:
+    slots, deliverers, items = 2, 2, 40
+    engine, gate = Echo(1), threading.Event()
+    arrived = threading.Semaphore(0)
+
+    def slow(index: int, outputs: dict[str, Any]) -> None:
+        arrived.release()
+        assert gate.wait(TIMEOUT_S)
+
+    with scheduling(engine, slots=slots, deliverers=deliverers) as scheduler:
+        one = job(engine, items=items, deliver=slow)
+        scheduler.submit(one)
+        for _ in range(deliverers):
+            assert arrived.acquire(timeout=TIMEOUT_S)
+        assert len(engine.batches) <= slots + deliverers
+        gate.set()
+        assert one.done.result(TIMEOUT_S) is None
+    assert len(engine.batches) == items
+
+
+# Fair turns.
+
+
+@pytest.mark.parametrize("posters", [1, 2, 5, 8])
+@pytest.mark.parametrize("steps", range(12))
+def test_a_thumbnail_gets_the_next_batch_whatever_posters_wait(posters: int, steps: int) -> None:
+    engine = Gated(1)
+    with scheduling(engine) as scheduler:
+        for number in range(posters):
+            scheduler.submit(job(engine, number, 5000))
+        for _ in range(steps):
+            engine.step()
+        engine.held()
+        scheduler.submit(job(engine, 77, pixels=THUMBNAIL_PX, shape="thumbnail"))
+        engine.let_go()
+        assert engine.held() == [(77, 0)]
+
+
+def test_a_thumbnail_waits_for_no_more_than_its_own_share_of_a_crowd() -> None:
+    posters = 90
+    for steps in range(0, 2 * posters, 7):
+        engine = Gated(1)
+        with scheduling(engine) as scheduler:
+            for number in range(posters):
+                scheduler.submit(job(engine, number, 50))
+            for _ in range(steps):
+                engine.step()
+            engine.held()
+            scheduler.submit(job(engine, 777, pixels=THUMBNAIL_PX, shape="thumbnail"))
+            engine.let_go()
+            waited = 0
+            while engine.step() != [(777, 0)]:
+                waited += 1
+            assert waited <= posters * THUMBNAIL_PX / TILE_PX + 1
+
+
+@settings(max_examples=40)
+@given(
+    pixels=st.lists(st.integers(1, 50_000), min_size=2, max_size=6),
+    max_batch=st.integers(1, 8),
+    batches=st.integers(1, 40),
+)
+def test_waiting_requests_get_equal_shares_by_pixels(pixels: list[int], max_batch: int, batches: int) -> None:
+    engine = Gated(max_batch)
+    with scheduling(engine) as scheduler:
+        scheduler.submit(job(engine, 99, pixels=1))
+        engine.held()
+        for number, each in enumerate(pixels):
+            scheduler.submit(job(engine, number, 400, pixels=each))
+        engine.let_go()
+        served = [0] * len(pixels)
+        for _ in range(batches):
+            for number, _ in engine.held():
+                served[number] += pixels[number]
+            if max(served[n] // each for n, each in enumerate(pixels)) >= 400:
+                break  # somebody has nothing left, and needs no share
+            assert max(served) - min(served) <= max(pixels)
+            engine.let_go()
+
+
+@pytest.mark.parametrize("crowd", [1, 3, 20])
+def test_a_flood_of_thumbnails_starves_no_poster(crowd: int) -> None:
+    """`crowd` callers who each send the next thumbnail when the last one ran get one share each, and so does a poster."""
+    engine = Gated(1)
+    with scheduling(engine) as scheduler:
+        scheduler.submit(job(engine, 0, 10_000))
+        for number in range(1, crowd + 1):
+            scheduler.submit(job(engine, number, pixels=THUMBNAIL_PX, shape="thumbnail"))
+        poster = thumbnails = 0
+        for _ in range(600):
+            ((number, _),) = engine.held()
+            if number:
+                thumbnails += THUMBNAIL_PX
+                scheduler.submit(job(engine, number, pixels=THUMBNAIL_PX, shape="thumbnail"))
+            else:
+                poster += TILE_PX
+            engine.let_go()
+        assert poster == pytest.approx(thumbnails / crowd, rel=0.25)
+
+
+def test_newcomers_do_not_hold_back_those_who_wait() -> None:
+    """Five posters at a time, always new ones: each is done after its own share."""
+    engine, tiles, others = Gated(1), 12, 5
+    with scheduling(engine) as scheduler:
+        for number in range(others):
+            scheduler.submit(job(engine, number, 3))
+        for _ in range(4):
+            engine.step()
+        scheduler.submit(job(engine, 1000, tiles))
+        left, following = tiles, others
+        for batches in range(1, 10_000):  # noqa: B007 - counted for the line after the loop
+            ((number, index),) = engine.held()
+            left -= number == 1000
+            if left == 0:
+                break
+            if number != 1000 and index == 2:
+                scheduler.submit(job(engine, following, 3))
+                following += 1
+            engine.let_go()
+        assert batches <= tiles * (others + 1) * 1.25
+
+
+def test_another_model_and_another_shape_get_their_turns() -> None:
+    engine, other = Gated(8), Gated(8)
+    with scheduling(engine) as scheduler:
+        scheduler.submit(job(engine, 0, 1000))
+        engine.held()
+        scheduler.submit(job(engine, 1, shape="strip"))
+        scheduler.submit(job(other, 2))
+        other.let_go()
+        engine.let_go()
+        assert engine.step() == [(1, 0)]
+        assert other.held() == [(2, 0)]
+
+
+# Cancellation.
+
+
+def test_cancelling_drops_what_is_left_before_the_next_batch() -> None:
+    engine = Gated(2)
+    with scheduling(engine) as scheduler:
+        gone = job(engine, 1, 100)
+        scheduler.submit(gone)
+        engine.held()
+        scheduler.cancel(gone)
+        with pytest.raises(Cancelled):
+            gone.done.result(0)
+        scheduler.submit(job(engine, 2))
+        engine.let_go()
+        assert engine.step() == [(2, 0)]
+        assert scheduler.stats().items_dropped == 98
+        scheduler.cancel(gone)  # twice does no harm
+        assert scheduler.stats().items_dropped == 98
+
+
+def test_items_on_the_device_when_their_request_is_cancelled_are_not_delivered() -> None:
+    engine, delivered = Gated(1), []
+    with scheduling(engine) as scheduler:
+        gone = job(engine, 1, 3, deliver=lambda index, outputs: delivered.append(index))
+        scheduler.submit(gone)
+        engine.held()
+        gone.done.cancel()
+        engine.let_go(1)
+        following = job(engine, 2)
+        scheduler.submit(following)
+        assert engine.step() == [(2, 0)]
+        following.done.result(TIMEOUT_S)
+    assert delivered == []
+
+
+def test_cancelling_during_a_delivery_ends_the_request_once() -> None:
+    engine = Echo()
+    inside, gate = threading.Event(), threading.Event()
+
+    def slow(index: int, outputs: dict[str, Any]) -> None:
+        inside.set()
+        assert gate.wait(TIMEOUT_S)
+
+    with scheduling(engine) as scheduler:
+        gone = job(engine, 1, 1, deliver=slow)
+        ends: list[object] = []
+        gone.done.add_done_callback(ends.append)
+        scheduler.submit(gone)
+        assert inside.wait(TIMEOUT_S)
+        scheduler.cancel(gone)
+        gate.set()
+        with pytest.raises(Cancelled):
+            gone.done.result(TIMEOUT_S)
+        served_by(scheduler, engine)
+    assert ends == [gone.done]
+
+
+def test_a_future_cancelled_by_its_holder_cancels_the_request() -> None:
+    engine = Gated(1)
+    with scheduling(engine) as scheduler:
+        gone = job(engine, 1, 100)
+        scheduler.submit(gone)
+        engine.held()
+        assert gone.done.cancel()
+        assert scheduler.stats().items_dropped == 99
+        engine.let_go(2)
+        served_by(scheduler, engine)
+        with pytest.raises(CancelledError):
+            gone.done.result(0)
+
+
+async def test_an_asyncio_task_that_goes_away_cancels_the_request() -> None:
+    engine = Gated(1)
+    with scheduling(engine) as scheduler:
+        gone = job(engine, 1, 100)
+        scheduler.submit(gone)
+        engine.held()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(gone.done), 0.001)
+        await asyncio.sleep(0)
+        assert gone.done.cancelled()
+        assert scheduler.stats().items_dropped == 99
+        engine.let_go(2)
+        served_by(scheduler, engine)
+
+
+def test_a_request_cancelled_before_it_is_submitted_never_runs() -> None:
+    engine = Gated(1)
+    with scheduling(engine) as scheduler:
+        scheduler.submit(job(engine, 0))
+        engine.held()
+        for items in (0, 3):
+            gone = job(engine, 1, items)
+            gone.done.cancel()
+            scheduler.submit(gone)
+        engine.let_go(2)
+        served_by(scheduler, engine)
+    assert engine.batches == [[(0, 0)], [(99, 0)]]
+
+
+def test_cancelling_from_a_delivery_or_a_callback_does_not_lock_up() -> None:
+    engine = Echo()
+    with scheduling(engine) as scheduler:
+        other = job(engine, 2, 10_000)
+        one = job(engine, 1, 3, deliver=lambda index, outputs: scheduler.cancel(one))
+        one.done.add_done_callback(lambda done: scheduler.cancel(other))
+        scheduler.submit(other)
+        scheduler.submit(one)
+        for gone in (one, other):
+            with pytest.raises(Cancelled):
+                gone.done.result(TIMEOUT_S)
+        served_by(scheduler, engine)
+
+
+def test_requests_cancelled_from_many_threads_while_they_run_all_end_once() -> None:
+    engine = Echo(4)
+    ends: list[object] = []
+    with scheduling(engine, slots=2, deliverers=2) as scheduler:
+        jobs = [job(engine, number, 20) for number in range(60)]
+        for one in jobs:
+            one.done.add_done_callback(ends.append)
+            scheduler.submit(one)
+
+        def cancel(start: int) -> None:
+            for one in jobs[start::3]:
+                if start:
+                    scheduler.cancel(one)
+                else:
+                    one.done.cancel()
+
+        threads = [threading.Thread(target=cancel, args=(start,)) for start in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        not_done = wait_for([one.done for one in jobs], TIMEOUT_S).not_done
+        assert not not_done
+        served_by(scheduler, engine)
+        assert scheduler.stats().jobs_waiting == 0
+    assert len(ends) == 60
+
+
+# Deadlines.
+
+
+def test_past_its_deadline_a_request_loses_its_remaining_items() -> None:
+    clock, engine = Clock(), Gated(1)
+    with scheduling(engine, clock=clock) as scheduler:
+        late = job(engine, 1, 100, deadline_s=clock.now_s + 5)
+        patient = job(engine, 2, 1)
+        scheduler.submit(late)
+        engine.held()
+        scheduler.submit(patient)
+        clock.now_s += 5
+        engine.let_go()
+        assert engine.held() == [(2, 0)]
+        with pytest.raises(DeadlineExceeded):
+            late.done.result(TIMEOUT_S)
+        assert scheduler.stats().items_dropped == 99
+
+
+def test_a_request_that_comes_too_late_never_runs() -> None:
+    clock, engine = Clock(), Echo()
+    with scheduling(engine, clock=clock) as scheduler:
+        late = job(engine, 1, 3, deadline_s=clock.now_s)
+        scheduler.submit(late)
+        with pytest.raises(DeadlineExceeded):
+            late.done.result(TIMEOUT_S)
+        served_by(scheduler, engine)
+    assert engine.batches == [[(99, 0)]]
+
+
+# Failures: of a request, of the engine.
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("what", ["inputs", "deliver"])
+def test_a_request_that_fails_fails_alone(what: str) -> None:
+    engine, error = Gated(4), RuntimeError("a bad request")
+    with scheduling(engine) as scheduler:
+        scheduler.submit(job(engine, 0))
+        engine.held()
+        bad = job(engine, 1, 3, **{what: failing(error)})
+        good = [job(engine, number, 2) for number in (2, 3)]
+        for one in (good[0], bad, good[1]):
+            scheduler.submit(one)
+        engine.let_go(100)
+        for one in good:
+            assert one.done.result(TIMEOUT_S) is None
+        assert bad.done.exception(TIMEOUT_S) is error
+        served_by(scheduler, engine)
+
+
+class Poisoned(Echo):
+    """An engine that fails on item 0 of job 13, as a real one does where one item of a batch gives NaN."""
+
+    def __init__(self, max_batch: int, error: Exception) -> None:
+        super().__init__(max_batch)
+        self.error = error
+        self.first = threading.Event()
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        assert self.first.wait(TIMEOUT_S)
+        if 13 in inputs["x"][:, 0]:
+            raise self.error
+        return super().run(inputs)
+
+
+@pytest.mark.parametrize("error", [EngineError("NaN"), RuntimeError("the library's own"), MemoryError()])
+def test_one_bad_item_in_a_batch_fails_only_its_own_request(error: Exception) -> None:
+    engine, got = Poisoned(8, error), []
+    with scheduling(engine) as scheduler:
+        first = job(engine, 0)
+        scheduler.submit(first)
+        good = [
+            job(engine, number, deliver=lambda index, out: got.append(out["y"][0])) for number in (1, 2, 3)
+        ]
+        bad = job(engine, 13)
+        for one in (good[0], bad, *good[1:]):
+            scheduler.submit(one)
+        engine.first.set()
+        for one in (first, *good):
+            assert one.done.result(TIMEOUT_S) is None
+        assert bad.done.exception(TIMEOUT_S) is error
+        served_by(scheduler, engine)
+    assert sorted(got) == [2, 4, 6]
+
+
+def test_items_that_do_not_stack_fail_only_the_odd_one() -> None:
+    engine = Gated(8)
+    with scheduling(engine) as scheduler:
+        scheduler.submit(job(engine, 0))
+        engine.held()
+        odd = [
+            job(engine, 1, inputs=lambda index: {"x": np.zeros(())}),
+            job(engine, 2, inputs=lambda index: {"wrong": np.zeros(2)}),
+        ]
+        good = [job(engine, number) for number in (3, 4)]
+        for one in (odd[0], good[0], odd[1], good[1]):
+            scheduler.submit(one)
+        engine.let_go(100)
+        for one in good:
+            assert one.done.result(TIMEOUT_S) is None
+        for one in odd:
+            assert one.done.exception(TIMEOUT_S) is not None
+        served_by(scheduler, engine)
+
+
+class Short(Echo):
+    """An engine that gives fewer rows than it got."""
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {"y": inputs["x"][:0]} if inputs["x"][0, 0] == 13 else super().run(inputs)
+
+
+def test_an_engine_that_gives_too_little_fails_the_request_and_not_the_worker() -> None:
+    engine = Short(4)
+    with scheduling(engine) as scheduler:
+        bad = job(engine, 13)
+        scheduler.submit(bad)
+        assert bad.done.exception(TIMEOUT_S) is not None
+        served_by(scheduler, engine)
+
+
+def test_an_item_of_no_pixels_does_not_end_the_worker() -> None:
+    engine = Echo()
+    with scheduling(engine) as scheduler:
+        scheduler.submit(job(engine, 1, pixels=0))
+        served_by(scheduler, engine)
+
+
+def test_a_callback_that_raises_does_not_end_the_worker() -> None:
+    engine = Echo()
+    with scheduling(engine) as scheduler:
+        one = job(engine, 1, inputs=failing(ValueError("bad")))
+        one.done.add_done_callback(failing(RuntimeError("a careless callback")))
+        scheduler.submit(one)
+        with pytest.raises(ValueError, match="bad"):
+            one.done.result(TIMEOUT_S)
+        served_by(scheduler, engine)
+
+
+# Closing.
+
+
+def test_close_drops_what_waits_and_finishes_what_runs() -> None:
+    engine, scheduler = Gated(1), Scheduler()
+    running, waiting = job(engine, 1), job(engine, 2, 10)
+    scheduler.submit(running)
+    engine.held()
+    scheduler.submit(waiting)
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    with pytest.raises(Cancelled):
+        waiting.done.result(TIMEOUT_S)
+    assert not running.done.done()
+    engine.let_go()
+    closing.join(TIMEOUT_S)
+    assert not closing.is_alive()
+    assert running.done.result(0) is None
+    assert engine.batches == [[(1, 0)]]
+    with pytest.raises(Cancelled):
+        scheduler.submit(job(engine, 3))
+    scheduler.close()  # twice does no harm
+
+
+def test_close_waits_for_deliveries() -> None:
+    engine, scheduler = Echo(), Scheduler(slots=2, deliverers=1)
+    inside, gate = threading.Event(), threading.Event()
+
+    def slow(index: int, outputs: dict[str, Any]) -> None:
+        inside.set()
+        assert gate.wait(TIMEOUT_S)
+
+    one = job(engine, 1, deliver=slow)
+    scheduler.submit(one)
+    assert inside.wait(TIMEOUT_S)
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    gate.set()
+    closing.join(TIMEOUT_S)
+    assert not closing.is_alive()
+    assert one.done.result(0) is None
+
+
+def test_close_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    engine = Echo()
+    with scheduling(engine, slots=3, deliverers=3) as scheduler:
+        served_by(scheduler, engine)
+    assert set(threading.enumerate()) <= before
+
+
+def test_submitting_while_closing_either_runs_or_says_cancelled() -> None:
+    for _ in range(20):
+        engine, scheduler = Echo(), Scheduler(slots=2)
+        jobs = [job(engine, number, 3) for number in range(30)]
+        refused: list[Job] = []
+        start = threading.Barrier(2)
+
+        def submit(
+            scheduler: Scheduler, jobs: list[Job], refused: list[Job], start: threading.Barrier
+        ) -> None:
+            start.wait(TIMEOUT_S)
+            for one in jobs:
+                try:
+                    scheduler.submit(one)
+                except Cancelled:
+                    refused.append(one)
+
+        thread = threading.Thread(target=submit, args=(scheduler, jobs, refused, start))
+        thread.start()
+        start.wait(TIMEOUT_S)
+        scheduler.close()
+        thread.join(TIMEOUT_S)
+        for one in jobs:
+            if one in refused:
+                assert not one.done.done()
+            else:
+                assert isinstance(one.done.exception(TIMEOUT_S), Cancelled | None)
