@@ -1,0 +1,338 @@
+"""The tensorrt backend on a GPU made of host memory: plans chosen, shapes prepared, graphs launched, memory freed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.backends import nvidia, plan
+from runtime.backends.cuda_memory import Cuda
+from runtime.backends.gpu_slot import DYNAMIC_GRAPHS, REMEMBERED, Context, ShapeChoice, Shapes
+from runtime.backends.plan_cache import PlanCache
+from runtime.bundle import Bundle, EngineFile, FileInfo
+from runtime.errors import BackendUnavailable, EngineError
+from tests.runtime import graphs
+from tests.runtime.fake_gpu import Code, FakeContext, FakeCudart
+
+MANIFEST = graphs.upscale_manifest(tile_sizes=(8, 16))
+BUNDLE = Bundle(Path("nowhere"), MANIFEST)
+
+
+@pytest.fixture
+def cudart() -> FakeCudart:
+    return FakeCudart()
+
+
+@pytest.fixture
+def engine(cudart: FakeCudart) -> Iterator[nvidia.TensorRTEngine]:
+    opened = make_engine(cudart)
+    yield opened
+    if not cudart.fail:
+        opened.close()
+
+
+def make_engine(cudart: FakeCudart, *, capture: bool = True) -> nvidia.TensorRTEngine:
+    def make_context(fixed: bool) -> Context:
+        return Context(FakeContext(cudart, MANIFEST.scale))
+
+    return nvidia.TensorRTEngine(
+        BUNDLE, cuda=Cuda(runtime=cudart), make_context=make_context, capture=capture, source="a fake plan"
+    )
+
+
+def check(engine: nvidia.TensorRTEngine, batch: int, height: int, width: int, seed: int = 0) -> None:
+    image = graphs.draw(MANIFEST, batch, height, width, seed)["image"]
+    upscaled = engine.run({"image": image})["upscaled"]
+    np.testing.assert_array_equal(upscaled, image.repeat(2, axis=2).repeat(2, axis=3))
+
+
+class TestRuns:
+    @pytest.mark.parametrize("capture", [True, False])
+    def test_any_shape_is_answered_right_however_often_it_comes(
+        self, cudart: FakeCudart, capture: bool
+    ) -> None:
+        engine = make_engine(cudart, capture=capture)
+        engine.warm_up()
+        for seed in range(3):
+            for batch, height, width in [
+                (1, 16, 16),
+                (3, 8, 8),
+                (8, 16, 16),
+                (1, 1, 1),
+                (2, 7, 5),
+                (1, 40, 33),
+            ]:
+                check(engine, batch, height, width, seed)
+        engine.close()
+        assert not cudart.memory
+        assert not cudart.graphs
+
+    def test_a_fixed_shape_is_one_graph_launch_after_warm_up(self, engine: nvidia.TensorRTEngine) -> None:
+        engine.warm_up()
+        launches, plain = engine.graph_launches, engine.plain_runs
+        for seed in range(4):
+            check(engine, 8, 16, 16, seed)
+        assert engine.graph_launches == launches + 4
+        assert engine.plain_runs == plain
+
+    def test_another_shape_is_enqueued_plainly_once_and_has_a_graph_from_the_third_time(
+        self, engine: nvidia.TensorRTEngine, cudart: FakeCudart
+    ) -> None:
+        engine._idle.get()  # one slot, so that every run meets the same one
+        check(engine, 1, 7, 5)
+        assert not cudart.graphs
+        check(engine, 1, 7, 5, seed=1)
+        check(engine, 1, 7, 5, seed=2)
+        assert (engine.plain_runs, engine.graph_launches) == (2, 1)
+        engine._idle.put(engine._slots[0])
+
+    def test_a_shape_that_needs_more_scratch_memory_spoils_no_graph(
+        self, engine: nvidia.TensorRTEngine
+    ) -> None:
+        engine.warm_up()
+        check(engine, 1, 200, 300)
+        check(engine, 1, 300, 200)
+        for seed in range(3):
+            check(engine, 8, 16, 16, seed)
+
+    def test_a_batch_of_images_larger_than_tiles_runs_one_by_one(self, engine: nvidia.TensorRTEngine) -> None:
+        check(engine, 2, 40, 24)
+
+    def test_an_image_larger_than_every_profile_is_refused_with_the_limit(
+        self, engine: nvidia.TensorRTEngine
+    ) -> None:
+        with pytest.raises(EngineError, match="side of 2000 px, the plan takes at most 1024 px"):
+            check(engine, 1, 4, 2000)
+
+    def test_many_threads_share_the_slots(self, engine: nvidia.TensorRTEngine) -> None:
+        engine.warm_up()
+        with ThreadPoolExecutor(8) as pool:
+            jobs = [pool.submit(check, engine, 1 + i % 3, 4 + i % 5, 8, i) for i in range(40)]
+        for job in jobs:
+            job.result()
+
+    def test_outputs_belong_to_the_caller(self, engine: nvidia.TensorRTEngine) -> None:
+        first = engine.run(graphs.draw(MANIFEST, 1, 8, 8, seed=1))["upscaled"]
+        kept = first.copy()
+        for seed in range(4):
+            engine.run(graphs.draw(MANIFEST, 1, 8, 8, seed=seed))
+        np.testing.assert_array_equal(first, kept)
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        "name", ["cudaMalloc", "cudaMallocHost", "cudaMemcpyAsync", "cudaStreamSynchronize"]
+    )
+    def test_a_call_that_fails_is_named(self, cudart: FakeCudart, name: str) -> None:
+        engine = make_engine(cudart)
+        cudart.fail[name] = Code.cudaErrorMemoryAllocation
+        with pytest.raises(EngineError, match=rf"{name} failed: cudaErrorMemoryAllocation \(in words\)"):
+            check(engine, 1, 16, 16)
+        cudart.fail.clear()
+        check(engine, 1, 16, 16)
+        check(engine, 1, 16, 16)
+
+    def test_without_a_graph_kernels_are_enqueued_and_it_is_said(
+        self, cudart: FakeCudart, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        engine = make_engine(cudart)
+        cudart.fail["cudaGraphInstantiate"] = Code.cudaErrorStreamCaptureUnsupported
+        engine.warm_up()
+        check(engine, 8, 16, 16)
+        assert engine.graph_launches == 0
+        assert "cudaGraphInstantiate failed" in caplog.text
+        assert not cudart.captures
+
+    def test_a_shape_that_tensorrt_refuses_is_named(self, cudart: FakeCudart) -> None:
+        context = Context(FakeContext(cudart, 2, accepts=False))
+        with pytest.raises(EngineError, match=r"refused image\[1, 3, 8, 8\]"):
+            context.bind(0, (("image", (1, 3, 8, 8)),), stream=1)
+
+    def test_no_context_is_an_error(self) -> None:
+        with pytest.raises(EngineError, match="create_execution_context failed"):
+            Context(None)
+
+
+def shapes(side: int) -> Shapes:
+    return (("image", (1, 3, side, side)),)
+
+
+class TestShapeChoice:
+    def test_fixed_shapes_always_have_their_own(self) -> None:
+        choice = ShapeChoice({shapes(8)})
+        assert choice.visit(shapes(8))
+
+    def test_the_least_recently_used_makes_room(self) -> None:
+        choice = ShapeChoice(set())
+        for side in range(1, DYNAMIC_GRAPHS + 1):
+            assert [choice.visit(shapes(side)), choice.visit(shapes(side))] == [False, True]
+        assert choice.visit(shapes(1))  # now the most recently used
+        choice.visit(shapes(100))
+        choice.visit(shapes(100))
+        assert choice.evicted() == [shapes(2)]
+        assert choice.evicted() == []
+        assert not choice.visit(shapes(2))
+
+    def test_shapes_seen_once_are_forgotten_after_a_while(self) -> None:
+        choice = ShapeChoice(set())
+        for side in range(1, REMEMBERED + 2):
+            choice.visit(shapes(side))
+        assert not choice.visit(shapes(1))
+
+
+class TestDevices:
+    @pytest.mark.parametrize(
+        ("device", "index"),
+        [
+            (None, 0),
+            ("cuda", 0),
+            ("cuda:2", 2),
+            ("CUDA:0", 0),
+            ("cpu", None),
+            ("CPU", None),
+            ("cuda:x", None),
+        ],
+    )
+    def test_names(self, device: str | None, index: int | None) -> None:
+        assert nvidia.device_index(device) == index
+
+    def test_the_cpu_is_not_its_own(self) -> None:
+        assert "cuda:0" in str(nvidia.unavailable(BUNDLE, "CPU"))
+
+    def test_no_driver_or_no_gpu_is_said_in_cudas_words(self, cudart: FakeCudart) -> None:
+        cudart.fail["cudaGetDeviceCount"] = Code.cudaErrorNoDevice
+        assert "cudaGetDeviceCount failed: cudaErrorNoDevice" in str(Cuda.problem(0, cudart))
+
+    def test_a_gpu_that_is_not_there_is_said_with_how_many_are(self, cudart: FakeCudart) -> None:
+        assert Cuda.problem(0, cudart) is None
+        assert Cuda.problem(1, cudart) == "there is no GPU number 1: this machine has 1"
+
+    def test_unavailable_and_open_give_the_same_reason(self) -> None:
+        reason = nvidia.unavailable(BUNDLE, None)
+        if reason is None:
+            pytest.skip("this machine has a GPU and its libraries")
+        with pytest.raises(BackendUnavailable) as caught:
+            nvidia.open_engine(BUNDLE)
+        assert reason in str(caught.value)
+
+    @pytest.mark.skipif(plan.missing("tensorrt_rtx") is not None, reason=str(plan.missing("tensorrt_rtx")))
+    def test_rtx_says_which_gpus_it_supports(self) -> None:
+        usable, reasons = nvidia.usable_libraries(MANIFEST, "9.0")
+        assert "tensorrt_rtx" not in usable
+        assert any("compute capability 9.0; it supports 7.5, 8.0" in reason for reason in reasons)
+        assert "tensorrt_rtx" in nvidia.usable_libraries(MANIFEST, "8.9")[0]
+        turing = nvidia.usable_libraries(replace(MANIFEST, precision="bfloat16"), "7.5")
+        assert "tensorrt_rtx" not in turing[0]
+
+
+class Runtime:
+    """Loads the plans it is told to; the others give None, as TensorRT does."""
+
+    def __init__(self, *good: bytes) -> None:
+        self.good = good
+
+    def deserialize_cuda_engine(self, blob: bytes) -> str | None:
+        return f"engine of {blob!r}" if blob in self.good else None
+
+
+class TestPlans:
+    WANTED = EngineFile("engines/a.plan", "tensorrt", "11.4", "8.9", "0" * 64, "n1-8")
+
+    @pytest.fixture
+    def cache(self, tmp_path: Path) -> PlanCache:
+        return PlanCache(tmp_path / "cache")
+
+    @pytest.fixture
+    def compiled(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        calls: list[str] = []
+
+        def compile_plan(onnx: Path, manifest: Any, library: str, *, compute_capability: str) -> Any:
+            calls.append(f"{library} {compute_capability}")
+            return b"compiled", None
+
+        monkeypatch.setattr(plan, "compile_plan", compile_plan)
+        return calls
+
+    @pytest.fixture
+    def bundle(self, tmp_path: Path) -> Callable[..., Bundle]:
+        def make(entry: EngineFile, blob: bytes = b"bundled", listed: bytes = b"bundled") -> Bundle:
+            folder = tmp_path / "bundle"
+            (folder / "engines").mkdir(parents=True)
+            (folder / entry.path).write_bytes(blob)
+            info = FileInfo(hashlib.sha256(listed).hexdigest(), len(listed))
+            return Bundle(folder, replace(MANIFEST, engines=(entry,), files={entry.path: info}))
+
+        return make
+
+    def open(self, bundle: Bundle, cache: PlanCache, *good: bytes) -> tuple[Any, str]:
+        found = nvidia.candidates(bundle, self.WANTED, cache)
+        return nvidia.deserialize(Runtime(*good), found, lambda: "the log's words")
+
+    def test_the_bundles_plan_is_used_where_it_fits(
+        self, bundle: Callable[..., Bundle], cache: PlanCache, compiled: list[str]
+    ) -> None:
+        engine, source = self.open(bundle(self.WANTED), cache, b"bundled")
+        assert engine == "engine of b'bundled'"
+        assert source == "plan engines/a.plan of the bundle"
+        assert not compiled
+
+    def test_a_plan_for_another_gpu_is_compiled_anew_into_the_cache_and_never_into_the_bundle(
+        self,
+        bundle: Callable[..., Bundle],
+        cache: PlanCache,
+        compiled: list[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        other = bundle(replace(self.WANTED, compute_capability="9.0"))
+        before = sorted(other.path.rglob("*"))
+        _, source = self.open(other, cache, b"compiled")
+        assert str(cache.folder) in source
+        assert "compiling one, which can take minutes" in caplog.text
+        assert sorted(other.path.rglob("*")) == before
+        _, source = self.open(other, cache, b"compiled")
+        assert source.startswith(f"plan from {cache.folder}")
+        assert compiled == ["tensorrt 8.9"]
+
+    def test_a_plan_that_does_not_load_is_compiled_anew_and_the_log_is_told(
+        self, bundle: Callable[..., Bundle], cache: PlanCache, compiled: list[str]
+    ) -> None:
+        _, source = self.open(bundle(self.WANTED), cache, b"compiled")
+        assert "engines/a.plan of the bundle was refused: the log's words" in source
+        assert compiled
+
+    def test_an_altered_plan_of_the_bundle_is_never_loaded(
+        self, bundle: Callable[..., Bundle], cache: PlanCache, compiled: list[str]
+    ) -> None:
+        engine, _ = self.open(bundle(self.WANTED, blob=b"evil"), cache, b"evil", b"compiled")
+        assert engine == "engine of b'compiled'"
+
+    def test_an_altered_plan_of_the_cache_is_compiled_anew(
+        self, bundle: Callable[..., Bundle], cache: PlanCache, compiled: list[str]
+    ) -> None:
+        other = bundle(replace(self.WANTED, library_version="11.3"))
+        cache.put(self.WANTED, b"kept").write_bytes(b"evil")
+        engine, _ = self.open(other, cache, b"evil", b"compiled")
+        assert engine == "engine of b'compiled'"
+
+    def test_no_plan_that_loads_is_an_error_with_every_reason(
+        self, bundle: Callable[..., Bundle], cache: PlanCache, compiled: list[str]
+    ) -> None:
+        with pytest.raises(
+            EngineError, match=r"bundle was refused: the log's words; plan compiled now .* refused"
+        ):
+            self.open(bundle(self.WANTED), cache)
+
+    @pytest.mark.skipif(plan.missing("tensorrt_rtx") is not None, reason=str(plan.missing("tensorrt_rtx")))
+    def test_a_really_compiled_plan_is_found_to_fit(self, tmp_path: Path) -> None:
+        manifest = graphs.upscale_manifest("float16")
+        built = graphs.write_bundle(tmp_path, graphs.upscaler("float16"), manifest)
+        _, entry = plan.compile_plan(built.onnx, manifest, "tensorrt_rtx")
+        whole = Bundle(built.path, replace(built.manifest, engines=(entry,)))
+        assert plan.fits(entry, nvidia.choose(whole, "8.9"))
