@@ -85,12 +85,13 @@ class Admission:
                     "try again later or allow more time",
                     retry_after_s=max(expected_s - estimate_s, SHORTEST_RETRY_S),
                 )
-            if not lane.waiting and lane.fits(ticket):
+            is_next = not lane.waiting or ticket.order < lane.waiting[0].order
+            if is_next and lane.fits(ticket):
                 lane.working.append(ticket)
                 lane.passed_px += cost_px
                 ticket.admitted.set_result(None)
                 return ticket
-            waiting_px = self.waiting_px()
+            waiting_px = self._waiting_px()
             if waiting_px + cost_px > self._max_queue_px:
                 raise Overloaded(
                     f"the queue holds {waiting_px} of {self._max_queue_px} pixels, this request needs {cost_px}; "
@@ -123,6 +124,10 @@ class Admission:
 
     def waiting_px(self) -> int:
         """Pixels of the requests that wait now."""
+        with self._lock:
+            return self._waiting_px()
+
+    def _waiting_px(self) -> int:
         return sum(ticket.cost_px for lane in (self._small, self._large) for ticket in lane.waiting)
 
     def _expected_s(self, estimate_s: float) -> float:

@@ -1,0 +1,367 @@
+"""The door: exact limits, lanes, order, and places that always come back."""
+
+from __future__ import annotations
+
+import random
+import threading
+from concurrent.futures import CancelledError
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from runtime.admission import Admission, Ticket
+from runtime.errors import Overloaded
+
+# Of 1600 bytes a quarter is the small lane's, and a request of up to 100 bytes is small.
+MAX_BYTES, SMALL_LANE, LARGE_LANE, SMALL = 1600, 400, 1200, 100
+QUEUE_PX = 1000
+
+
+def door(**options: Any) -> Admission:
+    return Admission(**{"max_active_bytes": MAX_BYTES, "max_queue_px": QUEUE_PX, **options})
+
+
+def in_work(ticket: Ticket) -> bool:
+    return ticket.admitted.done() and not ticket.admitted.cancelled()
+
+
+def fill(admission: Admission) -> list[Ticket]:
+    """Both lanes full."""
+    large = [admission.enter(cost_px=1, cost_bytes=600) for _ in range(2)]
+    small = [admission.enter(cost_px=1, cost_bytes=SMALL) for _ in range(4)]
+    assert all(in_work(ticket) for ticket in (*large, *small))
+    return [*large, *small]
+
+
+def test_a_request_enters_at_once_where_there_is_room() -> None:
+    ticket = door().enter(cost_px=10, cost_bytes=10)
+    assert ticket.admitted.result(0) is None
+
+
+@pytest.mark.parametrize("bytes_each", [SMALL, 300, LARGE_LANE])
+def test_a_lane_holds_exactly_its_memory(bytes_each: int) -> None:
+    admission = door()
+    room = SMALL_LANE if bytes_each <= SMALL else LARGE_LANE
+    for _ in range(room // bytes_each):
+        assert in_work(admission.enter(cost_px=1, cost_bytes=bytes_each))
+    assert not in_work(admission.enter(cost_px=1, cost_bytes=bytes_each))
+
+
+def test_one_byte_too_many_waits() -> None:
+    admission = door()
+    assert in_work(admission.enter(cost_px=1, cost_bytes=LARGE_LANE - 101))
+    waiting = admission.enter(cost_px=1, cost_bytes=102)
+    assert not in_work(waiting)
+    waiting.leave()
+    assert in_work(admission.enter(cost_px=1, cost_bytes=101))
+
+
+def test_a_request_larger_than_its_lane_works_alone() -> None:
+    admission = door()
+    huge = admission.enter(cost_px=5, cost_bytes=10 * MAX_BYTES)
+    assert in_work(huge)
+    following = admission.enter(cost_px=5, cost_bytes=101)
+    assert not in_work(following)
+    huge.leave()
+    assert in_work(following)
+
+
+def test_a_small_request_does_not_wait_behind_large_ones() -> None:
+    admission = door()
+    admission.enter(cost_px=1, cost_bytes=10 * MAX_BYTES)
+    admission.enter(cost_px=900, cost_bytes=900)
+    assert in_work(admission.enter(cost_px=1, cost_bytes=SMALL))
+    assert not in_work(admission.enter(cost_px=1, cost_bytes=SMALL + 1))
+
+
+def test_small_requests_do_not_keep_large_ones_out() -> None:
+    admission = door()
+    for _ in range(5):
+        admission.enter(cost_px=1, cost_bytes=SMALL)
+    assert in_work(admission.enter(cost_px=1, cost_bytes=LARGE_LANE))
+
+
+# The queue's limit.
+
+
+def test_the_queue_holds_exactly_its_pixels() -> None:
+    admission = door()
+    fill(admission)
+    admission.enter(cost_px=QUEUE_PX - 1, cost_bytes=500)
+    with pytest.raises(Overloaded):
+        admission.enter(cost_px=2, cost_bytes=500)
+    last = admission.enter(cost_px=1, cost_bytes=1)  # the limit is of both lanes together
+    assert admission.waiting_px() == QUEUE_PX
+    with pytest.raises(Overloaded) as refused:
+        admission.enter(cost_px=1, cost_bytes=1)
+    assert refused.value.retry_after_s > 0
+    assert "1000 of 1000" in str(refused.value)
+    last.leave()
+    assert admission.waiting_px() == QUEUE_PX - 1
+    assert not in_work(admission.enter(cost_px=1, cost_bytes=500))
+
+
+def test_a_refused_request_leaves_no_trace() -> None:
+    admission = door()
+    tickets = fill(admission)
+    for _ in range(3):
+        with pytest.raises(Overloaded):
+            admission.enter(cost_px=QUEUE_PX + 1, cost_bytes=500)
+        with pytest.raises(Overloaded):
+            admission.enter(cost_px=1, cost_bytes=500, estimate_s=2.0, time_left_s=1.0)
+    assert admission.waiting_px() == 0
+    for ticket in tickets:
+        ticket.leave()
+    assert in_work(admission.enter(cost_px=1, cost_bytes=LARGE_LANE))
+
+
+def test_a_request_larger_than_the_queue_is_served_where_there_is_room() -> None:
+    assert in_work(door().enter(cost_px=10 * QUEUE_PX, cost_bytes=500))
+
+
+def test_the_queue_is_never_over_its_limit_when_many_knock_at_once() -> None:
+    admission = door()
+    fill(admission)
+    waiting: list[Ticket] = []
+    start = threading.Barrier(8)
+
+    def knock() -> None:
+        start.wait()
+        for _ in range(50):
+            try:
+                waiting.append(admission.enter(cost_px=7, cost_bytes=500))
+            except Overloaded:
+                pass
+
+    threads = [threading.Thread(target=knock) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(waiting) == QUEUE_PX // 7
+    assert admission.waiting_px() == 7 * (QUEUE_PX // 7)
+
+
+# Deadlines.
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
+    admission = door()
+    with pytest.raises(Overloaded, match="deadline"):
+        admission.enter(cost_px=1, cost_bytes=500, estimate_s=2.0, time_left_s=1.9)
+    assert in_work(admission.enter(cost_px=1, cost_bytes=500, estimate_s=2.0, time_left_s=2.0))
+
+
+def test_each_other_request_delays_by_no_more_than_this_ones_own_time() -> None:
+    for slots, needed_s in ((1, 1.0 + 1.0 + 0.25), (2, 1.0 + 0.625)):
+        admission = door(slots=slots)
+        admission.enter(cost_px=1, cost_bytes=500, estimate_s=60.0)
+        admission.enter(cost_px=1, cost_bytes=500, estimate_s=0.25)
+        with pytest.raises(Overloaded) as refused:
+            admission.enter(cost_px=1, cost_bytes=10, estimate_s=1.0, time_left_s=needed_s - 0.01)
+        assert refused.value.retry_after_s == pytest.approx(needed_s - 1.0)
+        assert in_work(admission.enter(cost_px=1, cost_bytes=10, estimate_s=1.0, time_left_s=needed_s))
+
+
+def test_no_deadline_and_no_estimate_refuse_nobody() -> None:
+    admission = door()
+    admission.enter(cost_px=1, cost_bytes=500, estimate_s=1e9)
+    assert in_work(admission.enter(cost_px=1, cost_bytes=500, estimate_s=1e9))
+    assert in_work(admission.enter(cost_px=1, cost_bytes=10, time_left_s=0.001))
+
+
+# Order.
+
+
+def test_requests_of_one_size_enter_in_the_order_they_came() -> None:
+    admission = door()
+    holding = admission.enter(cost_px=1, cost_bytes=LARGE_LANE)
+    waiting = [admission.enter(cost_px=10, cost_bytes=LARGE_LANE) for _ in range(20)]
+    for ticket in waiting:
+        holding.leave()
+        assert [in_work(other) for other in waiting] == [
+            waiting.index(other) <= waiting.index(ticket) for other in waiting
+        ]
+        holding = ticket
+
+
+def test_a_smaller_request_overtakes_a_larger_one_that_waits() -> None:
+    admission = door()
+    holding = admission.enter(cost_px=1, cost_bytes=LARGE_LANE)
+    large = admission.enter(cost_px=100, cost_bytes=LARGE_LANE)
+    smaller = admission.enter(cost_px=10, cost_bytes=LARGE_LANE)
+    holding.leave()
+    assert in_work(smaller)
+    assert not in_work(large)
+
+
+def test_a_smaller_request_that_fits_does_not_wait_for_somebody_to_leave() -> None:
+    admission = door()
+    admission.enter(cost_px=1, cost_bytes=800)
+    large = admission.enter(cost_px=100, cost_bytes=800)
+    assert in_work(admission.enter(cost_px=10, cost_bytes=400))
+    assert not in_work(large)
+
+
+@pytest.mark.parametrize("cost_px", [50, 200, 1000])
+def test_a_flood_of_smaller_requests_overtakes_by_no_more_than_ones_own_cost(cost_px: int) -> None:
+    admission = door()
+    holding = admission.enter(cost_px=1, cost_bytes=LARGE_LANE)
+    large = admission.enter(cost_px=cost_px, cost_bytes=LARGE_LANE)
+    overtaken_px = 0
+    small_px = 7
+    following = None
+    while not in_work(large):
+        if admission.waiting_px() + small_px <= QUEUE_PX:
+            following = admission.enter(cost_px=small_px, cost_bytes=LARGE_LANE)
+        holding.leave()
+        if following is not None and in_work(following):
+            overtaken_px += small_px
+            holding = following
+        assert overtaken_px <= cost_px
+
+
+# Leaving.
+
+
+def test_leaving_twice_gives_back_one_place() -> None:
+    admission = door()
+    first = admission.enter(cost_px=1, cost_bytes=600)
+    admission.enter(cost_px=1, cost_bytes=600)
+    waiting = [admission.enter(cost_px=1, cost_bytes=600) for _ in range(2)]
+    first.leave()
+    first.leave()
+    assert [in_work(ticket) for ticket in waiting] == [True, False]
+
+
+def test_a_waiting_ticket_that_leaves_is_cancelled_and_passed_over() -> None:
+    admission = door()
+    holding = admission.enter(cost_px=1, cost_bytes=LARGE_LANE)
+    gone, patient = (admission.enter(cost_px=5, cost_bytes=LARGE_LANE) for _ in range(2))
+    gone.leave()
+    gone.leave()
+    with pytest.raises(CancelledError):
+        gone.admitted.result(0)
+    assert admission.waiting_px() == 5
+    holding.leave()
+    assert in_work(patient)
+    patient.leave()
+    assert in_work(admission.enter(cost_px=1, cost_bytes=LARGE_LANE))
+
+
+def test_when_a_large_one_stops_waiting_those_behind_it_enter() -> None:
+    admission = door()
+    admission.enter(cost_px=1, cost_bytes=600)
+    large = admission.enter(cost_px=5, cost_bytes=LARGE_LANE)
+    behind = admission.enter(cost_px=5, cost_bytes=600)
+    assert not in_work(behind)
+    large.leave()
+    assert in_work(behind)
+
+
+def test_a_future_cancelled_while_waiting_holds_its_place_until_it_leaves() -> None:
+    admission = door()
+    holding = admission.enter(cost_px=1, cost_bytes=LARGE_LANE)
+    gone, patient = (admission.enter(cost_px=5, cost_bytes=LARGE_LANE) for _ in range(2))
+    assert gone.admitted.cancel()
+    holding.leave()
+    assert not in_work(patient)
+    gone.leave()
+    assert in_work(patient)
+
+
+def test_a_callback_may_come_back_to_the_door() -> None:
+    """`admitted` ends outside the lock: a callback that leaves or enters does not lock up."""
+    admission = door()
+    holding = admission.enter(cost_px=1, cost_bytes=LARGE_LANE)
+    waiting = [admission.enter(cost_px=5, cost_bytes=LARGE_LANE) for _ in range(3)]
+    for ticket in waiting:
+        ticket.admitted.add_done_callback(lambda done, ticket=ticket: ticket.leave())  # type: ignore[misc]
+    holding.leave()
+    assert all(in_work(ticket) for ticket in waiting)
+    assert in_work(admission.enter(cost_px=1, cost_bytes=LARGE_LANE))
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever comes and goes in whatever order: the limits hold, and the door is never shut for nothing."""
+
+    tickets = Bundle("tickets")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admission = door()
+        self.present: list[Ticket] = []
+
+    @rule(target=tickets, cost_px=st.integers(1, 400), cost_bytes=st.integers(1, 1500))
+    def enter(self, cost_px: int, cost_bytes: int) -> Any:
+        before = self.admission.waiting_px()
+        try:
+            ticket = self.admission.enter(cost_px=cost_px, cost_bytes=cost_bytes)
+        except Overloaded:
+            assert before + cost_px > QUEUE_PX
+            return None
+        self.present.append(ticket)
+        return ticket
+
+    @rule(ticket=consumes(tickets), twice=st.booleans(), cancelled=st.booleans())
+    def leave(self, ticket: Ticket | None, twice: bool, cancelled: bool) -> None:
+        if ticket is None:
+            return
+        if cancelled:
+            ticket.admitted.cancel()
+        ticket.leave()
+        if twice:
+            ticket.leave()
+        self.present.remove(ticket)
+
+    @invariant()
+    def limits_hold(self) -> None:
+        waiting = [ticket for ticket in self.present if not in_work(ticket)]
+        assert self.admission.waiting_px() == sum(ticket.cost_px for ticket in waiting) <= QUEUE_PX
+        for small, room in ((True, SMALL_LANE), (False, LARGE_LANE)):
+            lane = [ticket for ticket in self.present if (ticket.cost_bytes <= SMALL) == small]
+            used = [ticket.cost_bytes for ticket in lane if in_work(ticket)]
+            assert sum(used) <= room or len(used) == 1
+            if len(used) < len(lane):
+                assert used, "a request waits though its lane is empty"
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=5)
+def test_every_place_comes_back_whatever_threads_do(seed: int) -> None:
+    admission = door()
+    errors: list[BaseException] = []
+
+    def visitor(number: int) -> None:
+        dice = random.Random(seed * 31 + number)
+        try:
+            for _ in range(40):
+                try:
+                    ticket = admission.enter(cost_px=dice.randint(1, 200), cost_bytes=dice.randint(1, 1400))
+                except Overloaded:
+                    continue
+                fate = dice.random()
+                if fate < 0.3:
+                    ticket.admitted.cancel()
+                elif fate < 0.6 and not ticket.admitted.cancelled():
+                    ticket.admitted.result(30)
+                ticket.leave()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=visitor, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not errors
+    assert admission.waiting_px() == 0
+    assert in_work(admission.enter(cost_px=1, cost_bytes=LARGE_LANE))
+    assert in_work(admission.enter(cost_px=1, cost_bytes=SMALL))
