@@ -1,0 +1,92 @@
+"""A run's folder: options, log, samples, checkpoints, exported weights.
+
+RUN/options.json               what was asked, resolved
+RUN/log.jsonl                  a line every `log_every` steps: losses (means since the last line) and figures
+RUN/losses.png                 the log, drawn
+RUN/samples/step-00000500.png
+RUN/checkpoints/step-00000500.pt   the last two, to resume from
+RUN/<model>.safetensors        the averaged generator, as `export.build --weights` takes it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.training.data import write_picture
+from runtime.errors import InvalidInput
+
+KEPT_CHECKPOINTS = 2
+
+
+class Run:
+    """Reads and writes one run's folder. Whole files appear by atomic rename."""
+
+    def __init__(self, folder: Path, model: str) -> None:
+        self.folder = folder
+        self.weights = folder / f"{model}.safetensors"
+        self.log_file = folder / "log.jsonl"
+
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "checkpoints").glob("step-*.pt"))
+
+    def start(self, options: Mapping[str, Any]) -> None:
+        """Make the folder and write the options in it."""
+        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (self.folder / "samples").mkdir(exist_ok=True)
+        unfinished = self.folder / "options.json.part"
+        unfinished.write_text(json.dumps(options, indent=2) + "\n")
+        unfinished.replace(self.folder / "options.json")
+
+    def saved_options(self) -> dict[str, Any]:
+        """The options of a run that can be resumed. Raises InvalidInput where there is none."""
+        if not self.checkpoints():
+            raise InvalidInput("resume", f"no checkpoint in {self.folder}; start the run without --resume")
+        return json.loads((self.folder / "options.json").read_text())
+
+    def save_checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
+        path = self.folder / "checkpoints" / f"step-{step:08d}.pt"
+        unfinished = path.with_name(path.name + ".part")
+        torch.save({"step": step} | dict(state), unfinished)
+        unfinished.replace(path)
+        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        return torch.load(self.checkpoints()[-1], weights_only=True)
+
+    def save_samples(self, step: int, picture: np.ndarray) -> None:
+        """picture: [H, W, C] uint8."""
+        write_picture(self.folder / "samples" / f"step-{step:08d}.png", picture)
+
+    def log(self, line: Mapping[str, float]) -> None:
+        with self.log_file.open("a") as file:
+            file.write(json.dumps({key: float(f"{value:.6g}") for key, value in line.items()}) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the log's lines beyond `step`: a resumed run writes them again."""
+        if self.log_file.is_file():
+            lines = self.log_file.read_text().splitlines(keepends=True)
+            self.log_file.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+
+    def draw_losses(self) -> None:
+        """Draw every column of the log against the step, one panel each."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        lines = [json.loads(line) for line in self.log_file.read_text().splitlines()]
+        names = list(dict.fromkeys(key for line in lines for key in line if key not in ("step", "seconds")))
+        figure = Figure(figsize=(8, 2.2 * max(len(names), 1)), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(max(len(names), 1), sharex=True, squeeze=False)[:, 0]
+        for panel, name in zip(panels, names, strict=False):
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            panel.plot(*zip(*points, strict=True), linewidth=1)
+            panel.set_ylabel(name)
+        panels[-1].set_xlabel("step")
+        figure.savefig(self.folder / "losses.png", dpi=80)
