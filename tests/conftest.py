@@ -1,13 +1,69 @@
-"""What every test shares: how hypothesis searches."""
+"""What every test shares: how hypothesis searches, and tiny bundles to serve."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from runtime.bundle import Bundle
+from runtime.tensors import Precision
 
 # A busy machine is slow, not wrong: no deadline.
 # On CI the same examples each time, so that a failure there can be repeated.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+TinyBundle = Callable[[str, Precision], Bundle]
+# A tile this small makes tiles of the smallest pictures.
+TINY_TILE, TINY_HALO = 48, 8
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
+    """A factory of bundles of tiny generators, each built once a session: (model, precision) → Bundle."""
+
+    folder = tmp_path_factory.mktemp("tiny")
+
+    @cache
+    def make(model: str, precision: Precision = "float32") -> Bundle:
+        # Imported here, so that tests of the serving side start without torch.
+        from export import generators
+        from export.build import Options, build, steps_of
+        from export.checkpoint import save
+        from export.steps import Steps
+        from tests.export.lively import class_names, lively
+
+        spec = generators.get(model)
+        tiled = spec.task == "upscale"
+        weights = folder / f"{model}.safetensors"
+        save(weights, model, spec.tiny, lively(spec), class_names(spec))
+        options = Options(
+            model=model,
+            weights=str(weights),
+            overrides={},
+            output=folder / precision,
+            name=None,
+            precision=precision,
+            targets=("onnx",),
+            tile=TINY_TILE if tiled else None,
+            halo=TINY_HALO if tiled else None,
+        )
+        return build(options, Steps(steps_of(spec)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundles(tiny_bundle: TinyBundle) -> Path:
+    """A folder with tiny float32 bundles of every generator: esrgan-x4 (tile 48, halo 8), dcgan, acgan."""
+    from export import generators
+
+    folders = {tiny_bundle(model, "float32").path.parent for model in generators.names()}
+    (folder,) = folders
+    return folder

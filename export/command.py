@@ -1,0 +1,206 @@
+"""The command line of `python -m export.build`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+import safetensors
+
+from export import generators
+from export.build import Options, build, prepare, steps_of
+from export.checkpoint import SHIPPED
+from export.engines import TARGETS, resolve
+from export.steps import Steps
+from export.verify import OutOfTolerance
+from runtime.backends.cpu import native_precisions
+from runtime.errors import GanforgeError, InvalidInput
+from runtime.tensors import Precision
+
+# What is wrong with the command line, and what went wrong while building.
+BAD_INPUT, FAILED = 2, 1
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--model", metavar="NAME", help="The generator: one of those that --list shows.")
+@click.option(
+    "--weights", metavar="PATH|random:SEED", help="A checkpoint (.safetensors, .pth).  [default: what ships]"
+)
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Configuration, e.g. blocks=23; repeatable."
+)
+@click.option("--scale", metavar="N", type=int, help="Short for --set scale=N.")
+@click.option(
+    "--output", metavar="DIR", type=click.Path(path_type=Path), default="bundles", show_default=True
+)
+@click.option(
+    "--name", metavar="NAME", help="The bundle's name.  [default: MODEL-xSCALE for upscalers, else MODEL]"
+)
+@click.option("--fp32", "precisions", flag_value="float32", multiple=True, help="Full precision.  [default]")
+@click.option(
+    "--fp16", "precisions", flag_value="float16", multiple=True, help="float16 inside, float32 at the ends."
+)
+@click.option(
+    "--bf16", "precisions", flag_value="bfloat16", multiple=True, help="bfloat16 inside, float32 at the ends."
+)
+@click.option(
+    "--fastest", "precisions", flag_value="fastest", multiple=True, help="What this CPU computes fastest."
+)
+@click.option(
+    "--target", "targets", metavar="|".join(TARGETS), multiple=True, help="Repeatable.  [default: all it can]"
+)
+@click.option("--tile", metavar="N", type=int, help="Side of a tile, in input pixels.  [default: measured]")
+@click.option("--halo", metavar="N", type=int, help="Overlap of tiles, in input pixels.  [default: measured]")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@click.option(
+    "--list", "listing", is_flag=True, help="Show the generators, their configuration and shipped weights."
+)
+def main(
+    model: str | None,
+    weights: str | None,
+    settings: tuple[str, ...],
+    scale: int | None,
+    output: Path,
+    name: str | None,
+    precisions: tuple[str, ...],
+    targets: tuple[str, ...],
+    tile: int | None,
+    halo: int | None,
+    dry_run: bool,
+    listing: bool,
+) -> None:
+    """Build a bundle: a checkpoint becomes a checked graph with engines, which `python -m server` serves."""
+    try:
+        if listing:
+            click.echo("\n".join(describe(known) for known in generators.names()))
+            return
+        if model is None:
+            raise InvalidInput("model", f"is missing; expected one of {', '.join(generators.names())}")
+        if len(set(precisions)) > 1:
+            raise InvalidInput(
+                "precision", f"got {' and '.join(dict.fromkeys(precisions))}, expected one of them"
+            )
+        precision = precisions[0] if precisions else "float32"
+        overrides = parse_settings(generators.get(model).config, settings, scale)
+        check_name(name)
+        made, left_out = resolve(targets)
+        options = Options(
+            model=model,
+            weights=weights,
+            overrides=overrides,
+            output=output,
+            name=name,
+            precision=native_precisions()[0] if precision == "fastest" else as_precision(precision),
+            targets=made,
+            asked=bool(targets),
+            tile=tile,
+            halo=halo,
+        )
+        if dry_run:
+            click.echo(rehearse(options, left_out))
+            return
+        run(options, left_out, fall_back=precision == "fastest")
+    except InvalidInput as error:
+        option = (
+            f"--{error.field}"
+            if error.field in {p.name for p in main.params} | {"set", "target"}
+            else error.field
+        )
+        click.echo(f"error: {option}: {error.problem}", err=True)
+        sys.exit(BAD_INPUT)
+    except GanforgeError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(FAILED)
+
+
+def run(options: Options, left_out: dict[str, str], *, fall_back: bool) -> None:
+    """Build, and where `fall_back` and the narrow precision misses its tolerance, build float32 instead, aloud."""
+    steps = Steps(steps_of(generators.get(options.model)))
+    steps.say(f"{options.model} in {options.precision}; targets: {told_targets(options, left_out)}")
+    try:
+        bundle = build(options, steps)
+    except OutOfTolerance as error:
+        if not fall_back or options.precision == "float32":
+            raise
+        steps.say(f"WARNING: {error}")
+        steps.say("building float32 instead, since --fastest was asked for")
+        bundle = build(replace(options, precision="float32"), Steps(steps_of(generators.get(options.model))))
+    error_db, off = bundle.manifest.error["psnr_db"], bundle.manifest.error["max_abs"]
+    steps.say(
+        f"{bundle.path}: {bundle.manifest.precision}, {error_db:.1f} dB from float32 torch, at most {off:.2g} off"
+    )
+
+
+def parse_settings(config: type, settings: tuple[str, ...], scale: int | None) -> dict[str, str]:
+    """`--set key=value` pairs and `--scale` as overrides of a configuration."""
+    overrides: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise InvalidInput("set", f"got {setting!r}, expected KEY=VALUE, for instance blocks=23")
+        if overrides.setdefault(key, value) != value:
+            raise InvalidInput("set", f"{key} is given twice: {overrides[key]} and {value}")
+    if scale is not None:
+        if not hasattr(config(), "scale"):
+            raise InvalidInput("scale", f"got {scale}, but this generator has none")
+        if overrides.setdefault("scale", str(scale)) != str(scale):
+            raise InvalidInput(
+                "scale", f"got {scale}, and --set scale={overrides['scale']}; give one of them"
+            )
+    return overrides
+
+
+def check_name(name: str | None) -> None:
+    if name is not None and (not name or name.startswith(".") or Path(name).name != name or "\0" in name):
+        raise InvalidInput(
+            "name", f"got {name!r}, expected a plain folder name that does not start with a dot"
+        )
+
+
+def as_precision(name: str) -> Precision:
+    known: dict[str, Precision] = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+    return known[name]
+
+
+def told_targets(options: Options, left_out: dict[str, str]) -> str:
+    told = ", ".join(options.targets)
+    return told + "".join(f"; not {name}: {reason}" for name, reason in left_out.items())
+
+
+def rehearse(options: Options, left_out: dict[str, str]) -> str:
+    """What a build with these options would do. The weights are loaded, so that what does not fit is found now."""
+    plan = prepare(options)
+    tiled = plan.checkpoint.spec.task == "upscale"
+    lines = {
+        "model": f"{options.model} ({plan.checkpoint.spec.task})",
+        "configuration": " ".join(f"{key}={value}" for key, value in asdict(plan.checkpoint.config).items()),
+        "weights": plan.checkpoint.source
+        + (f" (sha256 {plan.checkpoint.sha256[:12]}…)" if plan.checkpoint.sha256 else ""),
+        "precision": options.precision,
+        "targets": told_targets(options, left_out),
+        "tile, halo": f"{options.tile or 'measured'}, {'measured' if options.halo is None else options.halo}",
+        "bundle": str(options.output / plan.name),
+        "steps": ", ".join(steps_of(plan.checkpoint.spec)),
+    }
+    if not tiled:
+        del lines["tile, halo"]
+    return (
+        "\n".join(f"{key + ':':15}{value}" for key, value in lines.items())
+        + "\nnothing was written (--dry-run)"
+    )
+
+
+def describe(name: str) -> str:
+    """A few lines about a generator: task, shipped weights, configuration."""
+    spec = generators.get(name)
+    config, shipped = asdict(spec.config()), SHIPPED / f"{name}.safetensors"
+    lines = [f"{name} ({spec.task})", f"  configuration: {' '.join(f'{k}={v}' for k, v in config.items())}"]
+    if not shipped.is_file():
+        return "\n".join([*lines, "  weights: none ship; --weights PATH or random:SEED"])
+    with safetensors.safe_open(shipped, "pt") as file:
+        stored = json.loads((file.metadata() or {}).get("config", "{}"))
+    lines.append(f"  weights: {shipped.name}, {shipped.stat().st_size / 1e6:.1f} MB, made for:")
+    return "\n".join([*lines, f"    {' '.join(f'{key}={value}' for key, value in stored.items())}"])

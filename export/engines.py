@@ -1,0 +1,66 @@
+"""What a build can make beside the graph, and with which of the runtime's backends each is checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from runtime.backends import plan
+from runtime.bundle import GRAPH, EngineFile, Manifest
+from runtime.errors import BackendUnavailable, InvalidInput
+
+
+@dataclass(frozen=True)
+class Target:
+    """backend: which of the runtime's backends runs it. library: what compiles a plan for it, "" where none is."""
+
+    backend: str
+    library: str = ""
+
+
+TARGETS = {
+    "onnx": Target("onnxruntime"),
+    "openvino": Target("openvino"),
+    "tensorrt": Target("tensorrt", "tensorrt"),
+    "tensorrt-rtx": Target("tensorrt", "tensorrt_rtx"),
+}
+
+
+def missing(name: str) -> str | None:
+    """Why this machine cannot make the target `name`, or None where it can."""
+    target = TARGETS[name]
+    if target.library:
+        return plan.missing(target.library)
+    if name == "openvino" and find_spec("openvino") is None:
+        return "openvino is not installed (pip install openvino)"
+    return None
+
+
+def resolve(asked: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The targets to make, in order, and why each of the others is left out (only where nothing was asked for).
+
+    Raises InvalidInput for an unknown target, BackendUnavailable where one that was asked for cannot be made.
+    """
+    for name in asked:
+        if name not in TARGETS:
+            raise InvalidInput("target", f"got {name!r}, expected one of {', '.join(TARGETS)}")
+    if not asked:
+        reasons = {name: reason for name in TARGETS if (reason := missing(name)) is not None}
+        return tuple(name for name in TARGETS if name not in reasons), reasons
+    for name in asked:
+        if (reason := missing(name)) is not None:
+            raise BackendUnavailable(f"--target {name} cannot be made here: {reason}")
+    return tuple(name for name in TARGETS if name in asked), {}
+
+
+def compile_engine(name: str, folder: Path, manifest: Manifest) -> EngineFile | None:
+    """Compile the target `name` of the bundle in `folder`, and put what comes out into it. None: nothing to compile."""
+    library = TARGETS[name].library
+    if not library:
+        return None
+    blob, engine = plan.compile_plan(folder / GRAPH, manifest, library)
+    path = folder / engine.path
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(blob)
+    return engine

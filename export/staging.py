@@ -1,0 +1,58 @@
+"""Where a bundle is put together, and how a build that was killed leaves nothing behind for long."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from runtime.bundle import STAGING_SUFFIX, Writer
+from runtime.errors import InvalidInput
+
+
+@contextmanager
+def staging(parent: Path, name: str) -> Iterator[Writer]:
+    """A Writer whose folder is locked while this process lives, after clearing what killed builds of `name` left.
+
+    SIGTERM ends the build as Ctrl-C does, so that its folder goes too. Raises InvalidInput where `parent` cannot be
+    written to.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        clear_abandoned(parent, name)
+        writer = Writer(parent, name)
+    except OSError as error:
+        raise InvalidInput("output", f"{parent} cannot be written to: {error.strerror or error}") from error
+    previous = signal.signal(signal.SIGTERM, _leave)
+    try:
+        with writer:
+            lock = os.open(writer.path, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH)
+                yield writer
+            finally:
+                os.close(lock)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def clear_abandoned(parent: Path, name: str) -> None:
+    """Remove staging folders of `name` that no living process holds. A lock goes with its process, however it ends."""
+    for folder in parent.glob(f".{name}.*{STAGING_SUFFIX}"):
+        with suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + signal.SIGTERM)

@@ -1,0 +1,47 @@
+"""What the user sees while a build goes on: a spinner on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+
+
+class Steps:
+    """Counts the steps of a piece of work and times each. seconds: step → how long it took."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.seconds: dict[str, float] = {}
+        self._console = Console(highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def step(self, name: str, doing: str) -> Iterator[None]:
+        """`doing` says in words what goes on, and stays on the screen while it does."""
+        head = f"[{self.names.index(name) + 1}/{len(self.names)}] {name}: {doing}"
+        started = time.monotonic()
+        if self._console.is_terminal:
+            with self._console.status(escape(head)):
+                yield
+        else:
+            self.say(head)
+            yield
+        self.seconds[name] = round(time.monotonic() - started, 2)
+        self.say(
+            f"{head} ({self.seconds[name]:.1f} s)"
+            if self._console.is_terminal
+            else f"      {name} took {self.seconds[name]:.1f} s"
+        )
+
+    def note(self, text: str) -> None:
+        """A finding inside a step."""
+        self.say(f"      {text}")
+
+    def say(self, text: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(text, markup=False)
+        else:
+            print(text, flush=True)
