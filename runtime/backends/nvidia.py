@@ -54,10 +54,7 @@ def open_engine(bundle: Bundle, device: str | None = None) -> Engine:
     engine, source = deserialize(runtime, found, log.take)
     logger.info("%s: %s", bundle.manifest.name, source)
     make_context = context_maker(trt, engine, wanted.library)
-    # Only TensorRT-RTX knows when its kernels for a shape are ready, so it captures CUDA graphs by itself.
-    return TensorRTEngine(
-        bundle, cuda=cuda, make_context=make_context, capture=wanted.library == "tensorrt", source=source
-    )
+    return TensorRTEngine(bundle, cuda=cuda, make_context=make_context, library=wanted.library, source=source)
 
 
 def device_index(device: str | None) -> int | None:
@@ -173,7 +170,7 @@ class TensorRTEngine(Engine):
         *,
         cuda: Cuda,
         make_context: Callable[[bool], Context],
-        capture: bool,
+        library: str,
         source: str,
     ) -> None:
         manifest = bundle.manifest
@@ -182,12 +179,15 @@ class TensorRTEngine(Engine):
         super().__init__(
             bundle, device=f"cuda:{cuda.device}", precision=manifest.precision, slots=SLOTS, batch_sizes=sizes
         )
+        self.library = library
         self.plan_source = source
         self._cuda = cuda
         self._profiles = plans.profiles(manifest)
         self._fixed = list(product(sizes, manifest.tile_sizes or (0,)))
         outputs = tuple(spec.name for spec in manifest.outputs)
         keys = {shapes_of(self._zeros(batch, side)) for batch, side in self._fixed}
+        # Only TensorRT-RTX knows when its kernels for a shape are ready, so it captures CUDA graphs by itself.
+        capture = library == "tensorrt"
         self._slots = [
             Slot(cuda, make_context, outputs=outputs, fixed=keys, capture=capture) for _ in range(SLOTS)
         ]

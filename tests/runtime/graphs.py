@@ -122,5 +122,6 @@ def _model(
 
 
 def _tensor(name: str, value: Array, precision: Precision) -> onnx.TensorProto:
-    flat = value.astype(np.float32).ravel().tolist()
-    return helper.make_tensor(name, TYPES[precision], value.shape, flat)
+    # Raw bytes, as torch.onnx writes them: OpenVINO misreads bfloat16 in the list form.
+    kind = helper.tensor_dtype_to_np_dtype(TYPES[precision])
+    return helper.make_tensor(name, TYPES[precision], value.shape, value.astype(kind).tobytes(), raw=True)

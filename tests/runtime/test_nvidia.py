@@ -38,12 +38,12 @@ def engine(cudart: FakeCudart) -> Iterator[nvidia.TensorRTEngine]:
         opened.close()
 
 
-def make_engine(cudart: FakeCudart, *, capture: bool = True) -> nvidia.TensorRTEngine:
+def make_engine(cudart: FakeCudart, *, library: str = "tensorrt") -> nvidia.TensorRTEngine:
     def make_context(fixed: bool) -> Context:
         return Context(FakeContext(cudart, MANIFEST.scale))
 
     return nvidia.TensorRTEngine(
-        BUNDLE, cuda=Cuda(runtime=cudart), make_context=make_context, capture=capture, source="a fake plan"
+        BUNDLE, cuda=Cuda(runtime=cudart), make_context=make_context, library=library, source="a fake plan"
     )
 
 
@@ -54,11 +54,11 @@ def check(engine: nvidia.TensorRTEngine, batch: int, height: int, width: int, se
 
 
 class TestRuns:
-    @pytest.mark.parametrize("capture", [True, False])
+    @pytest.mark.parametrize("library", plan.LIBRARIES)
     def test_any_shape_is_answered_right_however_often_it_comes(
-        self, cudart: FakeCudart, capture: bool
+        self, cudart: FakeCudart, library: str
     ) -> None:
-        engine = make_engine(cudart, capture=capture)
+        engine = make_engine(cudart, library=library)
         engine.warm_up()
         for seed in range(3):
             for batch, height, width in [

@@ -1,0 +1,218 @@
+"""ONNX Runtime: the portable fallback, on a CPU or an NVIDIA GPU.
+
+It would fall back from GPU to CPU, and from float16 to float32, without a word. Here the first is an error and the
+second is reported: what really runs is read from a profile of one small run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import tempfile
+from collections import Counter
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from runtime.backends.base import Array, Engine
+from runtime.bundle import Bundle, Manifest
+from runtime.errors import BackendUnavailable, EngineError
+from runtime.tensors import Precision
+
+NAME = "onnxruntime"
+Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
+CPU: Provider = "CPUExecutionProvider"
+CUDA: Provider = "CUDAExecutionProvider"
+TENSORRT: Provider = "TensorrtExecutionProvider"
+
+SAMPLE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+# A CPU is no faster on several tiles at once; a GPU is.
+TILE_BATCHES = {"cpu": (1,), "cuda": (1, 2, 4, 8)}
+PROBE_SIDE_PX = 8
+HEAVY = ("Conv", "ConvTranspose", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+QUANTIZED = ("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "QGemm")
+TYPES: dict[str, Precision] = {
+    "float": "float32",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "int8": "int8",
+    "uint8": "int8",
+}
+
+
+def unavailable(bundle: Bundle, device: str | None) -> str | None:
+    if find_spec("onnxruntime") is None:
+        return "the library is not installed (pip install onnxruntime, or onnxruntime-gpu for NVIDIA GPUs)"
+    kind, index = parse(device)
+    if kind is None:
+        return f"device {device!r} is not its own: it runs on CPU and cuda:0, cuda:1, …"
+    if kind == "cuda" and CUDA not in _ort().get_available_providers():
+        return "this onnxruntime was built without CUDA (pip install onnxruntime-gpu)"
+    if kind == "cuda" and index >= gpu_count():
+        return f"there is no GPU number {index}: this machine has {gpu_count()} that the driver can use"
+    if kind == "cpu" and bundle.manifest.precision == "bfloat16":
+        return "it has no bfloat16 convolutions on a CPU; build the bundle with --fp32 or --fp16"
+    return None
+
+
+def open_engine(bundle: Bundle, device: str | None = None, *, provider: Provider | None = None) -> Engine:
+    """provider: TENSORRT runs the graph through ONNX Runtime's own TensorRT, with CUDA for what that cannot."""
+    reason = unavailable(bundle, device)
+    if reason is not None:
+        raise BackendUnavailable(f"{NAME}: {reason}")
+    kind, index = parse(device)
+    return ORTEngine(bundle, provider=provider or (CUDA if kind == "cuda" else CPU), index=index)
+
+
+def parse(device: str | None) -> tuple[Literal["cpu", "cuda"] | None, int]:
+    """ "cuda:1" → ("cuda", 1). None is the first GPU where there is one that this build can use, else the CPU."""
+    if device is None:
+        return ("cuda", 0) if CUDA in _ort().get_available_providers() and gpu_count() else ("cpu", 0)
+    name, _, index = device.lower().partition(":")
+    if name == "cpu" and not index:
+        return "cpu", 0
+    return ("cuda", int(index or 0)) if name == "cuda" and (not index or index.isdecimal()) else (None, 0)
+
+
+@cache
+def gpu_count() -> int:
+    """GPUs that the NVIDIA driver of this machine can use."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    ready = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if ready else 0
+
+
+@cache
+def _ort() -> Any:
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)  # errors; its warnings are about node placement
+    return onnxruntime
+
+
+class ORTEngine(Engine):
+    """One session. Its runs may overlap, but each takes all threads of the CPU, or the GPU's one stream."""
+
+    backend = NAME
+
+    def __init__(self, bundle: Bundle, *, provider: Provider, index: int) -> None:
+        kind = "cpu" if provider == CPU else "cuda"
+        batches = SAMPLE_BATCHES if bundle.manifest.task == "generate" else TILE_BATCHES[kind]
+        self._gpu = None if provider == CPU else index
+        precision = bundle.manifest.precision
+        if precision != "float32" or provider == CUDA:
+            precision = executed_precision(bundle, provider, index)
+        self._session = open_session(bundle, provider, index)
+        device = "CPU" if provider == CPU else f"cuda:{index}"
+        super().__init__(bundle, device=device, precision=precision, slots=1, batch_sizes=batches)
+
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        names = [spec.name for spec in self.manifest.outputs]
+        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        try:
+            run = self._session.run if self._gpu is None else self._run_bound
+            results = run(names, arrays)
+        except Exception as error:  # its exceptions share no other base
+            shapes = {name: list(array.shape) for name, array in inputs.items()}
+            raise EngineError(f"{self.manifest.name}: ONNX Runtime failed on {shapes}: {error}") from error
+        return dict(zip(names, results, strict=True))
+
+    def _run_bound(self, names: list[str], arrays: dict[str, Array]) -> list[Array]:
+        """One copy in, one copy out; nothing crosses the bus between the nodes."""
+        binding = self._session.io_binding()
+        for name, array in arrays.items():
+            binding.bind_ortvalue_input(name, _ort().OrtValue.ortvalue_from_numpy(array, "cuda", self._gpu))
+        for name in names:
+            binding.bind_output(name, "cuda", self._gpu)
+        self._session.run_with_iobinding(binding)
+        return list(binding.copy_outputs_to_cpu())
+
+    def close(self) -> None:
+        del self._session
+
+
+def open_session(bundle: Bundle, provider: Provider, index: int, profile_prefix: str | None = None) -> Any:
+    """A session that runs on `provider` or not at all."""
+    ort = _ort()
+    if provider != CPU and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # CUDA and cuDNN from Python packages, where they are not the system's
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    # Between two batches the cores belong to decoding and encoding.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Heights and widths vary, and an arena keeps the most that any of them took.
+    options.enable_cpu_mem_arena = bundle.manifest.task == "generate"
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    try:
+        session = ort.InferenceSession(
+            bundle.onnx, options, providers=_providers(provider, index, bundle.manifest)
+        )
+    except Exception as error:
+        raise EngineError(
+            f"{bundle.manifest.name}: ONNX Runtime cannot load {bundle.onnx} on {provider}: {error}"
+        ) from error
+    session.disable_fallback()
+    loaded = session.get_providers()
+    if provider not in loaded:
+        raise BackendUnavailable(
+            f"{NAME}: {provider} did not load (are CUDA's and cuDNN's libraries installed, in the versions this "
+            f"onnxruntime wants?), only {', '.join(loaded)} did; ask for device CPU to run there"
+        )
+    return session
+
+
+def _providers(provider: Provider, index: int, manifest: Manifest) -> list[Any]:
+    if provider == CPU:
+        return [CPU]
+    # TF32 is on by default, and would run a float32 graph with significands of 10 bits.
+    cuda = (CUDA, {"device_id": str(index), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+    if provider == CUDA:
+        return [cuda, CPU]
+    half = {
+        "trt_fp16_enable": manifest.precision == "float16",
+        "trt_bf16_enable": manifest.precision == "bfloat16",
+    }
+    return [(TENSORRT, {"device_id": str(index)} | {k: "1" for k, on in half.items() if on}), cuda, CPU]
+
+
+def executed_precision(bundle: Bundle, provider: Provider, index: int) -> Precision:
+    """What most heavy nodes compute in, from a profile of one small run. Raises EngineError if a GPU leaves them to the CPU."""
+    side = -(-PROBE_SIDE_PX // bundle.manifest.size_multiple) * bundle.manifest.size_multiple
+    inputs = {
+        spec.name: np.zeros(
+            (1, *(side if isinstance(axis, str) else axis for axis in spec.shape[1:])), spec.dtype
+        )
+        for spec in bundle.manifest.inputs
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(bundle, provider, index, str(Path(folder) / "profile"))
+        try:
+            session.run(None, inputs)
+        except Exception as error:
+            raise EngineError(
+                f"{bundle.manifest.name}: ONNX Runtime failed on {provider}: {error}"
+            ) from error
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    nodes = [event["args"] for event in events if event.get("args", {}).get("op_name") in HEAVY + QUANTIZED]
+    if provider == CUDA and any(node.get("provider") == CPU for node in nodes):
+        raise EngineError(
+            f"{bundle.manifest.name}: ONNX Runtime has no {bundle.manifest.precision} kernels on CUDA and leaves nodes to the CPU"
+        )
+    kinds = Counter(
+        kind
+        for node in nodes
+        for kind in next(iter(node.get("input_type_shape") or [{}]), {})
+        if kind in TYPES
+    )
+    # No such node: TensorRT took them all, at the precision that is in the graph.
+    return TYPES[kinds.most_common(1)[0][0]] if kinds else bundle.manifest.precision

@@ -1,0 +1,222 @@
+"""The contract of an engine, one suite over every backend that can run on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime import backends
+from runtime.backends import portable
+from runtime.backends.base import Engine
+from runtime.bundle import Bundle
+from runtime.errors import BackendUnavailable, EngineError
+from runtime.tensors import Precision, Task
+from tests.runtime import graphs
+
+# Summation order, and 11 or 8 bits of significand through two convolutions of values around 1.
+TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
+BACKENDS = [
+    pytest.param("openvino", "CPU"),
+    pytest.param("onnxruntime", "CPU"),
+    pytest.param("onnxruntime", "cuda:0", marks=pytest.mark.gpu),
+    pytest.param("tensorrt", "cuda:0", marks=pytest.mark.gpu),
+]
+PRECISIONS: list[Precision] = ["float32", "float16", "bfloat16"]
+
+
+def make_bundle(folder: Path, task: Task, precision: Precision) -> Bundle:
+    if task == "upscale":
+        return graphs.write_bundle(folder, graphs.upscaler(precision), graphs.upscale_manifest(precision))
+    return graphs.write_bundle(folder, graphs.sampler(precision), graphs.sample_manifest(precision))
+
+
+def open_or_skip(bundle: Bundle, backend: str, device: str) -> Engine:
+    reason = backends.load(backend).unavailable(bundle, device)
+    if reason is not None:
+        pytest.skip(f"{backend}: {reason}")
+    return backends.load(backend).open_engine(bundle, device)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize(("backend", "device"), BACKENDS, scope="module")
+
+
+@pytest.fixture(scope="module")
+def upscaler(backend: str, device: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = open_or_skip(
+        make_bundle(tmp_path_factory.mktemp("bundles"), "upscale", "float32"), backend, device
+    )
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def sampler(backend: str, device: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = open_or_skip(
+        make_bundle(tmp_path_factory.mktemp("bundles"), "generate", "float32"), backend, device
+    )
+    yield engine
+    engine.close()
+
+
+def check(engine: Engine, batch: int, height: int = 0, width: int = 0, seed: int = 0) -> None:
+    inputs = graphs.draw(engine.manifest, batch, height, width, seed)
+    (spec,) = engine.manifest.outputs
+    found = engine.run(inputs)[spec.name]
+    expected = graphs.reference(engine.manifest, inputs)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCES[engine.precision])
+
+
+@pytest.mark.parametrize("size", [(16, 16), (1, 1), (7, 5), (33, 16), (64, 48)])
+def test_an_image_of_any_size_equals_the_reference(upscaler: Engine, size: tuple[int, int]) -> None:
+    for batch in {1, upscaler.max_batch}:
+        check(upscaler, batch, *size)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 64])
+def test_a_batch_of_any_length_equals_the_reference(sampler: Engine, batch: int) -> None:
+    check(sampler, batch)
+
+
+def test_a_sample_is_the_same_in_any_batch(sampler: Engine) -> None:
+    inputs = graphs.draw(sampler.manifest, 7)
+    together = sampler.run(inputs)["sample"]
+    for i in range(7):
+        alone = sampler.run({name: array[i : i + 1] for name, array in inputs.items()})["sample"]
+        np.testing.assert_allclose(alone, together[i : i + 1], rtol=0, atol=1e-5)
+
+
+def test_outputs_belong_to_the_caller(upscaler: Engine) -> None:
+    first = upscaler.run(graphs.draw(upscaler.manifest, 1, 16, 16, seed=1))["upscaled"]
+    kept = first.copy()
+    for seed in range(2, 5):
+        upscaler.run(graphs.draw(upscaler.manifest, 1, 16, 16, seed=seed))
+    np.testing.assert_array_equal(first, kept)
+    assert first.flags.writeable
+
+
+def test_many_threads_get_their_own_answers(upscaler: Engine, sampler: Engine) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        jobs = [pool.submit(check, upscaler, 1, 4 + i % 5, 16, i) for i in range(16)]
+        jobs += [pool.submit(check, sampler, 1 + i % 4, 0, 0, i) for i in range(16)]
+    for job in jobs:
+        job.result()
+
+
+def test_inputs_that_are_not_contiguous_are_taken(upscaler: Engine) -> None:
+    image = graphs.draw(upscaler.manifest, 1, 12, 10)["image"].transpose(0, 1, 3, 2)
+    expected = graphs.reference(upscaler.manifest, {"image": image})
+    np.testing.assert_allclose(upscaler.run({"image": image})["upscaled"], expected, rtol=0, atol=1e-5)
+
+
+def test_warm_up_runs_every_fixed_shape(upscaler: Engine, sampler: Engine) -> None:
+    upscaler.warm_up()
+    sampler.warm_up()
+    check(upscaler, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"picture": np.zeros((1, 3, 8, 8), np.float32)}, r"got inputs \['picture'\], expected \['image'\]"),
+        ({}, "got inputs"),
+        ({"image": np.zeros((1, 3, 8, 8))}, r"float64\[1, 3, 8, 8\], expected float32"),
+        ({"image": np.zeros((1, 4, 8, 8), np.float32)}, r"float32\[1, 4, 8, 8\], expected float32\['N', 3"),
+        ({"image": np.zeros((3, 8, 8), np.float32)}, r"float32\[3, 8, 8\]"),
+        ({"image": np.zeros((0, 3, 8, 8), np.float32)}, r"float32\[0, 3, 8, 8\]"),
+        ({"image": np.zeros((1, 3, 8, 0), np.float32)}, r"float32\[1, 3, 8, 0\]"),
+        ({"image": np.zeros((1000, 3, 1, 1), np.float32)}, "batch lengths .* at most"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(
+    upscaler: Engine, inputs: dict[str, graphs.Array], message: str
+) -> None:
+    with pytest.raises(EngineError, match=message):
+        upscaler.run(inputs)
+
+
+def test_inputs_of_different_lengths_are_refused(sampler: Engine) -> None:
+    inputs = graphs.draw(sampler.manifest, 2) | {"label": np.zeros(3, np.int64)}
+    with pytest.raises(EngineError, match="batch lengths"):
+        sampler.run(inputs)
+
+
+def test_what_is_not_finite_never_comes_out(upscaler: Engine) -> None:
+    with pytest.raises(EngineError, match="NaN or infinity"):
+        upscaler.run({"image": np.full((1, 3, 8, 8), np.nan, np.float32)})
+    check(upscaler, 1, 8, 8)
+
+
+@pytest.mark.parametrize("task", ["upscale", "generate"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_is_near_the_reference_and_reported(
+    tmp_path: Path, backend: str, device: str, task: Task, precision: Precision
+) -> None:
+    engine = open_or_skip(make_bundle(tmp_path, task, precision), backend, device)
+    if precision == "float32":
+        assert engine.precision == "float32"
+    atol = TOLERANCES[precision]
+    inputs = graphs.draw(engine.manifest, 1, 16, 16)
+    found = next(iter(engine.run(inputs).values()))
+    np.testing.assert_allclose(found, graphs.reference(engine.manifest, inputs), rtol=0, atol=atol)
+    engine.close()
+
+
+def test_auto_says_which_backend_and_why(tmp_path: Path) -> None:
+    engine, why = backends.open_engine(make_bundle(tmp_path, "upscale", "float32"), device="CPU")
+    assert engine.backend == "openvino"
+    assert "openvino (CPU) in float32: first that can" in why
+    assert "tensorrt: device 'CPU' is not its own" in why
+
+
+class TestONNXRuntime:
+    def test_bfloat16_on_a_cpu_is_refused_before_it_is_tried(self, tmp_path: Path) -> None:
+        bundle = make_bundle(tmp_path, "upscale", "bfloat16")
+        with pytest.raises(BackendUnavailable, match="no bfloat16 convolutions on a CPU"):
+            portable.open_engine(bundle, "CPU")
+
+    @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:1"])
+    def test_a_device_that_it_does_not_have_is_refused(self, tmp_path: Path, device: str) -> None:
+        bundle = make_bundle(tmp_path, "upscale", "float32")
+        assert "is not its own" in str(portable.unavailable(bundle, device))
+
+    def test_a_gpu_is_never_silently_a_cpu(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As where onnxruntime-gpu is installed and cuDNN is not: the session comes up on the CPU."""
+        bundle = make_bundle(tmp_path, "upscale", "float32")
+        if portable.CUDA in portable._ort().get_available_providers():
+            pytest.skip("this onnxruntime has CUDA")
+        assert "built without CUDA" in str(portable.unavailable(bundle, "cuda:0"))
+        monkeypatch.setattr(portable, "unavailable", lambda bundle, device: None)
+        with (
+            pytest.warns(UserWarning, match="not in available provider names"),
+            pytest.raises(BackendUnavailable, match="CUDAExecutionProvider did not load"),
+        ):
+            portable.open_engine(bundle, "cuda:0")
+
+    def test_float16_that_a_cpu_runs_in_float32_is_called_float32(self, tmp_path: Path) -> None:
+        """On x86 it has no float16 convolutions and inserts casts; where it has them, it may say float16."""
+        engine = portable.open_engine(make_bundle(tmp_path, "upscale", "float16"), "CPU")
+        inputs = graphs.draw(engine.manifest, 1, 16, 16)
+        error = np.abs(engine.run(inputs)["upscaled"] - graphs.reference(engine.manifest, inputs)).max()
+        assert engine.precision in ("float32", "float16")
+        assert error > 1e-6  # its weights are float16 all the same
+
+
+@pytest.mark.gpu
+def test_tensorrt_launches_a_cuda_graph_for_a_fixed_shape(tmp_path: Path) -> None:
+    from runtime.backends.nvidia import TensorRTEngine
+
+    engine = open_or_skip(make_bundle(tmp_path, "upscale", "float16"), "tensorrt", "cuda:0")
+    assert isinstance(engine, TensorRTEngine)
+    engine.warm_up()
+    before = engine.graph_launches
+    check(engine, 1, 16, 16)
+    if engine.library == "tensorrt":
+        assert engine.graph_launches == before + 1
+    engine.close()
