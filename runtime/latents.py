@@ -14,6 +14,7 @@ import numpy as np
 
 LATENT, LABEL = 0, 1  # what a stream is for
 NORMAL = NormalDist()
+LARGEST_BELOW_ONE = 1 - 2.0**-53  # what a sum that rounds up to 1, where the inverse is infinite, is held at
 
 
 def draw(
@@ -27,7 +28,8 @@ def draw(
     latents = np.empty((count, size), np.float32)
     for row in range(count):
         uniform = _uniform(seed, LATENT, first + row, size)
-        latents[row] = [NORMAL.inv_cdf(low + value * (high - low)) for value in uniform.tolist()]
+        levels = (min(low + value * (high - low), LARGEST_BELOW_ONE) for value in uniform.tolist())
+        latents[row] = [NORMAL.inv_cdf(level) for level in levels]
     return latents
 
 
@@ -39,6 +41,8 @@ def draw_labels(seed: int, first: int, count: int, classes: int) -> np.ndarray[A
 
 def _uniform(seed: int, purpose: int, sample: int, size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """[size] float64 strictly between 0 and 1."""
-    generator = np.random.Philox(key=[seed, purpose], counter=[0, 0, sample, 0])
+    # As arrays: numpy makes float64 of a list with a number of 64 bits in it, and neighbouring seeds the same.
+    key, counter = np.array([seed, purpose], np.uint64), np.array([0, 0, sample, 0], np.uint64)
+    generator = np.random.Philox(key=key, counter=counter)
     words = generator.random_raw(size)
     return ((words >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
