@@ -12,12 +12,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from runtime.errors import BundleError
+from runtime.records import record
 from runtime.tensors import Precision, Task, TensorSpec
 
 FORMAT = 1
@@ -86,23 +87,37 @@ class Manifest:
         """Raises BundleError naming the field that is missing, unknown or malformed."""
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{MANIFEST} is not JSON: {error}") from error
-        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
-            raise BundleError(f"{MANIFEST}: format is {found!r}, this version reads {FORMAT}; build the bundle again")
-        if unknown := raw.keys() - {item.name for item in fields(cls)}:
-            raise BundleError(f"{MANIFEST}: unknown fields {', '.join(sorted(unknown))}")
-        try:
-            raw["inputs"] = tuple(_tensor(entry) for entry in raw["inputs"])
-            raw["outputs"] = tuple(_tensor(entry) for entry in raw["outputs"])
-            raw["engines"] = tuple(EngineFile(**entry) for entry in raw.get("engines", ()))
-            raw["files"] = {path: FileInfo(**entry) for path, entry in raw.get("files", {}).items()}
-            raw["tile_sizes"] = tuple(int(size) for size in raw.get("tile_sizes", ()))
-            raw["class_names"] = tuple(str(name) for name in raw.get("class_names", ()))
-            return cls(**raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"{MANIFEST} is malformed: {error!r}") from error
+        found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+        if type(found) is not int or found != FORMAT:
+            raise BundleError(
+                f"{MANIFEST}: format is {found!r}, this version reads {FORMAT}; build the bundle again"
+            )
+        manifest: Manifest = record(cls, raw, MANIFEST)
+        manifest.check()
+        return manifest
+
+    def check(self) -> None:
+        """Raises BundleError where the fields contradict each other or no image could be served."""
+        unit, halo = self.size_multiple, self.halo
+        problems = {
+            "inputs": not self.inputs or (self.task == "upscale" and len(self.inputs) != 1),
+            "outputs": len(self.outputs) != 1,
+            "scale": self.scale < 1,
+            "size_multiple": unit < 1,
+            "tile_sizes": unit > 0
+            and any(size % unit or (size - 2 * halo) // unit < 1 for size in self.tile_sizes),
+            "halo": halo < 0,
+            "latent_size": self.latent_size < 0,
+            "classes": self.classes < 0,
+            "class_names": len(self.class_names) not in (0, self.classes),
+        }
+        if wrong := [name for name, is_wrong in problems.items() if is_wrong]:
+            found = ", ".join(f"{name} {getattr(self, name)!r}" for name in wrong)
+            raise BundleError(
+                f"{MANIFEST}: got {found}, which no generator of task {self.task} has; build it again"
+            )
 
 
 @dataclass(frozen=True)
@@ -119,32 +134,36 @@ class Bundle:
 
 def load(path: Path) -> Bundle:
     """The bundle at `path`, every listed file's hash checked. Raises BundleError."""
-    manifest_path = path / MANIFEST
-    if not manifest_path.is_file():
-        raise BundleError(f"{path}: no {MANIFEST}, so this is no bundle; build one with python -m export.build")
-    try:
-        manifest = Manifest.from_json(manifest_path.read_text(encoding="utf-8"))
-    except (BundleError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: {error}") from error
-    for name, info in manifest.files.items():
-        _verify(path, name, info)
-    if unlisted := [name for name in (GRAPH, *(e.path for e in manifest.engines)) if name not in manifest.files]:
-        raise BundleError(f"{path}: {', '.join(unlisted)} not in the manifest's list of files")
-    return Bundle(path, manifest)
+    while True:
+        before = _identity(path)
+        try:
+            return _load(path)
+        except (BundleError, OSError, ValueError) as error:
+            # Where a build put another bundle in its place meanwhile, that one is read.
+            if _identity(path) == before:
+                raise BundleError(f"{path}: {error}") from error
 
 
 def discover(folder: Path) -> list[Bundle]:
     """Every bundle directly inside `folder`, by name. Raises BundleError where there is none or one is bad."""
     if not folder.is_dir():
-        raise BundleError(f"{folder}: no such folder; build bundles with python -m export.build --output {folder}")
+        raise BundleError(
+            f"{folder}: no such folder; build bundles with python -m export.build --output {folder}"
+        )
     found = [
-        load(path) for path in sorted(folder.iterdir()) if not path.name.startswith(".") and (path / MANIFEST).is_file()
+        load(path)
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".") and (path / MANIFEST).is_file()
     ]
     if not found:
-        raise BundleError(f"{folder}: holds no bundle; build one with python -m export.build --output {folder}")
+        raise BundleError(
+            f"{folder}: holds no bundle; build one with python -m export.build --output {folder}"
+        )
     names = [bundle.manifest.name for bundle in found]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise BundleError(f"{folder}: more than one bundle is called {', '.join(sorted(twice))}; rename one (--name)")
+        raise BundleError(
+            f"{folder}: more than one bundle is called {', '.join(sorted(twice))}; rename one (--name)"
+        )
     return found
 
 
@@ -156,7 +175,9 @@ class Writer:
 
     def __init__(self, parent: Path, name: str) -> None:
         if not name or name.startswith(".") or Path(name).name != name:
-            raise BundleError(f"name: got {name!r}, expected a plain folder name that does not start with a dot")
+            raise BundleError(
+                f"name: got {name!r}, expected a plain folder name that does not start with a dot"
+            )
         self._target = parent / name
         parent.mkdir(parents=True, exist_ok=True)
         self.path = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=STAGING_SUFFIX, dir=parent))
@@ -171,7 +192,9 @@ class Writer:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def commit(self, manifest: Manifest) -> Bundle:
-        """Hash every file, write the manifest last, and put the folder in its place in one rename."""
+        """Hash every file, write the manifest last, and put the folder in its place in one rename. Once only."""
+        if (self.path / MANIFEST).exists() or not self.path.exists():
+            raise BundleError(f"{self._target}: already committed, or {MANIFEST} was written by hand")
         files = {name: file_info(self.path / name) for name in _relative_files(self.path)}
         whole = replace(manifest, files=files)
         unfinished = self.path / (MANIFEST + STAGING_SUFFIX)
@@ -180,10 +203,13 @@ class Writer:
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(self.path / MANIFEST)
-        if self._target.exists():
-            _exchange(self.path, self._target)  # the old bundle is now at self.path, and goes on exit
-        else:
+        load(self.path)  # what a server would refuse never takes the place of what it serves
+        try:
             self.path.rename(self._target)
+        except OSError:
+            if not self._target.exists():
+                raise
+            _exchange(self.path, self._target)  # the old bundle is now at self.path, and goes on exit
         return Bundle(self._target, whole)
 
 
@@ -195,22 +221,41 @@ def file_info(path: Path) -> FileInfo:
     return FileInfo(digest.hexdigest(), path.stat().st_size)
 
 
-def _tensor(raw: Mapping[str, Any]) -> TensorSpec:
-    limits = raw["range"]
-    return TensorSpec(raw["name"], raw["dtype"], tuple(raw["shape"]), None if limits is None else tuple(limits))
+def _load(path: Path) -> Bundle:
+    manifest_path = path / MANIFEST
+    if not manifest_path.is_file():
+        raise BundleError(f"no {MANIFEST}, so this is no bundle; build one with python -m export.build")
+    manifest = Manifest.from_json(manifest_path.read_text(encoding="utf-8"))
+    for name, info in manifest.files.items():
+        _verify(path, name, info)
+    if unlisted := [
+        name for name in (GRAPH, *(e.path for e in manifest.engines)) if name not in manifest.files
+    ]:
+        raise BundleError(f"{', '.join(unlisted)} not in the manifest's list of files")
+    return Bundle(path, manifest)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which folder lies at `path` now."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _verify(root: Path, name: str, expected: FileInfo) -> None:
     parts = PurePosixPath(name)
     if parts.is_absolute() or ".." in parts.parts:
-        raise BundleError(f"{root}: the manifest lists {name!r}, which lies outside the bundle")
+        raise BundleError(f"the manifest lists {name!r}, which lies outside the bundle")
     path = root / name
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{root}: {name} is listed in the manifest but is missing or no plain file")
+    # Resolving finds a link anywhere on the way, a folder's as well as the file's own.
+    if path.resolve() != root.resolve() / name or not path.is_file():
+        raise BundleError(f"{name} is listed in the manifest but is missing or no plain file")
     found = file_info(path)
     if found != expected:
         raise BundleError(
-            f"{root}: {name} was altered: sha256 {found.sha256[:12]}… ({found.bytes} bytes), the manifest says "
+            f"{name} was altered: sha256 {found.sha256[:12]}… ({found.bytes} bytes), the manifest says "
             f"{expected.sha256[:12]}… ({expected.bytes} bytes); build the bundle again"
         )
 
