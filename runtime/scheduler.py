@@ -241,7 +241,7 @@ class Scheduler:
                 self._end(taken.job, error)
             return []
         self._count(batch, self._clock() - start)
-        return rows
+        return list(rows)
 
     def _count(self, batch: list[Taken], seconds: float) -> None:
         engine = batch[0].job.engine

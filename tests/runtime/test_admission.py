@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -131,10 +132,8 @@ def test_the_queue_is_never_over_its_limit_when_many_knock_at_once() -> None:
     def knock() -> None:
         start.wait()
         for _ in range(50):
-            try:
+            with suppress(Overloaded):
                 waiting.append(admission.enter(cost_px=7, cost_bytes=500))
-            except Overloaded:
-                pass
 
     threads = [threading.Thread(target=knock) for _ in range(8)]
     for thread in threads:

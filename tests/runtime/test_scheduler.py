@@ -148,7 +148,7 @@ def test_a_request_without_items_is_done_at_once() -> None:
 
 
 def test_done_comes_after_the_last_delivery() -> None:
-    engine, last = Echo(4), []
+    engine, last = Echo(4), list[object]()
     with scheduling(engine, deliverers=4) as scheduler:
         one = job(engine, items=50, deliver=lambda index, outputs: last.append(index))
         one.done.add_done_callback(lambda done: last.append("done"))
@@ -560,7 +560,13 @@ def test_a_request_that_fails_fails_alone(what: str) -> None:
     with scheduling(engine) as scheduler:
         scheduler.submit(job(engine, 0))
         engine.held()
-        bad = job(engine, 1, 3, **{what: failing(error)})
+        bad = job(
+            engine,
+            1,
+            3,
+            inputs=failing(error) if what == "inputs" else None,
+            deliver=failing(error) if what == "deliver" else None,
+        )
         good = [job(engine, number, 2) for number in (2, 3)]
         for one in (good[0], bad, good[1]):
             scheduler.submit(one)
