@@ -1,0 +1,1 @@
+"""Speed, measured: through the server, and of the bare engines."""
