@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from export import checkpoint
 from export.training.ema import Average, settle_batch_norm
@@ -16,6 +16,8 @@ from export.training.progress import Progress, interruptible
 from export.training.recipe import Options, Trainer
 from export.training.run import Run
 from runtime.errors import EngineError, InvalidInput
+
+T = TypeVar("T")
 
 
 def train(model: str, config: Any, trainer: Trainer, options: Options, run: Run, *, resume: bool) -> bool:
@@ -26,39 +28,33 @@ def train(model: str, config: Any, trainer: Trainer, options: Options, run: Run,
     average = Average(trainer.generator, options.ema_decay)
     first, seconds_before = restore(trainer, average, run) if resume else (0, 0.0)
     started = time.monotonic()
-    sums: dict[str, float] = defaultdict(float)
+    step = saved = first
+    seconds = seconds_before
+    done = progressed(options, step, seconds)
+    losses: list[dict[str, float]] = []
     trainer.generator.train()
-    step = first
     with Progress(first, options.steps) as progress, interruptible() as interrupted:
-        done = progressed(options, step, seconds_before)
         while done < 1 and not interrupted():
-            losses = finite(step, trainer.step(done))
             step += 1
+            losses.append(finite(step, trainer.step(done)))
             average.update(trainer.generator, step)
-            for name, value in losses.items():
-                sums[name] += value
             seconds = seconds_before + time.monotonic() - started
             done = progressed(options, step, seconds)
             last = done >= 1
             if due(step, options.log_every, last):
-                counted = (step - first - 1) % options.log_every + 1
-                means = {name: value / counted for name, value in sums.items()}
-                sums.clear()
-                run.log({"step": step, "seconds": seconds} | means)
-                progress.tell(step, means)
+                tell(run, progress, step, seconds, means(losses))
+                losses.clear()
             if due(step, options.validate_every, last):
-                with aside():
-                    figures = trainer.validate(settled(average, trainer))
-                if figures:
-                    run.log({"step": step, "seconds": seconds} | dict(figures))
-                    progress.tell(step, figures)
+                tell(run, progress, step, seconds, apart(trainer.validate, average, trainer))
             if due(step, options.sample_every, last):
-                with aside():
-                    run.save_samples(step, trainer.samples(settled(average, trainer)))
+                run.save_samples(step, apart(trainer.samples, average, trainer))
                 run.draw_losses()
-            if due(step, options.checkpoint_every, last) or interrupted():
+            if due(step, options.checkpoint_every, last):
                 save(model, config, trainer, average, run, step, seconds)
+                saved = step
             progress.advance()
+        if saved != step:
+            save(model, config, trainer, average, run, step, seconds)
     return done >= 1
 
 
@@ -83,13 +79,20 @@ def finite(step: int, losses: Mapping[str, torch.Tensor]) -> dict[str, float]:
     return values
 
 
-def settled(average: Average, trainer: Trainer) -> torch.nn.Module:
-    return settle_batch_norm(average.module, trainer.inputs)
+def means(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: sum(values[name] for values in losses) / len(losses) for name in losses[0]}
 
 
-def aside() -> Any:
-    """Random numbers drawn inside do not change the run."""
-    return torch.random.fork_rng(devices=[])
+def tell(run: Run, progress: Progress, step: int, seconds: float, figures: Mapping[str, float]) -> None:
+    if figures:
+        run.log({"step": step, "seconds": seconds} | dict(figures))
+        progress.tell(step, figures)
+
+
+def apart(use: Callable[[nn.Module], T], average: Average, trainer: Trainer) -> T:
+    """What `use` makes of the averaged generator. The random numbers it draws do not change the run."""
+    with torch.random.fork_rng(devices=[]):
+        return use(settle_batch_norm(average.module, trainer.inputs))
 
 
 def save(
@@ -106,8 +109,11 @@ def save(
             "rng": torch.get_rng_state(),
         },
     )
-    with aside():
-        checkpoint.save(run.weights, model, config, settled(average, trainer), trainer.class_names)
+    apart(
+        lambda generator: checkpoint.save(run.weights, model, config, generator, trainer.class_names),
+        average,
+        trainer,
+    )
 
 
 def restore(trainer: Trainer, average: Average, run: Run) -> tuple[int, float]:

@@ -81,7 +81,7 @@ class Run:
 
         lines = [json.loads(line) for line in self.log_file.read_text().splitlines()]
         names = list(dict.fromkeys(key for line in lines for key in line if key not in ("step", "seconds")))
-        figure = Figure(figsize=(8, 2.2 * max(len(names), 1)), layout="constrained")
+        figure = Figure(figsize=(8, 2.2 * max(len(names), 1)))
         FigureCanvasAgg(figure)
         panels = figure.subplots(max(len(names), 1), sharex=True, squeeze=False)[:, 0]
         for panel, name in zip(panels, names, strict=False):
@@ -89,4 +89,5 @@ class Run:
             panel.plot(*zip(*points, strict=True), linewidth=1)
             panel.set_ylabel(name)
         panels[-1].set_xlabel("step")
+        figure.subplots_adjust(left=0.12, right=0.98, bottom=0.06, top=0.98)
         figure.savefig(self.folder / "losses.png", dpi=80)
