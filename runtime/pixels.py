@@ -114,10 +114,23 @@ def to_uint8(values: Array, low: float = 0.0, high: float = 1.0) -> Array:
 
 
 def resize(pixels: Array, width: int, height: int, kernel: str = "lanczos3") -> Array:
-    """[H, W, C] float32 or uint8 → [height, width, C] of the same dtype; antialiased when it shrinks."""
+    """[H, W, C] float32 or uint8 → [height, width, C] of the same dtype; pixels' centres keep their places.
+
+    kernel: for axes that shrink, antialiased; axes that grow are bicubic.
+    """
     image = _to_vips(pixels)
-    scaled = image.resize(width / image.width, vscale=height / image.height, kernel=kernel)
-    return scaled.numpy().reshape(height, width, pixels.shape[2])
+    across, down = width / image.width, height / image.height
+    image = image.resize(min(across, 1.0), vscale=min(down, 1.0), kernel=kernel)
+    if max(across, down) > 1:
+        # libvips' resize would put an enlarged picture half a pixel to the right and down.
+        image = image.affine(
+            [max(across, 1.0), 0, 0, max(down, 1.0)],
+            interpolate=pyvips.Interpolate.new("bicubic"),
+            oarea=[0, 0, width, height],
+            idx=0.5, idy=0.5, odx=-0.5, ody=-0.5,
+            extend="copy",
+        )  # fmt: skip
+    return image.numpy().reshape(height, width, pixels.shape[2])
 
 
 def grid(images: Sequence[Array], columns: int | None = None, gap: int = 2) -> Array:
