@@ -23,7 +23,7 @@ pyvips.block_untrusted_set(True)
 # Requests are what runs side by side here; threads inside one decode would only take turns with them.
 pyvips.concurrency_set(1)
 
-# libvips loader → the format's name; longest side each format can hold, in pixels.
+# libvips loader → the format's name; longest side in pixels that each format, its library and libvips can hold.
 READABLE = {
     "pngload_buffer": "png",
     "jpegload_buffer": "jpeg",
@@ -31,7 +31,7 @@ READABLE = {
     "tiffload_buffer": "tiff",
     "gifload_buffer": "gif",
 }
-LONGEST_SIDE = {"png": 2**31 - 1, "jpeg": 65_535, "webp": 16_383, "tiff": 2**31 - 1}
+LONGEST_SIDE = {"png": 100_000_000, "jpeg": 65_500, "webp": 16_383, "tiff": 100_000_000}
 WRITABLE = tuple(LONGEST_SIDE)
 DEFAULT_QUALITY = {"jpeg": 92, "webp": 90}
 # Level 1 costs a third of the usual level 6 and keeps the codec from being the bottleneck; "sub" suits photographs.
