@@ -33,6 +33,10 @@ READABLE = {
 }
 LONGEST_SIDE = {"png": 100_000_000, "jpeg": 65_500, "webp": 16_383, "tiff": 100_000_000}
 WRITABLE = tuple(LONGEST_SIDE)
+# Colours (four in CMYK) and alpha. TIFF allows thousands of bands, each of which costs memory and time.
+MOST_BANDS = 5
+# TIFF also holds 32 bits, signed and float numbers, whose white nobody agrees on.
+SAMPLES = ("uchar", "ushort")
 DEFAULT_QUALITY = {"jpeg": 92, "webp": 90}
 # Level 1 costs a third of the usual level 6 and keeps the codec from being the bottleneck; "sub" suits photographs.
 PNG_OPTIONS: dict[str, Any] = {"compression": 1, "filter": "sub"}
@@ -165,6 +169,11 @@ def _open(data: bytes, max_pixels: int) -> tuple[Header, pyvips.Image]:
     if image.width * image.height > max_pixels:
         raise InvalidInput(
             "image", f"the header says {image.width}×{image.height} pixels, the limit is {max_pixels} pixels in all"
+        )
+    if image.bands > MOST_BANDS or image.format not in SAMPLES:
+        raise InvalidInput(
+            "image",
+            f"got {image.bands} bands of {image.format}, expected at most {MOST_BANDS} of 8 or 16 unsigned bits",
         )
     turned = image.get_typeof("orientation") and image.get("orientation") in (5, 6, 7, 8)
     width, height = (image.height, image.width) if turned else (image.width, image.height)
