@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -79,7 +80,7 @@ def split(length: int, *, tile: int, halo: int, multiple: int = 1) -> list[Span]
     windows = 1 + -(-travel // step)
     starts = [index * travel // (windows - 1) * multiple for index in range(windows)]
     # Each overlap is cut in the middle, so that both sides keep the same distance to their window's edge.
-    cuts = [0, *((left + tile + right) // 2 for left, right in zip(starts, starts[1:], strict=False)), length]
+    cuts = [0, *((left + tile + right) // 2 for left, right in pairwise(starts)), length]
     return [Span(start, start + tile, cuts[i], cuts[i + 1]) for i, start in enumerate(starts)]
 
 

@@ -34,10 +34,10 @@ def test_a_longer_latent_begins_with_the_shorter_one(seed: int, first: int) -> N
 
 
 def test_shapes_and_dtypes() -> None:
-    assert (draw(1, 0, 3, 128).shape, draw(1, 0, 3, 128).dtype) == ((3, 128), np.float32)
-    assert (draw_labels(1, 0, 3, 10).shape, draw_labels(1, 0, 3, 10).dtype) == ((3,), np.int64)
+    assert (draw(1, 0, 3, 128).shape, draw(1, 0, 3, 128).dtype.name) == ((3, 128), "float32")
+    assert (draw_labels(1, 0, 3, 10).shape, draw_labels(1, 0, 3, 10).dtype.name) == ((3,), "int64")
     assert draw(1, 0, 0, 128).shape == (0, 128)
-    assert (draw_labels(1, 0, 0, 10).shape, draw_labels(1, 0, 0, 10).dtype) == ((0,), np.int64)
+    assert (draw_labels(1, 0, 0, 10).shape, draw_labels(1, 0, 0, 10).dtype.name) == ((0,), "int64")
 
 
 # Written down once, so that a change of numpy's or of ours is noticed: people keep seeds of pictures they like.

@@ -172,11 +172,9 @@ class Local(Engine):
         around, (height, width) = self.radius, image.shape[2:]
         padded = np.pad(image, ((0, 0), (0, 0), (around, around), (around, around)))
         reach = range(2 * around + 1)
-        mean = (
-            sum(padded[:, :, y : y + height, x : x + width] for y in reach for x in reach) / len(reach) ** 2
-        )
+        total: Any = sum(padded[:, :, y : y + height, x : x + width] for y in reach for x in reach)
         scale = self.manifest.scale
-        return {"image": mean.repeat(scale, 2).repeat(scale, 3).astype(np.float32)}
+        return {"image": (total / len(reach) ** 2).repeat(scale, 2).repeat(scale, 3).astype(np.float32)}
 
 
 @given(
