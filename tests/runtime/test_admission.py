@@ -329,7 +329,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=30)
+TestAnyOrder.settings = settings(max_examples=30, stateful_step_count=25)
 
 
 @given(seed=st.integers(0, 2**32))

@@ -276,8 +276,8 @@ def test_a_thumbnail_gets_the_next_batch_whatever_posters_wait(posters: int, ste
 
 
 def test_a_thumbnail_waits_for_no_more_than_its_own_share_of_a_crowd() -> None:
-    posters = 90
-    for steps in range(0, 2 * posters, 7):
+    posters = 45
+    for steps in range(0, 2 * posters, 8):
         engine = Gated(1)
         with scheduling(engine) as scheduler:
             for number in range(posters):
@@ -293,11 +293,11 @@ def test_a_thumbnail_waits_for_no_more_than_its_own_share_of_a_crowd() -> None:
             assert waited <= posters * THUMBNAIL_PX / TILE_PX + 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     pixels=st.lists(st.integers(1, 50_000), min_size=2, max_size=6),
     max_batch=st.integers(1, 8),
-    batches=st.integers(1, 40),
+    batches=st.integers(1, 25),
 )
 def test_waiting_requests_get_equal_shares_by_pixels(pixels: list[int], max_batch: int, batches: int) -> None:
     engine = Gated(max_batch)
