@@ -40,13 +40,14 @@ def unavailable(bundle: Bundle, device: str | None) -> str | None:
     return "; ".join(reasons) if len(reasons) == len(plans.LIBRARIES) else None
 
 
-def open_engine(bundle: Bundle, device: str | None = None) -> Engine:
+def open_engine(bundle: Bundle, device: str | None = None, *, library: str | None = None) -> Engine:
+    """library: "tensorrt" or "tensorrt_rtx"; None takes the one whose plan the bundle has, else the first that can."""
     reason = unavailable(bundle, device)
     if reason is not None:
         raise BackendUnavailable(f"{NAME}: {reason}")
     cuda = Cuda(device_index(device) or 0)
     cuda.use()
-    wanted = choose(bundle, cuda.compute_capability())
+    wanted = choose(bundle, cuda.compute_capability(), library)
     trt = plans.load_library(wanted.library)
     log = plans.log(wanted.library)
     runtime = trt.Runtime(log)
@@ -85,10 +86,16 @@ def usable_libraries(manifest: Manifest, compute_capability: str) -> tuple[list[
     return usable, reasons
 
 
-def choose(bundle: Bundle, compute_capability: str) -> EngineFile:
-    """What the plan must fit: the library for which the bundle has such a plan, else the first usable one."""
-    usable, _ = usable_libraries(bundle.manifest, compute_capability)
-    wanted = [plans.describe(bundle.onnx, bundle.manifest, name, compute_capability) for name in usable]
+def choose(bundle: Bundle, compute_capability: str, library: str | None = None) -> EngineFile:
+    """What the plan must fit: `library`, else the one for which the bundle has such a plan, else the first usable.
+
+    Raises BackendUnavailable where `library` cannot run the bundle on such a GPU.
+    """
+    usable, reasons = usable_libraries(bundle.manifest, compute_capability)
+    allowed = [name for name in usable if library in (None, name)]
+    if not allowed:
+        raise BackendUnavailable(f"{NAME}: {'; '.join(reasons)}")
+    wanted = [plans.describe(bundle.onnx, bundle.manifest, name, compute_capability) for name in allowed]
     ready = (want for want in wanted if any(plans.fits(have, want) for have in bundle.manifest.engines))
     return next(ready, wanted[0])
 

@@ -1,0 +1,277 @@
+"""`python -m benchmarks.gpu`: every way to run RRDB-23 and DCGAN on this machine's NVIDIA GPU, side by side.
+
+Needs torch and click; uses what else is installed (onnx and onnxscript to write graphs, ONNX Runtime, TensorRT,
+TensorRT-RTX, matplotlib for the plot). First each way's output is compared with float32 torch, then each is timed, as
+a share of what a large matrix product reaches in the same run. Random weights: speed does not depend on them.
+
+`--device cpu --quick` runs the same code on tiny models, to test it where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.gpu_models import Case, Model
+from benchmarks.gpu_paths import DTYPES, RunPath, all_paths
+from benchmarks.gpu_timing import matrix_ceiling_tflops
+from export import generators
+from export.compare import Difference, difference, peak
+from runtime.errors import GanforgeError
+from runtime.tensors import Precision
+
+NO_GPU = 2
+PACKAGES = (
+    *("torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu"),
+    *("tensorrt-cu13", "tensorrt-rtx-cu13-libs", "cuda-bindings"),
+)
+# What a path may fail with and the others still run: our own errors, and the libraries' (out of memory, no compiler).
+FAILURES = (GanforgeError, RuntimeError, ImportError, OSError, ValueError, AssertionError)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """cases: per model, those timed. checks: per model, those compared with float32. budget_s: of one timing."""
+
+    models: dict[str, Model]
+    cases: Mapping[str, tuple[Case, ...]]
+    checks: Mapping[str, tuple[Case, ...]]
+    budget_s: float
+
+
+@dataclass
+class Report:
+    """What is written as JSON. Every figure of `results` is a median after a warm-up."""
+
+    machine: dict[str, Any]
+    precision: Precision
+    matrix_ceiling_tflops: float = 0.0
+    correctness: list[dict[str, Any]] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[dict[str, Any]]:
+        return [row for row in self.correctness if not row["ok"]]
+
+
+@click.command(context_settings={"max_content_width": 110})
+@click.option(
+    "--device", default="cuda", show_default=True, help="cuda, cuda:1, …; cpu only tests this benchmark."
+)
+@click.option("--precision", type=click.Choice(list(DTYPES)), default="float16", show_default=True)
+@click.option("--quick", is_flag=True, help="Fewer sizes and shorter timings.")
+@click.option(
+    "--only", multiple=True, help="Only ways whose name contains this; may be given more than once."
+)
+@click.option("--output", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
+def main(device: str, precision: Precision, quick: bool, only: tuple[str, ...], output: Path) -> None:
+    """Compare and time every way to run the generators on a GPU. Exit code 1: an output is wrong; 2: no GPU."""
+    place = torch.device(device)
+    if place.type == "cuda" and not torch.cuda.is_available():
+        say(
+            f"There is no NVIDIA GPU that torch {torch.__version__} can use here; --device cpu --quick only tests this."
+        )
+        sys.exit(NO_GPU)
+    full_float32()
+    if place.type == "cpu":
+        torch.set_num_threads(1)  # tiny layers wait for threads longer than they compute
+    plan = tiny() if place.type == "cpu" else real(quick=quick)
+    report = Report(machine(place), precision)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [
+            p for p in all_paths(Path(folder)) if not only or any(o.lower() in p.name.lower() for o in only)
+        ]
+        for name, model in plan.models.items():
+            usable = list(available(paths, model, place, report))
+            for path in usable:
+                check(path, model, plan.checks[name], place, report)
+        report.matrix_ceiling_tflops = matrix_ceiling_tflops(place, DTYPES[precision], budget_s=plan.budget_s)
+        say(f"matrix ceiling: {report.matrix_ceiling_tflops:.3g} TFLOP/s in {precision}")
+        for name, model in plan.models.items():
+            for case in plan.cases[name]:
+                for path in available(paths, model, place, None):
+                    measure(path, model, case, place, plan.budget_s, report)
+                    save(report, output)  # a run that is cut short keeps what it has
+    save(report, output)
+    print_table(report)
+    plot(report, output)
+    if report.wrong:
+        say(
+            f"{len(report.wrong)} outputs are wrong: "
+            + ", ".join(f"{row['path']} ({row['model']})" for row in report.wrong)
+        )
+        sys.exit(1)
+
+
+def full_float32() -> None:
+    """The reference is float32 throughout: torch would run its convolutions with significands of 10 bits."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+
+
+def real(*, quick: bool) -> Plan:
+    esrgan, dcgan = generators.get("esrgan"), generators.get("dcgan")
+    models = {
+        "rrdb-23": Model.make("rrdb-23", esrgan, esrgan.config()),
+        "dcgan": Model.make("dcgan", dcgan, dcgan.config()),
+    }
+    tiles = (Case(1, 128), Case(4, 128), Case(8, 128), Case(1, 256), Case(4, 256), Case(1, 512))
+    cases = {"rrdb-23": (Case(4, 128), Case(1, 256)) if quick else tiles, "dcgan": (Case(64),)}
+    return Plan(
+        models,
+        cases,
+        {"rrdb-23": (Case(2, 64), Case(1, 33)), "dcgan": (Case(8), Case(5))},
+        1.0 if quick else 3.0,
+    )
+
+
+def tiny() -> Plan:
+    models = {name: Model.make(name, spec := generators.get(name), spec.tiny) for name in ("esrgan", "dcgan")}
+    cases = {"esrgan": (Case(1, 16),), "dcgan": (Case(4),)}
+    checks = {"esrgan": (Case(2, 16), Case(1, 7)), "dcgan": (Case(4), Case(3))}
+    return Plan(models, cases, checks, 0.02)
+
+
+def available(
+    paths: list[RunPath], model: Model, device: torch.device, report: Report | None
+) -> Iterator[RunPath]:
+    """The paths that can run here; why not, for the others, goes into the report where one is given."""
+    for path in paths:
+        reason = path.unavailable(model, device)
+        if reason is None:
+            yield path
+        elif report is not None:
+            leave_out(report, f"{path.name}, {model.name}: {reason}")
+
+
+def check(path: RunPath, model: Model, cases: tuple[Case, ...], device: torch.device, report: Report) -> None:
+    """Compare a path with float32 torch on the same device."""
+    (spec,) = model.signature.outputs
+    tolerance = model.spec.tolerances[report.precision]
+    for case in cases[:1] if path.static else cases:
+        inputs = model.inputs(case)
+        expected = model.reference(inputs, device)
+        try:
+            with closing(path.open(model, case, device, report.precision)) as runner:
+                found = difference(runner.run(inputs), expected, peak=peak(spec))
+        except FAILURES as error:
+            leave_out(report, f"{path.name}, {model.name}, {case}: {first_line(error)}")
+            continue
+        ok = found.within(tolerance)
+        row = {"model": model.name, "path": path.name, "case": str(case), "ok": ok, **asdict(found)}
+        report.correctness.append(row)
+        say(f"{'right' if ok else 'WRONG'}: {path.name}, {model.name}, {case}: {Difference(**asdict(found))}")
+
+
+def measure(
+    path: RunPath, model: Model, case: Case, device: torch.device, budget_s: float, report: Report
+) -> None:
+    inputs = model.inputs(case)
+    try:
+        with closing(path.open(model, case, device, report.precision)) as runner:
+            timing = runner.time(inputs, budget_s)
+            executed = runner.precision
+    except FAILURES as error:
+        leave_out(report, f"{path.name}, {model.name}, {case}: {first_line(error)}")
+        return
+    tflops = model.flop(case) / case.batch * timing.items_per_s / 1e12
+    row = {
+        "model": model.name,
+        "path": path.name,
+        "case": str(case),
+        "batch": case.batch,
+        "side_px": case.side_px,
+        "ms": round(timing.ms, 4),
+        "items_per_s": round(timing.items_per_s, 3),
+        "tflops": round(tflops, 4),
+        "of_ceiling": round(tflops / report.matrix_ceiling_tflops, 4),
+        "precision": executed,
+        "timed": path.timed,
+    }
+    report.results.append(row)
+    say(f"{model.name}, {case}, {path.name}: {timing.ms:.2f} ms, {timing.items_per_s:.1f} a second")
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    found: dict[str, Any] = {"python": platform.python_version(), "versions": {}}
+    for package in PACKAGES:
+        try:
+            found["versions"][package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {"device": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1)}
+        return found | {
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+        }
+    return found | {"device": f"CPU, {torch.get_num_threads()} threads"}
+
+
+def save(report: Report, output: Path) -> None:
+    (output / "gpu.json").write_text(
+        json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def print_table(report: Report) -> None:
+    say(
+        f"\n{report.machine['device']}, {report.precision}, ceiling {report.matrix_ceiling_tflops:.3g} TFLOP/s"
+    )
+    head = ("model", "case", "way", "ms", "items/s", "TFLOP/s", "share", "timed", "ran in")
+    keys = ("model", "case", "path", "ms", "items_per_s", "tflops", "of_ceiling", "timed", "precision")
+    rows = [
+        head,
+        *(
+            tuple(f"{row[k]:.4g}" if isinstance(row[k], float) else str(row[k]) for k in keys)
+            for row in report.results
+        ),
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def plot(report: Report, output: Path) -> None:
+    """Each way's share of the matrix ceiling, one panel a case."""
+    try:
+        from benchmarks.gpu_plot import shares
+    except ImportError:
+        say("no plot: matplotlib is not installed (pip install matplotlib)")
+        return
+    if report.results:
+        shares(asdict(report), output / "gpu.png")
+        say(f"written: {output / 'gpu.json'}, {output / 'gpu.png'}")
+
+
+def leave_out(report: Report, why: str) -> None:
+    report.left_out.append(why)
+    say(f"left out: {why}")
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def say(text: str) -> None:
+    click.echo(text)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

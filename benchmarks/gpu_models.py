@@ -1,0 +1,121 @@
+"""The generators that benchmarks.gpu runs: sizes, operations, a float32 reference, and their bundles."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from export.precision import at_precision
+from export.rewrite import rewrite
+from export.spec import Signature, Spec
+from runtime.backends.base import Array
+from runtime.bundle import Bundle, Manifest, Writer, load
+from runtime.tensors import Precision, TensorSpec
+
+OUTPUT_DEVIATION = 0.3
+
+
+@dataclass(frozen=True)
+class Case:
+    """batch items; side_px: height and width of an image that goes in, 0 for samples."""
+
+    batch: int
+    side_px: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.batch}×{self.side_px}²" if self.side_px else f"{self.batch} samples"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator with random weights. module: float32, eval mode, on the CPU."""
+
+    name: str
+    spec: Spec
+    module: nn.Module
+    signature: Signature
+
+    @classmethod
+    def make(cls, name: str, spec: Spec, config: Any) -> Model:
+        torch.manual_seed(0)
+        model = cls(name, spec, spec.module(config), spec.signature(config))
+        model.spread()
+        return model
+
+    def spread(self) -> None:
+        """Give the random weights outputs that fill their range, as trained ones do: near zero any error looks small."""
+        inputs = self.inputs(Case(8, 16))
+        with torch.no_grad():
+            for layer in self.module.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.momentum = 1.0
+            self.module.train()(*inputs)
+            self.module.eval()
+            last = [
+                layer for layer in self.module.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+            ][-1]
+            last.weight.mul_(OUTPUT_DEVIATION / self.module(*inputs).std())
+
+    def inputs(self, case: Case, seed: int = 0) -> tuple[Tensor, ...]:
+        generator = torch.Generator().manual_seed(seed)
+        sizes = {"N": case.batch, "H": case.side_px, "W": case.side_px}
+        return tuple(
+            _draw(spec, [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape], generator)
+            for spec in self.signature.inputs
+        )
+
+    def flop(self, case: Case) -> int:
+        """Floating-point operations of one run, two for each product with its sum."""
+        module = copy.deepcopy(self.module).to("meta")
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(*(x.to("meta") for x in self.inputs(case)))
+        return counter.get_total_flops()
+
+    def reference(self, inputs: tuple[Tensor, ...], device: torch.device) -> Array:
+        """float32 throughout: TF32 is off."""
+        with torch.inference_mode():
+            return self.module.to(device)(*(x.to(device) for x in inputs)).cpu().numpy()
+
+
+def manifest(model: Model, precision: Precision, case: Case) -> Manifest:
+    signature = model.signature
+    return Manifest(
+        name=f"{model.name}-{precision}",
+        task=model.spec.task,
+        precision=precision,
+        inputs=signature.inputs,
+        outputs=signature.outputs,
+        scale=signature.scale,
+        size_multiple=signature.size_multiple,
+        tile_sizes=(case.side_px,) if case.side_px else (),
+        latent_size=signature.latent_size,
+        classes=signature.classes,
+    )
+
+
+def _draw(spec: TensorSpec, shape: list[int], generator: torch.Generator) -> Tensor:
+    if spec.dtype == "int64":
+        return torch.randint(int((spec.range or (0, 1))[1]) + 1, shape, generator=generator)
+    draw = torch.randn if spec.range is None else torch.rand
+    return draw(shape, generator=generator)
+
+
+def write(folder: Path, model: Model, precision: Precision) -> Bundle:
+    """The model's bundle, written once into `folder`."""
+    wanted = manifest(model, precision, Case(1))
+    path = folder / wanted.name
+    if path.exists():
+        return load(path)
+    from export.graph import write_graph  # needs onnx, which a machine that only runs torch may lack
+
+    fixed = None if model.spec.task == "upscale" else model.inputs(Case(1))
+    module = at_precision(rewrite(model.module.cpu(), fixed), precision)
+    with Writer(folder, wanted.name) as writer:
+        write_graph(module, model.signature, writer.path / "model.onnx")
+        return writer.commit(wanted)
