@@ -31,6 +31,8 @@ REQUIRED_MAX = 1 / 255
 BUDGET_S = 90.0
 # Side in pixels of the picture that tells how fast the network is.
 TRIAL_PX = 64
+# Tiles up to this side are timed whatever the search has taken by then: a choice needs something to choose from.
+ALWAYS_TIMED_PX = 192
 # Seconds over which one tile is timed at least; a tile that takes longer is run once.
 TIMED_S = 0.2
 
@@ -147,7 +149,8 @@ class _Search:
     def fastest_tile(self, tiles: list[int], halo: int) -> int:
         multiple = self.engine.manifest.size_multiple
         for size in tiles:
-            if size not in self.seconds and self._affordable(size * size * self.engine.slots):
+            affordable = size <= ALWAYS_TIMED_PX or self._affordable(size * size * self.engine.slots)
+            if size not in self.seconds and affordable:
                 self.seconds[size] = self._time(size)
         timed = [size for size in tiles if size in self.seconds] or tiles[:1]
         return min(

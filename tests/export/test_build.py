@@ -1,0 +1,196 @@
+"""The command line: what it writes, what it refuses and how, and what a failed or killed build leaves behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from torch import nn
+
+from export import command, engines, generators
+from export.spec import Signature, Tolerance
+from export.staging import staging
+from runtime import bundle as bundles
+from runtime.bundle import Bundle
+from runtime.errors import BackendUnavailable, BundleError
+from runtime.tensors import Precision
+
+TinyBundle = Callable[[str, Precision], Bundle]
+TINY = ("--weights", "random:0", "--set", "latent_size=8", "--set", "width=4", "--set", "size=32")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(command.main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--model: is missing; expected one of acgan, dcgan, esrgan"),
+        (("--model", "esrgn"), "did you mean 'esrgan'?"),
+        (("--model", "../esrgan"), "--model: got '../esrgan'"),
+        (("--model", "dcgan", "--weights", "/nowhere.pth"), "--weights: no file at /nowhere.pth"),
+        (("--model", "dcgan", "--weights", "random:x"), "random:SEED"),
+        (("--model", "dcgan", "--weights", __file__), "cannot be read"),
+        (("--model", "dcgan", *TINY, "--set", "blocks=1"), "--set: got 'blocks', expected one of size"),
+        (("--model", "dcgan", *TINY, "--set", "channels"), "expected KEY=VALUE"),
+        (("--model", "dcgan", *TINY, "--set", "width=many"), "--set: width is given twice"),
+        (("--model", "dcgan", *TINY, "--set", "channels=two"), "got 'two', expected int"),
+        (("--model", "dcgan", *TINY, "--set", "channels=2"), "channels: got 2, expected 1 or 3"),
+        (("--model", "dcgan", *TINY, "--scale", "2"), "--scale: got 2, but this generator has none"),
+        (
+            ("--model", "esrgan", "--weights", "random:0", "--scale", "3"),
+            "scale: got 3, expected one of [1, 2, 4, 8]",
+        ),
+        (("--model", "dcgan", *TINY, "--fp16", "--bf16"), "got float16 and bfloat16, expected one of them"),
+        (("--model", "dcgan", *TINY, "--target", "coreml"), "--target: got 'coreml', expected one of onnx"),
+        (("--model", "dcgan", *TINY, "--tile", "64"), "--tile: got 64, but only an upscaler"),
+        (("--model", "dcgan", *TINY, "--name", "../up"), "--name: got '../up'"),
+        (("--model", "dcgan", *TINY, "--name", ".hidden"), "--name: got '.hidden'"),
+        (("--model", "dcgan", *TINY, "--output", __file__), "cannot be written to"),
+        (("--model", "dcgan", "--tile", "wide"), "'wide' is not a valid integer"),
+    ],
+)
+def test_bad_options_are_named_without_a_traceback(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    given = arguments if "--output" in arguments else (*arguments, "--output", str(tmp_path / "out"))
+    result = run(*given)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_target_that_cannot_be_made_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        "runtime.backends.plan.missing", lambda library: f"{library}'s libraries are not installed"
+    )
+    result = run("--model", "dcgan", *TINY, "--target", "tensorrt", "--output", tmp_path)
+    assert result.exit_code == 1
+    assert "--target tensorrt cannot be made here: tensorrt's libraries are not installed" in result.output
+    assert engines.resolve(())[0] == ("onnx", "openvino")
+    with pytest.raises(BackendUnavailable):
+        engines.resolve(("onnx", "tensorrt-rtx"))
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    result = run(
+        "--model",
+        "esrgan",
+        "--weights",
+        "random:7",
+        "--scale",
+        2,
+        "--bf16",
+        "--dry-run",
+        "--output",
+        tmp_path / "b",
+    )
+    assert result.exit_code == 0
+    for said in ("scale=2", "random:7", "bfloat16", str(tmp_path / "b" / "esrgan-x2"), "nothing was written"):
+        assert said in result.output
+    assert not (tmp_path / "b").exists()
+
+
+def test_list_names_every_generator() -> None:
+    result = run("--list")
+    assert result.exit_code == 0
+    assert all(name in result.output for name in generators.names())
+    assert "features=64 blocks=23" in result.output
+
+
+@pytest.fixture
+def built(tiny_bundle: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Options of a build that takes its graph from a tiny bundle, because tracing it again costs seconds."""
+    whole = tiny_bundle("dcgan", "float32")
+
+    def copy_graph(_module: nn.Module, _signature: Signature, path: Path) -> onnx.ModelProto:
+        shutil.copy(whole.onnx, path)
+        return onnx.load(path)
+
+    monkeypatch.setattr("export.build.write_graph", copy_graph)
+    weights = whole.path.parent.parent / whole.manifest.weights["source"]
+    return ("--model", "dcgan", "--weights", str(weights), "--target", "onnx")
+
+
+def demand(monkeypatch: pytest.MonkeyPatch, *precisions: Precision) -> None:
+    """Make the tolerance at these precisions one that nothing keeps."""
+    spec = generators.get("dcgan")
+    strict = dict.fromkeys(precisions, Tolerance(999.0, 0.0, "nothing is as good"))
+    monkeypatch.setattr(
+        "export.generators.dcgan.SPEC", replace(spec, tolerances={**spec.tolerances, **strict})
+    )
+
+
+def test_a_build_beyond_its_tolerance_leaves_the_bundle_that_was_there(
+    built: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (*built, "--output", tmp_path, "--name", "mine")
+    assert run(*arguments).exit_code == 0
+    before = bundles.load(tmp_path / "mine").manifest
+    demand(monkeypatch, "float32")
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "too far from float32 torch" in result.output
+    assert "must reach 999 dB and 0 (nothing is as good)" in result.output
+    assert bundles.load(tmp_path / "mine").manifest == before
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_fastest_falls_back_to_float32_aloud(
+    built: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demand(monkeypatch, "bfloat16")
+    monkeypatch.setattr(command, "native_precisions", lambda: ("bfloat16", "float32"))
+    result = run(*built, "--output", tmp_path, "--fastest")
+    assert result.exit_code == 0, result.output
+    assert "building float32 instead" in result.output
+    assert bundles.load(tmp_path / "dcgan").manifest.precision == "float32"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_build_leaves_nothing_a_server_takes(number: signal.Signals, tmp_path: Path) -> None:
+    """Killed in the middle; the next build of the same name clears what SIGKILL left."""
+    script = (
+        "import os, sys; from pathlib import Path; from export.staging import staging\n"
+        f"with staging(Path({str(tmp_path)!r}), 'dcgan') as writer:\n"
+        "    (writer.path / 'model.onnx').write_bytes(b'half')\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "    import time; time.sleep(60)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script], timeout=60, check=False, env={**os.environ, "PYTHONPATH": "."}
+    )
+    assert killed.returncode in (128 + number, -number)
+    with pytest.raises(BundleError):
+        bundles.discover(tmp_path)
+    with staging(tmp_path, "dcgan") as writer, staging(tmp_path, "dcgan") as living:
+        assert set(tmp_path.iterdir()) == {writer.path, living.path}  # the dead one is gone
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("model", generators.names())
+def test_tensorrt_rtx_compiles_without_a_gpu(
+    model: str, precision: Precision, tiny_bundle: TinyBundle, tmp_path: Path
+) -> None:
+    if engines.missing("tensorrt-rtx"):
+        pytest.skip("TensorRT-RTX is not installed")
+    bundle = tiny_bundle(model, precision)
+    (tmp_path / "model.onnx").write_bytes(bundle.onnx.read_bytes())
+    engine = engines.compile_engine("tensorrt-rtx", tmp_path, bundle.manifest)
+    assert engine is not None
+    assert (tmp_path / engine.path).stat().st_size > 10_000
+    assert engine.onnx_sha256 == bundle.manifest.files["model.onnx"].sha256
