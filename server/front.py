@@ -18,13 +18,14 @@ from grpc_reflection.v1alpha import reflection
 
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
-from runtime.errors import BackendUnavailable, DeadlineExceeded, NotReady
+from runtime.errors import BackendUnavailable, DeadlineExceeded, NotReady, Overloaded
 from server.limits import Limits
 from server.logs import log
 from server.service import Call, Service
 from server.statuses import REQUEST_ID, to_status
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ImageGenerator"].full_name
+RETRY_AFTER_S = 1.0
 REQUEST_ID_FORM = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 # A peer that no longer answers pings is gone, and its work is dropped, whether or not its connection was closed.
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS, SHORTEST_PING_MS = 30_000, 10_000, 10_000
@@ -40,15 +41,17 @@ class Front(pb_grpc.ImageGeneratorServicer):
     def __init__(self, limits: Limits) -> None:
         self.service: Service | None = None  # None until every model is warm
         self._limits = limits
+        # gRPC's own limit would count calls whose reader stands still until their connection closes.
+        self._open = 0
 
     async def Upscale(self, request: pb.UpscaleRequest, context: Context) -> pb.UpscaleResponse:
-        return await self._unary(Service.upscale, request, context)
+        return await self._unary("Upscale", Service.upscale, request, context)
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
-        return await self._unary(Service.generate, request, context)
+        return await self._unary("Generate", Service.generate, request, context)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        return await self._unary(Service.list_models, request, context)
+        return await self._unary("ListModels", Service.list_models, request, context)
 
     async def UpscaleStream(self, requests: AsyncIterator[pb.UpscaleStreamRequest], context: Context) -> None:
         async with (
@@ -64,39 +67,59 @@ class Front(pb_grpc.ImageGeneratorServicer):
 
     async def _unary(
         self,
+        name: str,
         method: Callable[[Service, Request, Call], Awaitable[Response]],
         request: Request,
         context: Context,
     ) -> Response:
-        async with self._call(method.__name__, context) as (service, call):
+        async with self._call(name, context) as (service, call):
             return await method(service, request, call)
 
     @asynccontextmanager
-    async def _call(self, method: str, context: Context) -> AsyncIterator[tuple[Service, Call]]:
+    async def _call(self, name: str, context: Context) -> AsyncIterator[tuple[Service, Call]]:
         """Around one call: its id, its deadline, its status, its log line."""
         request_id = _request_id(context)
         left_s = context.time_remaining()
         call = Call(deadline_s=None if left_s is None else time.monotonic() + left_s)
-        code = "OK"
-        failure: dict[str, object] = {}
+        code, failure = "OK", None
         try:
+            self._open += 1
             if self.service is None:
                 raise NotReady("the server is warming up; try again shortly")
+            if self._open > self._limits.max_calls:
+                raise Overloaded(
+                    f"{self._limits.max_calls} calls are open already (--max-calls); try again later",
+                    retry_after_s=RETRY_AFTER_S,
+                )
             context.set_trailing_metadata(((REQUEST_ID, request_id),))
             yield self.service, call
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
         except Exception as error:
-            status, message, metadata = to_status(error, request_id)
-            code, failure = status.name, {"message": message}
-            if status is grpc.StatusCode.INTERNAL:
-                failure["exc_info"] = error
-            await context.abort(status, message, metadata)
+            failure = error
         finally:
+            self._open -= 1
             ms = round((time.monotonic() - call.started_s) * 1e3, 1)
-            write = log.error if code == "INTERNAL" else log.info
-            write("call", request_id=request_id, method=method, code=code, ms=ms, **call.facts, **failure)
+            facts = {"request_id": request_id, "method": name, "ms": ms, **call.facts}
+            if failure is None:
+                log.info("call", code=code, **facts)
+        if failure is not None:
+            await self._refuse(context, failure, facts)
+
+    async def _refuse(self, context: Context, error: Exception, facts: dict[str, object]) -> None:
+        """Log a failed call and end it with its status. Raises, always."""
+        status, message, metadata = to_status(error, str(facts["request_id"]))
+        if status is grpc.StatusCode.INTERNAL:
+            log.error("call", code=status.name, message=str(error), exc_info=error, **facts)
+        else:
+            log.info("call", code=status.name, message=message, **facts)
+        try:
+            async with asyncio.timeout(self._limits.idle_s):
+                await context.abort(status, message, metadata)
+        except TimeoutError:
+            # A caller that reads nothing does not read its status either. Leaving the call unanswered resets it.
+            raise asyncio.CancelledError from None
 
 
 class Server:
@@ -106,10 +129,10 @@ class Server:
         self._front = Front(limits)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._server = grpc.aio.server(
-            maximum_concurrent_rpcs=limits.max_calls,
             options=(
                 ("grpc.max_receive_message_length", limits.max_message_bytes),
                 ("grpc.max_send_message_length", limits.max_message_bytes),
+                ("grpc.max_concurrent_streams", 2 * limits.max_calls),  # of one connection
                 # Two servers that share a port would each answer half of the calls.
                 ("grpc.so_reuseport", 0),
                 ("grpc.keepalive_time_ms", KEEPALIVE_MS),

@@ -18,15 +18,8 @@ from runtime import latents as draws
 from runtime import pixels
 from runtime.bundle import Manifest
 from runtime.errors import InvalidInput
+from server import formats
 from server.limits import MAX_LATENT, MAX_OUTSCALE, MIN_OUTSCALE, Limits
-
-FORMATS: dict[pb.ImageFormat, str] = {
-    pb.IMAGE_FORMAT_PNG: "png",
-    pb.IMAGE_FORMAT_JPEG: "jpeg",
-    pb.IMAGE_FORMAT_WEBP: "webp",
-    pb.IMAGE_FORMAT_TIFF: "tiff",
-}
-FORMAT_NUMBERS = {name: number for number, name in FORMATS.items()}
 
 
 @dataclass(frozen=True)
@@ -121,9 +114,9 @@ def asked_format(number: pb.ImageFormat) -> str | None:
     """The format's name, or None where the caller left it to us."""
     if number == pb.IMAGE_FORMAT_UNSPECIFIED:
         return None
-    if number not in FORMATS:
+    if number not in formats.NAMES:
         raise InvalidInput("format", f"got {number}, expected one of {', '.join(pb.ImageFormat.keys())}")
-    return FORMATS[number]
+    return formats.NAMES[number]
 
 
 def _can_hold(format: str, width: int, height: int) -> bool:

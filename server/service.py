@@ -24,9 +24,10 @@ from runtime import pixels
 from runtime.admission import Admission
 from runtime.errors import DeadlineExceeded, InvalidInput
 from runtime.scheduler import Job
+from server import formats
 from server.limits import CHUNK_BYTES, MESSAGE_MARGIN_BYTES, QUICK_PIXELS, Limits
 from server.models import Model, Models
-from server.orders import FORMAT_NUMBERS, generate_order, sample_shape, upscale_order
+from server.orders import generate_order, sample_shape, upscale_order
 from server.uploads import Uploads
 from server.work import Picture, Progress, Samples
 
@@ -128,7 +129,7 @@ class Service:
         self._check_fits("count", sum(map(len, images)), "ask for fewer samples, or for IMAGE_FORMAT_JPEG")
         return pb.GenerateResponse(
             images=images,
-            format=FORMAT_NUMBERS[order.format],
+            format=formats.NUMBERS[order.format],
             width=order.width,
             height=order.height,
             model=model.name,
@@ -171,7 +172,7 @@ class Service:
                 await self._run(model, job)
                 answer = await self._codec(codecs, call, picture.encode)
         return answer, pb.UpscaleResponse(
-            format=FORMAT_NUMBERS[order.format],
+            format=formats.NUMBERS[order.format],
             width=order.width,
             height=order.height,
             model=model.name,

@@ -1,0 +1,195 @@
+"""Callers that cancel, hang up or run out of time: what they have left is not run. Queues that are full say so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from protos import ganforge_pb2 as pb
+from protos import ganforge_pb2_grpc as pb_grpc
+from runtime.errors import Overloaded
+from server.client import Client
+from server.limits import Limits
+from server.models import Model
+from tests.server.conftest import OPTIONS, FakeUpscaler, Serve, Served, held, png, until
+
+TILES = 64  # of a 200×200 picture: 8 × 8 windows of 32 with a halo of 4
+
+
+def only_model(served: Served) -> Model:
+    return next(iter(served.service.models))
+
+
+def pieces(image: bytes) -> Iterator[pb.UpscaleStreamRequest]:
+    yield pb.UpscaleStreamRequest(header=pb.UpscaleRequest())
+    yield pb.UpscaleStreamRequest(data=image)
+
+
+def rest_is_dropped(served: Served, engine: FakeUpscaler) -> None:
+    """Every tile but those of the batch at the gate is dropped, and the next request is served."""
+    scheduler = only_model(served).scheduler
+    until(lambda: scheduler.stats().items_dropped == TILES - engine.max_batch)
+    engine.gate.set()
+    until(lambda: engine.items_run == engine.max_batch)
+    assert served.client.upscale(png(8, 8)).width == 32
+    assert engine.items_run == engine.max_batch + 1
+    assert served.service._admission._large.working == served.service._admission._small.working == []
+
+
+def test_a_cancelled_call_drops_its_tiles(upscaler: tuple[Served, FakeUpscaler]) -> None:
+    served, engine = upscaler
+    engine.gate.clear()
+    call = served.stub.Upscale.future(pb.UpscaleRequest(image=png(200, 200)))
+    engine.entered.wait()
+    call.cancel()
+    rest_is_dropped(served, engine)
+
+
+def test_a_cancelled_stream_drops_its_tiles(upscaler: tuple[Served, FakeUpscaler]) -> None:
+    served, engine = upscaler
+    engine.gate.clear()
+    call = served.stub.UpscaleStream(pieces(png(200, 200)))
+    engine.entered.wait()
+    call.cancel()
+    rest_is_dropped(served, engine)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_caller_that_hangs_up_drops_its_tiles(
+    upscaler: tuple[Served, FakeUpscaler], streamed: bool
+) -> None:
+    served, engine = upscaler
+    engine.gate.clear()
+    channel = grpc.insecure_channel(served.address, (("grpc.use_local_subchannel_pool", 1),))
+    stub = pb_grpc.ImageGeneratorStub(channel)
+    image = png(200, 200)
+    call = (
+        stub.UpscaleStream(pieces(image)) if streamed else stub.Upscale.future(pb.UpscaleRequest(image=image))
+    )
+    engine.entered.wait()
+    channel.close()
+    rest_is_dropped(served, engine)
+    del call
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_past_its_deadline_a_request_drops_its_tiles(
+    upscaler: tuple[Served, FakeUpscaler], streamed: bool
+) -> None:
+    served, engine = upscaler
+    engine.gate.clear()
+    image = png(200, 200)
+    call = (
+        served.stub.UpscaleStream(pieces(image), timeout=0.5)
+        if streamed
+        else served.stub.Upscale.future(pb.UpscaleRequest(image=image), timeout=0.5)
+    )
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call) if streamed else call.result()
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    rest_is_dropped(served, engine)
+
+
+def test_a_cancelled_waiter_gives_its_place_back(serve: Serve) -> None:
+    engine = FakeUpscaler()
+    served = serve(engine, limits=Limits(max_active_bytes=1))
+    admission = served.service._admission
+    with ThreadPoolExecutor(1) as pool, held(engine):
+        first = pool.submit(served.client.upscale, png(40, 40))
+        engine.entered.wait()
+        waiter = served.stub.Upscale.future(pb.UpscaleRequest(image=png(80, 80)))
+        until(lambda: admission.waiting_px() > 0)
+        waiter.cancel()
+        until(lambda: admission.waiting_px() == 0)
+        engine.gate.set()
+        assert first.result(30).width == 160
+
+
+def test_a_full_queue_is_told_at_once_with_a_time_to_try_again(serve: Serve) -> None:
+    engine = FakeUpscaler()
+    request_px = 9 * 32 * 32  # 60×60 is 3 × 3 windows of 32 with a halo of 4
+    served = serve(engine, limits=Limits(max_active_bytes=1, max_queue_pixels=request_px))
+    request = pb.UpscaleRequest(image=png(60, 60))
+    with ThreadPoolExecutor(1) as pool, held(engine):
+        first = pool.submit(served.client.upscale, png(40, 40))
+        engine.entered.wait()
+        waiting = served.stub.Upscale.future(request)
+        until(lambda: served.service._admission.waiting_px() == request_px)
+        with pytest.raises(grpc.RpcError) as caught:
+            served.stub.Upscale(request)
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        retry = error_details_pb2.RetryInfo()
+        assert rpc_status.from_call(caught.value).details[0].Unpack(retry)
+        assert retry.retry_delay.ToNanoseconds() > 0
+        assert any(key == "grpc-retry-pushback-ms" for key, _ in caught.value.trailing_metadata())
+        engine.gate.set()
+        assert first.result(30).width == 160
+        assert waiting.result(30).width == 240
+
+
+def test_calls_beyond_the_limit_are_told_to_come_back(serve: Serve) -> None:
+    engine = FakeUpscaler()
+    served = serve(engine, limits=Limits(max_calls=1))
+    with ThreadPoolExecutor(1) as pool, held(engine):
+        first = pool.submit(served.client.upscale, png(40, 40))
+        engine.entered.wait()
+        with pytest.raises(Overloaded, match="--max-calls") as caught:
+            served.client.upscale(png(4, 4))
+        assert caught.value.retry_after_s > 0
+        assert served.client.serving()  # health is no call of ours
+        engine.gate.set()
+        assert first.result(30).width == 160
+
+
+def test_a_client_of_ours_tries_again_when_the_queue_was_full(serve: Serve) -> None:
+    engine = FakeUpscaler()
+    served = serve(engine, limits=Limits(max_active_bytes=1, max_queue_pixels=1))
+    image = png(40, 40)
+    with ThreadPoolExecutor(2) as pool, Client(served.address) as patient, held(engine):
+        first = pool.submit(served.client.upscale, image)
+        engine.entered.wait()
+        with pytest.raises(Overloaded, match="queue"):
+            served.client.upscale(image)
+        second = pool.submit(patient.upscale, image)
+        engine.gate.set()
+        assert first.result(30).width == second.result(30).width == 160
+
+
+def test_a_stream_that_stands_still_is_ended(serve: Serve) -> None:
+    served = serve(FakeUpscaler(), limits=Limits(idle_s=0.05))
+    ended = threading.Event()
+
+    def stands_still() -> Iterator[pb.UpscaleStreamRequest]:
+        yield pb.UpscaleStreamRequest(header=pb.UpscaleRequest())
+        ended.wait(30)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        list(served.stub.UpscaleStream(stands_still()))
+    ended.set()
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "nothing was uploaded" in caught.value.details()
+
+
+def test_a_reader_that_stands_still_is_ended(serve: Serve) -> None:
+    served = serve(FakeUpscaler(), limits=Limits(idle_s=0.2, max_calls=1))
+    small_window = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535), *OPTIONS)
+    with grpc.insecure_channel(served.address, small_window) as channel:
+        call = pb_grpc.ImageGeneratorStub(channel).UpscaleStream(pieces(png(700, 700)))
+        until(lambda: served.calls("DEADLINE_EXCEEDED") > 0)
+        with Client(served.address) as patient:  # there is room for one call, and it is free again
+            assert patient.upscale(png(8, 8)).width == 32
+        call.cancel()
+
+
+def test_uploads_share_a_budget(serve: Serve) -> None:
+    served = serve(FakeUpscaler(), limits=Limits(max_uploads_bytes=1_000))
+    with pytest.raises(grpc.RpcError) as caught:
+        list(served.stub.UpscaleStream(pieces(bytes(2_000))))
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert served.service._uploads._held_bytes == 0
