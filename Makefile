@@ -16,8 +16,11 @@ PORT ?= 50051
 
 # The first interpreter that really runs and is recent enough; `make PYTHON=/path/to/python3.12 …` names another.
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
-PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
-	"$$name" -c '$(SUITS)' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
+ifeq ($(origin PYTHON),undefined)
+# Looked for when it is first needed, and once.
+PYTHON = $(eval PYTHON := $$(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
+	"$$$$name" -c '$$(SUITS)' >/dev/null 2>&1 && { echo "$$$$name"; break; }; done))$(PYTHON)
+endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off

@@ -1,0 +1,148 @@
+"""What the README tells a newcomer to type works: targets, flags, links, the client's commands and its Python."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from runtime import pixels
+from server.launch import launched
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "CONTRIBUTING.md")
+# Where the command line of `python -m NAME` is, if not in NAME itself or its __main__.
+COMMANDS = {"export.build": "export.command"}
+ADDRESS = "127.0.0.1:50051"
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page(name), re.MULTILINE | re.DOTALL)
+
+
+def commands(starting_with: str) -> list[list[str]]:
+    """The words of each command in the pages' shell blocks; a trailing backslash joins lines, a comment is cut."""
+    lines = [
+        line
+        for name in PAGES
+        for block in blocks(name, "bash")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [one for one in words if one[: len(starting_with.split())] == starting_with.split()]
+
+
+def command_line(module: str) -> click.Command:
+    for name in (COMMANDS.get(module, module), f"{module}.__main__"):
+        found = getattr(importlib.import_module(name), "main", None)
+        if isinstance(found, click.Command):
+            return found
+    raise AssertionError(f"python -m {module} has no command line")
+
+
+def test_the_readme_is_short_and_shows_a_picture() -> None:
+    assert len(page("README.md").splitlines()) < 120
+    assert "![" in page("README.md")
+
+
+@pytest.mark.parametrize("target", sorted({one[1] for one in commands("make")} | {"bench", "serve", "check"}))
+def test_make_knows_the_target(target: str) -> None:
+    made = subprocess.run(
+        ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert made.returncode == 0, made.stderr
+
+
+def test_make_help_lists_every_target_for_people() -> None:
+    told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("demo", "serve", "test", "check", "bench", "clean", "proto"):
+        assert f"make {target} " in told
+
+
+@pytest.mark.parametrize("words", commands("python -m"), ids=" ".join)
+def test_a_command_takes_the_flags_that_it_is_shown_with(words: list[str]) -> None:
+    # Click refuses a flag that it does not know before it looks at --help.
+    told = CliRunner().invoke(command_line(words[2]), [*words[3:], "--help"])
+    assert told.exit_code == 0, told.output
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_files_that_are_there(name: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page(name))
+    assert links
+    assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A newcomer's folder: a photo, and a folder of photos."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    portrait = pixels.decode((ROOT / "export/assets/portrait.png").read_bytes(), max_pixels=1 << 20)
+    (folder / "photos").mkdir()
+    for name, side in (("photo.jpg", 60), ("photos/a.jpg", 40), ("photos/b.jpg", 50)):
+        (folder / name).write_bytes(pixels.encode(portrait[:side, :side], "jpeg"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(tiny_bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with launched(tiny_bundles, log=tmp_path_factory.mktemp("log") / "server.log") as server:
+        yield server.address
+
+
+def run(words: list[str], folder: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_clients_commands_run(address: str, folder: Path) -> None:
+    shown = commands("python -m server.client")
+    assert {one[3] for one in shown} == {"models", "upscale", "generate"}
+    for words in shown:
+        run([*words[1:], "--address", address], folder)
+    made = {path.name for path in folder.rglob("*")}
+    assert {"photo-x4.png", "samples.png", "a.jpg", "b.jpg"} <= made
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(address: str, folder: Path) -> None:
+    (example,) = blocks("README.md", "python")
+    assert ADDRESS in example
+    told = run(["-c", example.replace(ADDRESS, address)], folder)
+    assert told.split()[:3] == ["240", "240", "openvino"]
+
+
+@pytest.mark.slow
+def test_the_demo_shows_every_model(tiny_bundles: Path, tmp_path: Path) -> None:
+    picture = ROOT / "export/assets/portrait.png"
+    told = run(
+        ["-m", "server.demo", "--bundles", str(tiny_bundles), "--picture", str(picture), "--output", "shown"],
+        tmp_path,
+    )
+    for name in ("portrait-x4.png", "portrait-beside-bicubic.png", "dcgan-samples.png", "acgan-samples.png"):
+        assert f"shown/{name}" in told
+        assert (tmp_path / "shown" / name).stat().st_size > 0
