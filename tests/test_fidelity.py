@@ -1,0 +1,100 @@
+"""The promise of the whole path: what is served equals float32 torch on the whole image, with no seam.
+
+Real weights, a real photograph, a real server process, lossless PNG through gRPC.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export import checkpoint, generators, photographs
+from export.build import Options, build, steps_of
+from export.compare import difference
+from export.steps import Steps
+from runtime import bundle, pixels, tiling
+from runtime.pixels import to_uint8
+from server.client import Client
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+MODEL = "esrgan"
+SIZES = [(1, 1), (7, 5), (63, 65), (200, 200), (481, 321), (1000, 700)]  # width, height
+# A narrow bundle may run in bfloat16 where the CPU has it; elsewhere only its weights are rounded.
+LEAST_DB = {"float32": 50.0, "bfloat16": 48.0}
+TILE = 128
+SEAM_PX = 8  # pixels of the output beside the border of two cores
+SEAM_DB = 55.0
+
+
+@pytest.fixture(scope="module", params=LEAST_DB)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, bundle.Bundle]]:
+    """A client of a server process that serves the shipped weights in one precision."""
+    folder = tmp_path_factory.mktemp("bundles")
+    options = Options(MODEL, None, {}, folder, None, request.param, targets=("onnx", "openvino"), tile=TILE)
+    made = build(options, Steps(steps_of(generators.get(MODEL))))
+    command = [sys.executable, "-m", "server", "--bundles", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            ready = next(line for line in process.stdout if line.startswith("serving on "))
+            with Client(ready.removeprefix("serving on ").strip()) as client:
+                yield client, made
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_served_equals_float32_torch(served: tuple[Client, bundle.Bundle], size: tuple[int, int]) -> None:
+    client, made = served
+    precision = made.manifest.precision
+    answer = client.upscale(pixels.encode(picture(size), "png"), format="png")
+    found = pixels.decode(answer.image, max_pixels=1 << 26)
+    expected = whole_image_in_torch(size)
+    assert answer.timing.precision in ("float32", precision)
+    assert difference(found, expected, peak=255).psnr_db >= LEAST_DB[precision]
+    if answer.timing.precision == "float32" and precision == "float32":
+        beside = beside_seams(size, made.manifest)
+        if beside.any():
+            seam = difference(found[beside], expected[beside], peak=255)
+            assert seam.psnr_db >= SEAM_DB
+            assert seam.max_abs <= 1
+
+
+@cache
+def picture(size: tuple[int, int]) -> np.ndarray:
+    """[H, W, 3] uint8 of a photograph, mirrored where it is too small."""
+    width, height = size
+    return to_uint8(photographs.crop(height, width, name="rocket.jpg").transpose(1, 2, 0))
+
+
+@cache
+def whole_image_in_torch(size: tuple[int, int]) -> np.ndarray:
+    """[SH, SW, 3] uint8: the original module on the whole image at once."""
+    with torch.inference_mode():
+        image = torch.from_numpy(pixels.to_float(picture(size)))[None]
+        return to_uint8(shipped()(image)[0].numpy().transpose(1, 2, 0))
+
+
+@cache
+def shipped() -> torch.nn.Module:
+    return checkpoint.load(MODEL).module
+
+
+def beside_seams(size: tuple[int, int], manifest: bundle.Manifest) -> np.ndarray:
+    """[SH, SW] bool: pixels within SEAM_PX of a border between two tiles' cores."""
+    width, height = size
+    scale, (tile,) = manifest.scale, manifest.tile_sizes
+    near = []
+    for side in (height, width):
+        cuts = [span.low * scale for span in tiling.split(side, tile=tile, halo=manifest.halo)[1:]]
+        place = np.arange(side * scale)
+        near.append(np.any([abs(place + 0.5 - cut) < SEAM_PX for cut in cuts], axis=0) if cuts else place < 0)
+    return near[0][:, None] | near[1][None, :]
