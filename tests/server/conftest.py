@@ -215,6 +215,13 @@ def decoded(image: bytes) -> Array:
     return pixels.decode(image, max_pixels=2**28)
 
 
+def refusal(call: Callable[[], object]) -> Any:
+    """The error that a call ends with: a grpc.RpcError that is a grpc.Call as well, which their types do not say."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value
+
+
 def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
     """Wait for something that another thread is about to do."""
     pause, end_s = threading.Event(), time.monotonic() + within_s

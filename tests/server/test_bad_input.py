@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from protos import ganforge_pb2 as pb
 from runtime.errors import EngineError
 from server.limits import Limits
-from tests.server.conftest import LATENT, FakeGenerator, FakeUpscaler, Serve, Served, png
+from tests.server.conftest import LATENT, FakeGenerator, FakeUpscaler, Serve, Served, png, refusal
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 
@@ -43,9 +43,7 @@ def bomb(width: int, height: int) -> bytes:
 
 def refused(call: Callable[[], Any], code: grpc.StatusCode, *words: str, field: str | None = None) -> None:
     """The call ends with `code`, its message holds all `words`, and its BadRequest detail names `field`."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    error = caught.value
+    error = refusal(call)
     assert error.code() == code, error.details()
     for word in words:
         assert word in error.details()
@@ -200,11 +198,8 @@ def test_limits_are_named(serve: Serve) -> None:
 
 def test_a_message_over_the_cap_is_refused_and_the_next_one_served(serve: Serve) -> None:
     small = serve(FakeUpscaler(), limits=Limits(max_message_bytes=100_000))
-    with pytest.raises(grpc.RpcError) as caught:
-        small.stub.Upscale(pb.UpscaleRequest(image=bytes(200_000)))
-    assert (
-        caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    )  # gRPC's own answer, before any of our code
+    error = refusal(lambda: small.stub.Upscale(pb.UpscaleRequest(image=bytes(200_000))))
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # gRPC's own answer, before any of our code
     assert small.client.upscale(png(5, 5)).width == 20
 
 
@@ -212,13 +207,13 @@ def test_an_engine_that_fails_or_a_fault_of_ours_is_internal_and_tells_the_reque
     upscaler: tuple[Served, FakeUpscaler],
 ) -> None:
     served, engine = upscaler
+    request = pb.UpscaleRequest(image=png(4, 4))
     for failure in (EngineError("output holds NaN"), ZeroDivisionError("secret")):
         engine.failure = failure
-        with pytest.raises(grpc.RpcError) as caught:
-            served.stub.Upscale(pb.UpscaleRequest(image=png(4, 4)), metadata=(("x-request-id", "abc-1"),))
-        assert caught.value.code() == grpc.StatusCode.INTERNAL
-        assert ("x-request-id", "abc-1") in caught.value.trailing_metadata()
-        assert "secret" not in caught.value.details()
+        error = refusal(lambda: served.stub.Upscale(request, metadata=(("x-request-id", "abc-1"),)))
+        assert error.code() == grpc.StatusCode.INTERNAL
+        assert ("x-request-id", "abc-1") in error.trailing_metadata()
+        assert "secret" not in error.details()
     engine.failure = None
     assert served.client.upscale(png(4, 4)).width == 16
     logged = [line for line in served.lines if line.get("request_id") == "abc-1"]

@@ -17,7 +17,7 @@ from runtime.errors import Overloaded
 from server.client import Client
 from server.limits import Limits
 from server.models import Model
-from tests.server.conftest import OPTIONS, FakeUpscaler, Serve, Served, held, png, until
+from tests.server.conftest import OPTIONS, FakeUpscaler, Serve, Served, held, png, refusal, until
 
 TILES = 64  # of a 200×200 picture: 8 × 8 windows of 32 with a halo of 4
 
@@ -90,9 +90,8 @@ def test_past_its_deadline_a_request_drops_its_tiles(
         if streamed
         else served.stub.Upscale.future(pb.UpscaleRequest(image=image), timeout=0.5)
     )
-    with pytest.raises(grpc.RpcError) as caught:
-        list(call) if streamed else call.result()
-    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    error = refusal(lambda: list(call) if streamed else call.result())
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     rest_is_dropped(served, engine)
 
 
@@ -121,13 +120,12 @@ def test_a_full_queue_is_told_at_once_with_a_time_to_try_again(serve: Serve) -> 
         engine.entered.wait()
         waiting = served.stub.Upscale.future(request)
         until(lambda: served.service._admission.waiting_px() == request_px)
-        with pytest.raises(grpc.RpcError) as caught:
-            served.stub.Upscale(request)
-        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        error = refusal(lambda: served.stub.Upscale(request))
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         retry = error_details_pb2.RetryInfo()
-        assert rpc_status.from_call(caught.value).details[0].Unpack(retry)
+        assert rpc_status.from_call(error).details[0].Unpack(retry)
         assert retry.retry_delay.ToNanoseconds() > 0
-        assert any(key == "grpc-retry-pushback-ms" for key, _ in caught.value.trailing_metadata())
+        assert any(key == "grpc-retry-pushback-ms" for key, _ in error.trailing_metadata())
         engine.gate.set()
         assert first.result(30).width == 160
         assert waiting.result(30).width == 240
@@ -169,11 +167,10 @@ def test_a_stream_that_stands_still_is_ended(serve: Serve) -> None:
         yield pb.UpscaleStreamRequest(header=pb.UpscaleRequest())
         ended.wait(30)
 
-    with pytest.raises(grpc.RpcError) as caught:
-        list(served.stub.UpscaleStream(stands_still()))
+    error = refusal(lambda: list(served.stub.UpscaleStream(stands_still())))
     ended.set()
-    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert "nothing was uploaded" in caught.value.details()
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "nothing was uploaded" in error.details()
 
 
 def test_a_reader_that_stands_still_is_ended(serve: Serve) -> None:
@@ -189,7 +186,6 @@ def test_a_reader_that_stands_still_is_ended(serve: Serve) -> None:
 
 def test_uploads_share_a_budget(serve: Serve) -> None:
     served = serve(FakeUpscaler(), limits=Limits(max_uploads_bytes=1_000))
-    with pytest.raises(grpc.RpcError) as caught:
-        list(served.stub.UpscaleStream(pieces(bytes(2_000))))
-    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    error = refusal(lambda: list(served.stub.UpscaleStream(pieces(bytes(2_000)))))
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert served.service._uploads._held_bytes == 0

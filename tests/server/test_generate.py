@@ -22,6 +22,7 @@ from tests.server.conftest import (
     decoded,
     levels_apart,
     png,
+    refusal,
 )
 
 
@@ -103,7 +104,6 @@ def test_a_small_truncation_draws_near_the_mean(served: Served) -> None:
 def test_an_empty_model_is_the_only_one_of_its_task(serve: Serve) -> None:
     alone = serve(FakeGenerator())
     assert alone.client.generate(1).model == "generator"
-    with pytest.raises(grpc.RpcError) as caught:
-        alone.stub.Upscale(pb.UpscaleRequest(image=png(2, 2)))
-    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
-    assert "generator (generate)" in caught.value.details()
+    error = refusal(lambda: alone.stub.Upscale(pb.UpscaleRequest(image=png(2, 2))))
+    assert error.code() == grpc.StatusCode.NOT_FOUND
+    assert "generator (generate)" in error.details()
