@@ -62,7 +62,8 @@ def initialise(module: nn.Module) -> None:
     """N(0, 0.02) for convolutions and the linear layer, N(0, 1) for the embedding: it multiplies a standard normal."""
     if isinstance(module, nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, 0.0, 1.0)
 

@@ -39,12 +39,19 @@ class Config:
 class DenseBlock(nn.Module):
     """Five convolutions, each of which sees all before it. [N, features, H, W] → the same shape."""
 
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
+    conv3: nn.Conv2d
+    conv4: nn.Conv2d
+    conv5: nn.Conv2d
+
     def __init__(self, features: int, growth: int) -> None:
         super().__init__()
         for step in range(1, 6):
             width = growth if step < 5 else features
             self.add_module(f"conv{step}", conv3x3(features + (step - 1) * growth, width))
         for conv in self.children():
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             # Small weights keep a deep stack of residuals near the identity at the start of training.
             nn.init.kaiming_normal_(conv.weight)
             conv.weight.data.mul_(0.1)

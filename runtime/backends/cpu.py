@@ -74,8 +74,8 @@ class OpenVINOEngine(Engine):
         slots = int(dynamic.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._compiled: dict[tuple[int, ...], Any] = {(): dynamic}  # () stands for any other shape
         for side in manifest.tile_sizes:
-            shape = (1, cast(int, manifest.inputs[0].shape[1]), side, side)
-            self._compiled[shape] = self._compile(bundle, options, shape)
+            tile = (1, cast(int, manifest.inputs[0].shape[1]), side, side)
+            self._compiled[tile] = self._compile(bundle, options, tile)
         self._idle: dict[tuple[int, ...], SimpleQueue[Any]] = {}
         for shape, compiled in self._compiled.items():
             self._idle[shape] = SimpleQueue()
