@@ -51,7 +51,8 @@ class DenseBlock(nn.Module):
             width = growth if step < 5 else features
             self.add_module(f"conv{step}", conv3x3(features + (step - 1) * growth, width))
         for conv in self.children():
-            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
             # Small weights keep a deep stack of residuals near the identity at the start of training.
             nn.init.kaiming_normal_(conv.weight)
             conv.weight.data.mul_(0.1)
