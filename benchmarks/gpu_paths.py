@@ -182,7 +182,7 @@ class EnginePath:
             capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
             usable, reasons = nvidia.usable_libraries(bundle.manifest, capability)
             return None if self.option[1] in usable else "; ".join(reasons)
-        if self.option is not None and self.option[1] not in portable._ort().get_available_providers():
+        if self.option is not None and self.option[1] not in portable.library().get_available_providers():
             return f"this onnxruntime has no {self.option[1]}"
         return None
 

@@ -50,7 +50,7 @@ def unavailable(bundle: Bundle, device: str | None) -> str | None:
     kind, index = parse(device)
     if kind is None:
         return f"device {device!r} is not its own: it runs on CPU and cuda:0, cuda:1, …"
-    if kind == "cuda" and CUDA not in _ort().get_available_providers():
+    if kind == "cuda" and CUDA not in library().get_available_providers():
         return "this onnxruntime was built without CUDA (pip install onnxruntime-gpu)"
     if kind == "cuda" and index >= gpu_count():
         return f"there is no GPU number {index}: this machine has {gpu_count()} that the driver can use"
@@ -71,7 +71,7 @@ def open_engine(bundle: Bundle, device: str | None = None, *, provider: Provider
 def parse(device: str | None) -> tuple[Literal["cpu", "cuda"] | None, int]:
     """ "cuda:1" → ("cuda", 1). None is the first GPU where there is one that this build can use, else the CPU."""
     if device is None:
-        return ("cuda", 0) if CUDA in _ort().get_available_providers() and gpu_count() else ("cpu", 0)
+        return ("cuda", 0) if CUDA in library().get_available_providers() and gpu_count() else ("cpu", 0)
     name, _, index = device.lower().partition(":")
     if name == "cpu" and not index:
         return "cpu", 0
@@ -91,7 +91,8 @@ def gpu_count() -> int:
 
 
 @cache
-def _ort() -> Any:
+def library() -> Any:
+    """The onnxruntime module."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)  # errors; its warnings are about node placement
@@ -108,7 +109,7 @@ class ORTEngine(Engine):
         batches = SAMPLE_BATCHES if bundle.manifest.task == "generate" else TILE_BATCHES[kind]
         self._gpu = None if provider == CPU else index
         precision = bundle.manifest.precision
-        if precision != "float32" or provider == CUDA:
+        if provider == CUDA or (provider == CPU and precision != "float32"):
             precision = executed_precision(bundle, provider, index)
         self._session = open_session(bundle, provider, index)
         device = "CPU" if provider == CPU else f"cuda:{index}"
@@ -129,7 +130,9 @@ class ORTEngine(Engine):
         """One copy in, one copy out; nothing crosses the bus between the nodes."""
         binding = self._session.io_binding()
         for name, array in arrays.items():
-            binding.bind_ortvalue_input(name, _ort().OrtValue.ortvalue_from_numpy(array, "cuda", self._gpu))
+            binding.bind_ortvalue_input(
+                name, library().OrtValue.ortvalue_from_numpy(array, "cuda", self._gpu)
+            )
         for name in names:
             binding.bind_output(name, "cuda", self._gpu)
         self._session.run_with_iobinding(binding)
@@ -141,7 +144,7 @@ class ORTEngine(Engine):
 
 def open_session(bundle: Bundle, provider: Provider, index: int, profile_prefix: str | None = None) -> Any:
     """A session that runs on `provider` or not at all."""
-    ort = _ort()
+    ort = library()
     if provider != CPU and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # CUDA and cuDNN from Python packages, where they are not the system's
     options = ort.SessionOptions()

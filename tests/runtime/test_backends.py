@@ -189,7 +189,7 @@ class TestONNXRuntime:
     def test_a_gpu_is_never_silently_a_cpu(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """As where onnxruntime-gpu is installed and cuDNN is not: the session comes up on the CPU."""
         bundle = make_bundle(tmp_path, "upscale", "float32")
-        if portable.CUDA in portable._ort().get_available_providers():
+        if portable.CUDA in portable.library().get_available_providers():
             pytest.skip("this onnxruntime has CUDA")
         assert "built without CUDA" in str(portable.unavailable(bundle, "cuda:0"))
         monkeypatch.setattr(portable, "unavailable", lambda bundle, device: None)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from runtime.backends import nvidia, plan
-from runtime.backends.cuda_memory import Cuda
+from runtime.backends.cuda_memory import Buffer, Cuda
 from runtime.backends.gpu_slot import DYNAMIC_GRAPHS, REMEMBERED, Context, ShapeChoice, Shapes
 from runtime.backends.plan_cache import PlanCache
 from runtime.bundle import Bundle, EngineFile, FileInfo
@@ -158,6 +159,40 @@ class TestFailures:
     def test_no_context_is_an_error(self) -> None:
         with pytest.raises(EngineError, match="create_execution_context failed"):
             Context(None)
+
+
+@pytest.mark.skipif(Cuda.problem() is None, reason="with a GPU these calls would do something")
+@pytest.mark.skipif(find_spec("cuda.bindings") is None, reason="cuda-python is not installed")
+def test_cuda_python_itself_takes_our_arguments_and_names_the_call() -> None:
+    """Without a GPU every call fails, but only after cuda-python has accepted the arguments."""
+    from cuda.bindings import runtime as cudart
+
+    cuda = Cuda()
+    buffer = Buffer(cuda)
+    buffer.host, buffer.device, buffer.used = 4096, 8192, 16
+    graph, executable = cudart.cudaGraph_t(3), cudart.cudaGraphExec_t(4)
+    calls: dict[str, Callable[[], object]] = {
+        "cudaSetDevice": cuda.use,
+        "cudaDeviceGetAttribute": cuda.compute_capability,
+        "cudaStreamCreateWithFlags": cuda.stream,
+        "cudaMemcpyAsync": lambda: cuda.copy_in(buffer, 5),
+        "cudaStreamSynchronize": lambda: cuda.synchronize(5),
+        "cudaStreamBeginCapture": lambda: cuda.begin_capture(5),
+        "cudaStreamEndCapture": lambda: cuda.end_capture(5),
+        "cudaGraphInstantiate": lambda: cuda.call("cudaGraphInstantiate", graph, 0),
+        "cudaGraphDestroy": lambda: cuda.call("cudaGraphDestroy", graph),
+        "cudaGraphLaunch": lambda: cuda.call("cudaGraphLaunch", executable, 5),
+        "cudaGraphExecDestroy": lambda: cuda.call("cudaGraphExecDestroy", executable),
+        "cudaMalloc": lambda: buffer.fit(32),
+        "cudaMallocHost": lambda: cuda.call("cudaMallocHost", 32),
+        "cudaFreeHost": lambda: cuda.call("cudaFreeHost", 4096),
+        "cudaStreamDestroy": lambda: cuda.call("cudaStreamDestroy", 5),
+    }
+    buffer.device = buffer.host = 0
+    for name, call in calls.items():
+        with pytest.raises(EngineError, match=f"{name} failed: cudaError"):
+            call()
+    cuda.abandon_capture(5)
 
 
 def shapes(side: int) -> Shapes:
@@ -328,6 +363,14 @@ class TestPlans:
             EngineError, match=r"bundle was refused: the log's words; plan compiled now .* refused"
         ):
             self.open(bundle(self.WANTED), cache)
+
+    @pytest.mark.skipif(plan.missing("tensorrt_rtx") is not None, reason=str(plan.missing("tensorrt_rtx")))
+    @pytest.mark.skipif(Cuda.problem() is None, reason="this machine has a GPU")
+    def test_tensorrts_own_words_say_why_a_plan_does_not_load(self) -> None:
+        log = plan.log("tensorrt_rtx")
+        runtime = plan.load_library("tensorrt_rtx").Runtime(log)
+        with pytest.raises(EngineError, match=r"a plan was refused: .*Error"):
+            nvidia.deserialize(runtime, [("a plan", b"no plan at all")], log.take)
 
     @pytest.mark.skipif(plan.missing("tensorrt_rtx") is not None, reason=str(plan.missing("tensorrt_rtx")))
     def test_a_really_compiled_plan_is_found_to_fit(self, tmp_path: Path) -> None:
