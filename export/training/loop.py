@@ -33,7 +33,7 @@ def train(model: str, config: Any, trainer: Trainer, options: Options, run: Run,
     done = progressed(options, step, seconds)
     losses: list[dict[str, float]] = []
     trainer.generator.train()
-    with Progress(first, options.steps) as progress, interruptible() as interrupted:
+    with Progress(options.steps, done) as progress, interruptible() as interrupted:
         while done < 1 and not interrupted():
             step += 1
             losses.append(finite(step, trainer.step(done)))
@@ -41,18 +41,18 @@ def train(model: str, config: Any, trainer: Trainer, options: Options, run: Run,
             seconds = seconds_before + time.monotonic() - started
             done = progressed(options, step, seconds)
             last = done >= 1
+            progress.advance(step, done)
             if due(step, options.log_every, last):
-                tell(run, progress, step, seconds, means(losses))
+                tell(run, progress, step, seconds, done, means(losses))
                 losses.clear()
             if due(step, options.validate_every, last):
-                tell(run, progress, step, seconds, apart(trainer.validate, average, trainer))
+                tell(run, progress, step, seconds, done, apart(trainer.validate, average, trainer))
             if due(step, options.sample_every, last):
                 run.save_samples(step, apart(trainer.samples, average, trainer))
                 run.draw_losses()
             if due(step, options.checkpoint_every, last):
                 save(model, config, trainer, average, run, step, seconds)
                 saved = step
-            progress.advance()
         if saved != step:
             save(model, config, trainer, average, run, step, seconds)
     return done >= 1
@@ -83,10 +83,12 @@ def means(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(values[name] for values in losses) / len(losses) for name in losses[0]}
 
 
-def tell(run: Run, progress: Progress, step: int, seconds: float, figures: Mapping[str, float]) -> None:
+def tell(
+    run: Run, progress: Progress, step: int, seconds: float, done: float, figures: Mapping[str, float]
+) -> None:
     if figures:
         run.log({"step": step, "seconds": seconds} | dict(figures))
-        progress.tell(step, figures)
+        progress.tell(step, done, figures)
 
 
 def apart(use: Callable[[nn.Module], T], average: Average, trainer: Trainer) -> T:

@@ -10,26 +10,31 @@ from datetime import timedelta
 from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 
 class Progress:
-    """Counts steps from `first` to `steps`. A context manager, so that the bar is closed whatever happens."""
+    """Shows how much of a run is done. A context manager, so that the bar is closed whatever happens.
 
-    def __init__(self, first: int, steps: int) -> None:
-        self.first, self.steps = first, steps
+    steps: of the whole run; done: the share of the run, in [0, 1], that an earlier one did.
+    """
+
+    def __init__(self, steps: int, done: float) -> None:
+        self.steps, self.before = steps, done
         self.console = Console()
         columns = (
+            TextColumn("step {task.fields[step]}"),
             BarColumn(),
-            MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[told]}"),
         )
         self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("steps", total=steps, completed=first, told="")
+        self.task = self.bar.add_task("steps", total=1.0, step="", told="")
+        self.bar.update(self.task, completed=done)
         self.started = time.monotonic()
+        self.taken = 0
 
     def __enter__(self) -> Progress:
         self.bar.start()
@@ -38,16 +43,20 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def advance(self) -> None:
-        self.bar.advance(self.task)
+    def advance(self, step: int, done: float) -> None:
+        """One more step was taken."""
+        self.taken += 1
+        self.bar.update(self.task, completed=done, step=f"{step}/{self.steps}")
 
-    def tell(self, step: int, figures: Mapping[str, float]) -> None:
+    def tell(self, step: int, done: float, figures: Mapping[str, float]) -> None:
+        """Show `figures`: beside the bar, or with the speed and the time left on a line of their own."""
         told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         if self.console.is_terminal:
             self.bar.update(self.task, told=told)
             return
-        rate = (step - self.first) / max(time.monotonic() - self.started, 1e-9)
-        left = timedelta(seconds=round((self.steps - step) / rate))
+        seconds = time.monotonic() - self.started
+        left = timedelta(seconds=round(seconds * (1 - done) / max(done - self.before, 1e-9)))
+        rate = self.taken / max(seconds, 1e-9)
         print(f"step {step}/{self.steps}  {told}  {rate:.2f} steps/s  {left} left", flush=True)
 
 
