@@ -28,10 +28,9 @@ class Progress:
             BarColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[told]}"),
         )
         self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("steps", total=1.0, step="", told="")
+        self.task = self.bar.add_task("steps", total=1.0, step="")
         self.bar.update(self.task, completed=done)
         self.started = time.monotonic()
         self.taken = 0
@@ -49,15 +48,13 @@ class Progress:
         self.bar.update(self.task, completed=done, step=f"{step}/{self.steps}")
 
     def tell(self, step: int, done: float, figures: Mapping[str, float]) -> None:
-        """Show `figures`: beside the bar, or with the speed and the time left on a line of their own."""
+        """A line with `figures`, the speed and the time left, above the bar where there is one."""
         told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        if self.console.is_terminal:
-            self.bar.update(self.task, told=told)
-            return
         seconds = time.monotonic() - self.started
         left = timedelta(seconds=round(seconds * (1 - done) / max(done - self.before, 1e-9)))
         rate = self.taken / max(seconds, 1e-9)
-        print(f"step {step}/{self.steps}  {told}  {rate:.2f} steps/s  {left} left", flush=True)
+        line = f"step {step}/{self.steps}  {told}  {rate:.2f} steps/s  {left} left"
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 @contextmanager
