@@ -69,7 +69,9 @@ def load(model: str, source: str | None = None, overrides: Mapping[str, str] | N
         return Checkpoint(model, spec, config, random_module(spec, config, source), (), source, "")
     path = Path(source)
     if not path.is_file():
-        raise InvalidInput("weights", f"no file at {path}; give a checkpoint, or {RANDOM}SEED for random weights")
+        raise InvalidInput(
+            "weights", f"no file at {path}; give a checkpoint, or {RANDOM}SEED for random weights"
+        )
     tensors, metadata = read(path)
     found = metadata.get("model", model)
     if found != model:
@@ -87,7 +89,9 @@ def shipped(model: str) -> Path:
     """Where the weights that come with ganforge lie."""
     path = SHIPPED / f"{model}.safetensors"
     if not path.is_file():
-        raise InvalidInput("weights", f"no weights ship for {model!r}; give --weights PATH or --weights {RANDOM}0")
+        raise InvalidInput(
+            "weights", f"no weights ship for {model!r}; give --weights PATH or --weights {RANDOM}0"
+        )
     return path
 
 
@@ -134,12 +138,16 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InvalidInput("weights", f"{path.name} cannot be read: {error}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise InvalidInput("weights", f"{path.name}: expected a state dict of tensors, got something else")
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, metadata
+    return {
+        key: value.float() if value.is_floating_point() else value for key, value in tensors.items()
+    }, metadata
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Copy `tensors` into `module`; every parameter must be there with its shape, and nothing else."""
-    wanted = {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
+    wanted = {
+        key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")
+    }
     given = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
     problems = [f"missing {key}" for key in wanted.keys() - given.keys()]
     problems += [f"unexpected {key}" for key in given.keys() - wanted.keys()]
@@ -149,6 +157,8 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
         if given[key].shape != wanted[key].shape
     ]
     if problems:
-        listed = "; ".join(sorted(problems)[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        listed = "; ".join(sorted(problems)[:5]) + (
+            f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        )
         raise InvalidInput("weights", f"{path.name} does not fit the configuration (see --set): {listed}")
     module.load_state_dict(given, strict=False)

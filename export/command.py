@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import safetensors
 
 from export import generators
 from export.build import Options, build, prepare, steps_of
-from export.checkpoint import SHIPPED
+from export.checkpoint import RANDOM, SHIPPED
 from export.engines import TARGETS, resolve
 from export.steps import Steps
 from export.verify import OutOfTolerance
@@ -85,6 +86,7 @@ def main(
             )
         precision = precisions[0] if precisions else "float32"
         overrides = parse_settings(generators.get(model).config, settings, scale)
+        check_weights(weights)
         check_name(name)
         made, left_out = resolve(targets)
         options = Options(
@@ -143,6 +145,8 @@ def parse_settings(config: type, settings: tuple[str, ...], scale: int | None) -
             raise InvalidInput("set", f"got {setting!r}, expected KEY=VALUE, for instance blocks=23")
         if overrides.setdefault(key, value) != value:
             raise InvalidInput("set", f"{key} is given twice: {overrides[key]} and {value}")
+        if re.fullmatch(r"-\d+|0+", value):  # all that is configured are sizes and counts
+            raise InvalidInput("set", f"{key}: got {value}, expected 1 or more")
     if scale is not None:
         if not hasattr(config(), "scale"):
             raise InvalidInput("scale", f"got {scale}, but this generator has none")
@@ -151,6 +155,17 @@ def parse_settings(config: type, settings: tuple[str, ...], scale: int | None) -
                 "scale", f"got {scale}, and --set scale={overrides['scale']}; give one of them"
             )
     return overrides
+
+
+def check_weights(weights: str | None) -> None:
+    if (
+        weights is not None
+        and weights.startswith(RANDOM)
+        and not re.fullmatch(r"[0-9]{1,18}", weights[len(RANDOM) :])
+    ):
+        raise InvalidInput(
+            "weights", f"got {weights!r}, expected a path, or {RANDOM}SEED with at most 18 digits"
+        )
 
 
 def check_name(name: str | None) -> None:

@@ -40,6 +40,12 @@ def run(*arguments: object) -> Result:
         (("--model", "../esrgan"), "--model: got '../esrgan'"),
         (("--model", "dcgan", "--weights", "/nowhere.pth"), "--weights: no file at /nowhere.pth"),
         (("--model", "dcgan", "--weights", "random:x"), "random:SEED"),
+        (("--model", "dcgan", "--weights", "random:²"), "random:SEED"),
+        (("--model", "dcgan", "--weights", f"random:{10**30}"), "at most 18 digits"),
+        (
+            ("--model", "esrgan", "--weights", "random:0", "--set", "blocks=-1"),
+            "blocks: got -1, expected 1 or more",
+        ),
         (("--model", "dcgan", "--weights", __file__), "cannot be read"),
         (("--model", "dcgan", *TINY, "--set", "blocks=1"), "--set: got 'blocks', expected one of size"),
         (("--model", "dcgan", *TINY, "--set", "channels"), "expected KEY=VALUE"),
