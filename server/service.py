@@ -195,6 +195,7 @@ class Service:
             call.queue_s = time.monotonic() - entered_s
             yield
         finally:
+            work.free()
             ticket.leave()
 
     @staticmethod

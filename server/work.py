@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from runtime import pixels, tiling
-from runtime.errors import InvalidInput
+from runtime.errors import Cancelled, InvalidInput
 from runtime.scheduler import Item, Job
 from server.models import Model
 from server.orders import GenerateOrder, UpscaleOrder, sample_shape
@@ -28,6 +28,8 @@ class Picture:
         manifest = model.manifest
         self.model, self.order = model, order
         self._header, self._file = header, image
+        self._image: Array | None = None
+        self._canvas: tiling.Canvas | None = None
         multiple = manifest.size_multiple
         height, width = (-(-side // multiple) * multiple for side in (header.height, header.width))
         tile = tiling.choose_tile(
@@ -64,11 +66,17 @@ class Picture:
         lock, done = threading.Lock(), 0
 
         def inputs(index: int) -> dict[str, Array]:
-            return {source: self._tiles[index].window(self._image)}
+            image = self._image
+            if image is None:
+                raise Cancelled("the request has ended")
+            return {source: self._tiles[index].window(image)}
 
         def deliver(index: int, outputs: dict[str, Array]) -> None:
             nonlocal done
-            self._canvas.paste(self._tiles[index], outputs[target])
+            canvas = self._canvas
+            if canvas is None:
+                return  # the request ended while this tile was on the device
+            canvas.paste(self._tiles[index], outputs[target])
             with lock:
                 done += 1
                 tell(done, len(self._tiles))
@@ -77,12 +85,18 @@ class Picture:
 
     def encode(self) -> bytes:
         """The canvas as a file, resized before rounding where another scale than the model's was asked for."""
+        assert self._canvas is not None, "decode comes first"
         image = self._canvas.pixels  # [SH, SW, 3]
         if self.order.resized:
             np.clip(image, self._low, self._high, out=image)
             image = pixels.resize(image, self.order.width, self.order.height)
             image = pixels.to_uint8(image, self._low, self._high)
         return pixels.encode(image, self.order.format, self.order.quality)
+
+    def free(self) -> None:
+        """Give the memory back now: a job and its future refer to each other, and wait for the garbage collector."""
+        self._file = b""
+        self._image = self._canvas = None
 
     def _pixel_bytes(self) -> int:
         """Memory while in work: the image twice (uint8, float32), the canvas, what is made of it, the answer's file."""
@@ -106,6 +120,10 @@ class Samples:
         )  # the graph's output, pixels, and the file
         self.pixels: list[Array] = [np.empty(0)] * order.count
 
+    def free(self) -> None:
+        """As a Picture's."""
+        self.pixels.clear()
+
     def job(self, deadline_s: float | None) -> Job:
         manifest, order = self.model.manifest, self.order
         target = manifest.outputs[0]
@@ -116,6 +134,8 @@ class Samples:
             return given | {"label": order.labels[index]} if manifest.classes else given
 
         def deliver(index: int, outputs: dict[str, Array]) -> None:
+            if not self.pixels:
+                return  # the request ended while this sample was on the device
             sample = outputs[target.name].transpose(1, 2, 0)  # [H, W, C]
             self.pixels[index] = pixels.to_uint8(sample, low, high)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from protos import ganforge_pb2 as pb
 from runtime import pixels
+from runtime.tiling import Canvas
+from server.client import STREAM_FROM_BYTES
 from server.limits import Limits
 from tests.server.conftest import (
     SCALE,
@@ -140,3 +143,16 @@ def test_an_answer_larger_than_a_message_comes_through_the_stream(serve: Serve) 
     error = refusal(lambda: served.stub.Upscale(pb.UpscaleRequest(image=png(150, 150))))
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "UpscaleStream" in error.details()
+
+
+@pytest.mark.parametrize("bytes_more", [0, STREAM_FROM_BYTES])
+def test_a_requests_memory_is_free_when_it_ends_not_when_garbage_is_collected(
+    served: Served, bytes_more: int
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        served.client.upscale(png(100, 100) + bytes(bytes_more))  # what follows a PNG's end is no part of it
+        assert not [one for one in gc.get_objects() if isinstance(one, Canvas)]
+    finally:
+        gc.enable()
