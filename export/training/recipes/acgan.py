@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.training import data
-from export.training.recipe import Options, Source, Stateful, Trainer, channels_last
+from export.training.adversarial import AdversarialTrainer, believed, descend
+from export.training.recipe import Options, Source
 from runtime.errors import InvalidInput
 
 SHOWN = 8  # samples of each class in a grid
@@ -59,7 +60,7 @@ class Discriminator(nn.Module):
         return self.source(features).flatten(), self.category(features)
 
 
-class AcganTrainer(Trainer):
+class AcganTrainer(AdversarialTrainer):
     """One update of the discriminator, one of the generator, on the same samples."""
 
     options = AcganOptions
@@ -69,12 +70,8 @@ class AcganTrainer(Trainer):
         archive = data.read_labelled(source.data, config.size, config.channels)
         self.images, self.labels = archive.images, checked_labels(archive, config.classes)
         self.class_names = checked_names(source.class_names or archive.class_names, config.classes)
-        self.generator = generator
-        self.discriminator = channels_last(
-            Discriminator(config, options.discriminator_width, options.dropout)
-        )
-        self.generator_optimizer = adam(generator, options.lr)
-        self.discriminator_optimizer = adam(self.discriminator, options.lr)
+        discriminator = Discriminator(config, options.discriminator_width, options.dropout)
+        self.oppose(generator, discriminator, options.lr)
         self.shown = torch.randn(SHOWN * config.classes, config.latent_size)
 
     def step(self, progress: float) -> Mapping[str, Tensor]:
@@ -86,15 +83,11 @@ class AcganTrainer(Trainer):
         fake_source, fake_classes = self.discriminator(fake.detach())
         source_loss = believed(real_source, True) + believed(fake_source, False)
         class_loss = F.cross_entropy(real_classes, real_labels) + F.cross_entropy(fake_classes, labels)
-        self.discriminator_optimizer.zero_grad()
-        (source_loss + class_loss).backward()
-        self.discriminator_optimizer.step()
+        descend(self.discriminator_optimizer, source_loss + class_loss)
 
         source, classes = self.discriminator(fake)
         generator_source_loss, generator_class_loss = believed(source, True), F.cross_entropy(classes, labels)
-        self.generator_optimizer.zero_grad()
-        (generator_source_loss + generator_class_loss).backward()
-        self.generator_optimizer.step()
+        descend(self.generator_optimizer, generator_source_loss + generator_class_loss)
         return {
             "discriminator_source": source_loss.detach(),
             "discriminator_class": class_loss.detach(),
@@ -102,14 +95,6 @@ class AcganTrainer(Trainer):
             "generator_class": generator_class_loss.detach(),
             "real_accuracy": (real_classes.argmax(1) == real_labels).float().mean(),
             "fake_accuracy": (classes.argmax(1) == labels).float().mean(),
-        }
-
-    def parts(self) -> Mapping[str, Stateful]:
-        return {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "generator_optimizer": self.generator_optimizer,
-            "discriminator_optimizer": self.discriminator_optimizer,
         }
 
     def inputs(self) -> tuple[Tensor, ...]:
@@ -148,15 +133,6 @@ def checked_names(names: tuple[str, ...], classes: int) -> tuple[str, ...]:
 def initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
-
-
-def believed(logits: Tensor, truth: bool) -> Tensor:
-    """Binary cross-entropy of `logits` [N] with "these are real" being `truth`."""
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(truth)))
-
-
-def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=lr, betas=(0.5, 0.999))
 
 
 TRAINER = AcganTrainer

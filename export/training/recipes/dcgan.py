@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from export.generators.dcgan import initialise
 from export.training import data
-from export.training.recipe import Options, Source, Stateful, Trainer, channels_last
+from export.training.adversarial import AdversarialTrainer, believed, descend
+from export.training.recipe import Options, Source
 
 SHOWN = 64  # pictures in a grid of samples
 
@@ -52,7 +52,7 @@ class Discriminator(nn.Module):
         return self.main(image).flatten()
 
 
-class DcganTrainer(Trainer):
+class DcganTrainer(AdversarialTrainer):
     """One update of the discriminator, one of the generator, on the same samples."""
 
     options = DcganOptions
@@ -60,12 +60,8 @@ class DcganTrainer(Trainer):
     def __init__(self, generator: nn.Module, config: Any, options: DcganOptions, source: Source) -> None:
         self.config, self.settings = config, options
         self.images = data.read_labelled(source.data, config.size, config.channels).images
-        self.generator = generator
-        self.discriminator = channels_last(
-            Discriminator(config.size, config.channels, options.discriminator_width)
-        )
-        self.generator_optimizer = adam(generator, options.lr)
-        self.discriminator_optimizer = adam(self.discriminator, options.lr)
+        discriminator = Discriminator(config.size, config.channels, options.discriminator_width)
+        self.oppose(generator, discriminator, options.lr)
         self.shown = torch.randn(SHOWN, config.latent_size)
 
     def step(self, progress: float) -> Mapping[str, Tensor]:
@@ -74,27 +70,15 @@ class DcganTrainer(Trainer):
         fake = self.generator(*self.inputs())
         on_real, on_fake = self.discriminator(real), self.discriminator(fake.detach())
         discriminator_loss = believed(on_real, True) + believed(on_fake, False)
-        self.discriminator_optimizer.zero_grad()
-        discriminator_loss.backward()
-        self.discriminator_optimizer.step()
+        descend(self.discriminator_optimizer, discriminator_loss)
 
         generator_loss = believed(self.discriminator(fake), True)
-        self.generator_optimizer.zero_grad()
-        generator_loss.backward()
-        self.generator_optimizer.step()
+        descend(self.generator_optimizer, generator_loss)
         return {
             "discriminator": discriminator_loss.detach(),
             "generator": generator_loss.detach(),
             "real_belief": on_real.detach().sigmoid().mean(),
             "fake_belief": on_fake.detach().sigmoid().mean(),
-        }
-
-    def parts(self) -> Mapping[str, Stateful]:
-        return {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "generator_optimizer": self.generator_optimizer,
-            "discriminator_optimizer": self.discriminator_optimizer,
         }
 
     def inputs(self) -> tuple[Tensor, ...]:
@@ -104,15 +88,6 @@ class DcganTrainer(Trainer):
     def samples(self, generator: nn.Module) -> np.ndarray:
         """The same latents each time, so that a run's pictures can be followed."""
         return data.as_grid((generator(self.shown) + 1) / 2, columns=8)
-
-
-def believed(logits: Tensor, truth: bool) -> Tensor:
-    """Binary cross-entropy of `logits` [N] with "these are real" being `truth`."""
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(truth)))
-
-
-def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=lr, betas=(0.5, 0.999))
 
 
 TRAINER = DcganTrainer
