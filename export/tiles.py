@@ -160,9 +160,13 @@ class _Search:
     def compare(self, tile: int, halo: int, *, thorough: bool = False) -> Difference:
         """Stitched against whole, where windows overlap by exactly 2·halo.
 
-        thorough: the last word on a pair; a slow network gets one row of two windows for it instead of a square.
+        thorough: the last word on a pair; a slow network gets one row of two windows for it instead of a square, and
+        a very slow one smaller windows.
         """
-        long = tile + useful_side(tile, halo, self.engine.manifest.size_multiple)
+        multiple = self.engine.manifest.size_multiple
+        if thorough and not self._affordable(_compared_px(tile, halo) // 2):
+            tile = min((size for size in TILES if size < tile and _fits(size, halo, multiple)), default=tile)
+        long = tile + useful_side(tile, halo, multiple)
         square = not thorough or self._affordable(_compared_px(tile, halo) * len(self._names))
         found = NONE
         for name in self._names:
