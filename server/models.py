@@ -9,10 +9,11 @@ from typing import Self
 from runtime import backends
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle, Manifest
-from runtime.errors import Cancelled, InvalidInput, ModelNotFound
+from runtime.errors import BundleError, Cancelled, InvalidInput, ModelNotFound
 from runtime.scheduler import Scheduler
 from runtime.tensors import Task
 
+RGB = 3
 LONGEST_ECHO = 80  # characters of a caller's own text that go into a message
 
 
@@ -58,7 +59,8 @@ class Models:
     ) -> Self:
         """Open and warm up every bundle, telling `say` which backend each got and why.
 
-        Raises BackendUnavailable or EngineError where one cannot run here: a server with half its models is none.
+        Raises BundleError, BackendUnavailable or EngineError where one cannot be served here: a server with half its
+        models is none.
         Raises Cancelled where `stopping` comes true in between.
         """
         engines: list[Engine] = []
@@ -66,6 +68,7 @@ class Models:
             for bundle in bundles:
                 if stopping():
                     raise Cancelled("stopped while the models were warming up")
+                _check_channels(bundle.manifest)
                 engine, reason = backends.open_engine(bundle, backend, device)
                 engines.append(engine)
                 engine.warm_up()
@@ -109,6 +112,15 @@ class Models:
 
     def _served(self) -> str:
         return "there are " + ", ".join(f"{model.name} ({model.manifest.task})" for model in self)
+
+
+def _check_channels(manifest: Manifest) -> None:
+    """Raises BundleError where an upscaler does not take and give RGB, which is what images are decoded to."""
+    for spec in (*manifest.inputs, *manifest.outputs) if manifest.task == "upscale" else ():
+        if spec.shape[1] != RGB:
+            raise BundleError(
+                f"{manifest.name}: {spec.name!r} has {spec.shape[1]} channels, this server upscales images of {RGB}"
+            )
 
 
 def shown(text: str) -> str:

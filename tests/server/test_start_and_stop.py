@@ -19,9 +19,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from protos import ganforge_pb2 as pb
-from runtime.errors import NotReady
+from runtime.bundle import Bundle, Manifest
+from runtime.errors import BundleError, NotReady
+from runtime.tensors import TensorSpec
 from server.client import Client
 from server.front import SERVICE_NAME
+from server.models import Models
 from tests.server.bundles import write_generator, write_upscaler
 from tests.server.conftest import FakeUpscaler, Serve, Served, held, png, until
 
@@ -180,6 +183,13 @@ def test_an_altered_bundle_fails_in_a_sentence(bundles: Path, tmp_path: Path) ->
 def test_a_device_that_is_not_here_fails_in_a_sentence(bundles: Path) -> None:
     message = fails("--bundles", str(bundles), "--backend", "openvino", "--device", "cuda:7")
     assert "cuda:7" in message
+
+
+def test_an_upscaler_of_other_than_rgb_is_refused(tmp_path: Path) -> None:
+    grey = TensorSpec("image", "float32", ("N", 1, "H", "W"), (0.0, 1.0))
+    manifest = Manifest("grey", "upscale", "float32", (grey,), (grey,), tile_sizes=(32,))
+    with pytest.raises(BundleError, match="grey: 'image' has 1 channels"):
+        Models.open([Bundle(tmp_path, manifest)])
 
 
 def test_a_taken_port_fails_in_a_sentence(bundles: Path) -> None:
