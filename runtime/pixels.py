@@ -100,7 +100,8 @@ def check_writable(format: str, width: int, height: int) -> None:
     longest = LONGEST_SIDE[format]
     if max(width, height) > longest:
         raise InvalidInput(
-            "format", f"{format} holds sides of at most {longest} pixels, the output is {width}×{height}; ask for png"
+            "format",
+            f"{format} holds sides of at most {longest} pixels, the output is {width}×{height}; ask for png",
         )
 
 
@@ -146,7 +147,10 @@ def grid(images: Sequence[Array], columns: int | None = None, gap: int = 2) -> A
     height, width, bands = images[0].shape
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, bands), 255, np.uint8)
     for index, image in enumerate(images):
-        top, left = (part * (side + gap) + gap for part, side in zip(divmod(index, columns), (height, width), strict=True))
+        top, left = (
+            part * (side + gap) + gap
+            for part, side in zip(divmod(index, columns), (height, width), strict=True)
+        )
         sheet[top : top + height, left : left + width] = image
     return sheet
 
@@ -165,10 +169,13 @@ def _open(data: bytes, max_pixels: int) -> tuple[Header, pyvips.Image]:
             f"{_reason(error)}",
         ) from error
     if loader not in READABLE:
-        raise InvalidInput("image", f"got a file for {loader}, expected one of {', '.join(READABLE.values())}")
+        raise InvalidInput(
+            "image", f"got a file for {loader}, expected one of {', '.join(READABLE.values())}"
+        )
     if image.width * image.height > max_pixels:
         raise InvalidInput(
-            "image", f"the header says {image.width}×{image.height} pixels, the limit is {max_pixels} pixels in all"
+            "image",
+            f"the header says {image.width}×{image.height} pixels, the limit is {max_pixels} pixels in all",
         )
     if image.bands > MOST_BANDS or image.format not in SAMPLES:
         raise InvalidInput(

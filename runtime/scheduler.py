@@ -109,7 +109,9 @@ class Scheduler:
     slots: batches in flight at once, one thread each. deliverers: threads that take outputs away.
     """
 
-    def __init__(self, *, slots: int = 1, deliverers: int = 2, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, slots: int = 1, deliverers: int = 2, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._clock = clock
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
@@ -120,7 +122,9 @@ class Scheduler:
         self._seconds_per_px: dict[Runner, float] = {}
         self._deliverers = ThreadPoolExecutor(deliverers, "deliver")
         self._undelivered = threading.Semaphore(slots + deliverers)
-        self._workers = [threading.Thread(target=self._work, name=f"device-{n}", daemon=True) for n in range(slots)]
+        self._workers = [
+            threading.Thread(target=self._work, name=f"device-{n}", daemon=True) for n in range(slots)
+        ]
         for worker in self._workers:
             worker.start()
 
@@ -200,7 +204,9 @@ class Scheduler:
         first = min(self._jobs, key=_finish_px)
         engine, shape = first.engine, first.items[first.next_item].shape
         while len(batch) < engine.max_batch:
-            ready = [job for job in self._jobs if job.engine is engine and job.items[job.next_item].shape == shape]
+            ready = [
+                job for job in self._jobs if job.engine is engine and job.items[job.next_item].shape == shape
+            ]
             if not ready:
                 break
             job = min(ready, key=_finish_px)

@@ -69,7 +69,8 @@ def split(length: int, *, tile: int, halo: int, multiple: int = 1) -> list[Span]
     """One axis: as few windows as the halo allows, spread evenly, so that every overlap is as wide as it can be."""
     if min(length, tile, multiple) < 1 or halo < 0 or length % multiple or tile % multiple:
         raise InvalidInput(
-            "tile", f"got length {length}, tile {tile}, halo {halo}; expected positive multiples of {multiple}"
+            "tile",
+            f"got length {length}, tile {tile}, halo {halo}; expected positive multiples of {multiple}",
         )
     if length <= tile:
         return [Span(0, length, 0, length)]
@@ -87,7 +88,8 @@ def split(length: int, *, tile: int, halo: int, multiple: int = 1) -> list[Span]
 def work(height: int, width: int, *, tile: int, halo: int, multiple: int = 1) -> int:
     """Pixels the network sees for one image, halos counted every time."""
     axes = (
-        sum(s.stop - s.start for s in split(side, tile=tile, halo=halo, multiple=multiple)) for side in (height, width)
+        sum(s.stop - s.start for s in split(side, tile=tile, halo=halo, multiple=multiple))
+        for side in (height, width)
     )
     rows, columns = axes
     return rows * columns
@@ -122,7 +124,8 @@ class Canvas:
         low: float = 0.0,
         high: float = 1.0,
     ) -> None:
-        self.pixels: np.ndarray[Any, Any] = np.empty((height * scale, width * scale, channels), kind)  # [SH, SW, C]
+        # [SH, SW, C]
+        self.pixels: np.ndarray[Any, Any] = np.empty((height * scale, width * scale, channels), kind)
         self._scale, self._low, self._high = scale, low, high
 
     def paste(self, tile: Tile, output: Array) -> None:

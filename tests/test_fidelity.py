@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +34,9 @@ SEAM_DB = 55.0
 
 
 @pytest.fixture(scope="module", params=LEAST_DB)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, bundle.Bundle]]:
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Client, bundle.Bundle]]:
     """A client of a server process that serves the shipped weights in one precision."""
     folder = tmp_path_factory.mktemp("bundles")
     options = Options(MODEL, None, {}, folder, None, request.param, targets=("onnx", "openvino"), tile=TILE)

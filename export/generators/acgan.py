@@ -85,7 +85,9 @@ SPEC = Spec(
     tiny=Config(latent_size=8, classes=3, width=8),
     tolerances={
         "float32": Tolerance(80.0, 2e-3, "summation order, and batch norm folded into the weights"),
-        "float16": Tolerance(50.0, 5e-2, "11-bit significands through five layers; tanh flattens what is left"),
+        "float16": Tolerance(
+            50.0, 5e-2, "11-bit significands through five layers; tanh flattens what is left"
+        ),
         "bfloat16": Tolerance(36.0, 2.5e-1, "8-bit significands through five layers"),
     },
 )

@@ -75,7 +75,9 @@ SPEC = Spec(
     tiny=Config(size=32, latent_size=8, width=4),
     tolerances={
         "float32": Tolerance(80.0, 2e-3, "summation order, and batch norm folded into the weights"),
-        "float16": Tolerance(50.0, 5e-2, "11-bit significands through six layers; tanh flattens what is left"),
+        "float16": Tolerance(
+            50.0, 5e-2, "11-bit significands through six layers; tanh flattens what is left"
+        ),
         "bfloat16": Tolerance(36.0, 2.5e-1, "8-bit significands through six layers"),
     },
 )

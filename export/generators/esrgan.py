@@ -129,7 +129,11 @@ SPEC = Spec(
     tiny=Config(features=8, blocks=1, growth=4),
     tolerances={
         "float32": Tolerance(80.0, 2e-3, "summation order only: other libraries measure 100 dB and more"),
-        "float16": Tolerance(50.0, 5e-2, "11-bit significands through the trunk: trained nets measure 60 dB and more"),
-        "bfloat16": Tolerance(40.0, 2e-1, "8-bit significands through the trunk: trained nets measure 48-55 dB"),
+        "float16": Tolerance(
+            50.0, 5e-2, "11-bit significands through the trunk: trained nets measure 60 dB and more"
+        ),
+        "bfloat16": Tolerance(
+            40.0, 2e-1, "8-bit significands through the trunk: trained nets measure 48-55 dB"
+        ),
     },
 )

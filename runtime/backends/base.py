@@ -54,7 +54,9 @@ class Engine(ABC):
         for name, array in outputs.items():
             # A sum is not finite as soon as one of its terms is not, and costs no second array.
             if not np.isfinite(array.sum(dtype=np.float64)):
-                raise EngineError(f"{self.manifest.name}: output {name!r} holds NaN or infinity in {self.precision}")
+                raise EngineError(
+                    f"{self.manifest.name}: output {name!r} holds NaN or infinity in {self.precision}"
+                )
         return outputs
 
     @abstractmethod

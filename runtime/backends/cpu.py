@@ -23,7 +23,13 @@ NAME = "openvino"
 # Batches of tiles are no faster than single tiles on a CPU; samples are small, and are.
 TILE_BATCHES = (1,)
 SAMPLE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
-PRECISIONS: dict[str, Precision] = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "int8", "i8": "int8"}
+PRECISIONS: dict[str, Precision] = {
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "u8": "int8",
+    "i8": "int8",
+}
 HEAVY_LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 
 
@@ -82,7 +88,9 @@ class OpenVINOEngine(Engine):
             for _ in range(slots):
                 self._idle[shape].put(compiled.create_infer_request())
         batches = TILE_BATCHES if manifest.task == "upscale" else SAMPLE_BATCHES
-        super().__init__(bundle, device="CPU", precision=executed_precision(dynamic), slots=slots, batch_sizes=batches)
+        super().__init__(
+            bundle, device="CPU", precision=executed_precision(dynamic), slots=slots, batch_sizes=batches
+        )
 
     @staticmethod
     def _compile(bundle: Bundle, options: dict[str, str], shape: tuple[int, ...] | None = None) -> Any:
@@ -92,7 +100,9 @@ class OpenVINOEngine(Engine):
                 model.reshape(list(shape))
             return _core().compile_model(model, "CPU", options)
         except RuntimeError as error:
-            raise EngineError(f"{bundle.manifest.name}: OpenVINO cannot compile {bundle.onnx}: {error}") from error
+            raise EngineError(
+                f"{bundle.manifest.name}: OpenVINO cannot compile {bundle.onnx}: {error}"
+            ) from error
 
     def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         shape = next(iter(inputs.values())).shape
