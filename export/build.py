@@ -189,7 +189,7 @@ def _choose_tiles(bundle: Bundle, original: nn.Module, options: Options, steps: 
     steps.note(f"tile {choice.tile}, halo {choice.halo} px; stitched against whole: {choice.close}")
     if not choice.good:
         steps.note(
-            f"WARNING: seams may show: {tiles.REQUIRED_DB:g} dB and one level of 256 are wanted; "
+            f"WARNING: seams may show: {tiles.REQUIRED_DB:g} dB and {tiles.REQUIRED_LEVELS:g} of 256 levels are wanted; "
             "try a larger --tile, --halo"
         )
     return choice

@@ -1,7 +1,8 @@
 """OpenVINO on the CPU: the embedded default.
 
 The graph's precision is asked for explicitly, because OpenVINO would run a float32 graph in bfloat16 by itself where
-the CPU has matrix units for it; what really runs is read from the compiled graph, not from the request.
+the CPU has matrix units for it, and would emulate a bfloat16 graph, slowly, where it has none. What really runs is read
+from the compiled graph, not from the request.
 """
 
 from __future__ import annotations
@@ -96,6 +97,8 @@ class OpenVINOEngine(Engine):
     def _compile(bundle: Bundle, options: dict[str, str], shape: tuple[int, ...] | None = None) -> Any:
         try:
             model = _core().read_model(bundle.onnx)
+            if bundle.manifest.precision != "float32" and "bfloat16" not in native_precisions():
+                widen(model)
             if shape is not None:
                 model.reshape(list(shape))
             return _core().compile_model(model, "CPU", options)
@@ -120,6 +123,23 @@ class OpenVINOEngine(Engine):
     def close(self) -> None:
         self._idle.clear()
         self._compiled.clear()
+
+
+def widen(model: Any) -> None:
+    """Let a float16 or bfloat16 graph compute in float32: its weights keep their rounding, its arithmetic adds none."""
+    import openvino
+    from openvino import opset13
+
+    narrow = (openvino.Type.f16, openvino.Type.bf16)
+    for node in model.get_ordered_ops():
+        if node.get_output_size() != 1 or node.get_output_element_type(0) not in narrow:
+            continue
+        if node.get_type_name() == "Constant":
+            wide = opset13.constant(node.get_data(dtype=np.float32))
+            node.output(0).replace(wide.output(0))
+        elif node.get_type_name() == "Convert":
+            node.output(0).replace(node.input_value(0))
+    model.validate_nodes_and_infer_types()
 
 
 def executed_precision(compiled: Any) -> Precision:
