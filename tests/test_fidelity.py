@@ -5,8 +5,6 @@ Real weights, a real photograph, a real server process, lossless PNG through gRP
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 
@@ -21,6 +19,7 @@ from export.steps import Steps
 from runtime import bundle, pixels, tiling
 from runtime.pixels import to_uint8
 from server.client import Client
+from server.launch import launched
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -41,15 +40,8 @@ def served(
     folder = tmp_path_factory.mktemp("bundles")
     options = Options(MODEL, None, {}, folder, None, request.param, targets=("onnx", "openvino"), tile=TILE)
     made = build(options, Steps(steps_of(generators.get(MODEL))))
-    command = [sys.executable, "-m", "server", "--bundles", str(folder), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            ready = next(line for line in process.stdout if line.startswith("serving on "))
-            with Client(ready.removeprefix("serving on ").strip()) as client:
-                yield client, made
-        finally:
-            process.terminate()
+    with launched(folder, log=folder / "server.log") as server, Client(server.address) as client:
+        yield client, made
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
