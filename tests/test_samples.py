@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def test_a_sample_is_the_same_beside_other_clients(client: Client, model: str) -
     alone = drawn(client, model, max(COUNTS))
     picture = pixels.encode(np.zeros((90, 110, 3), np.uint8), "png")
     with ThreadPoolExecutor(8) as crowd:
-        others = [
+        others: list[Future[object]] = [
             crowd.submit(client.generate, 7, model=other, seed=seed) for other in MODELS for seed in range(8)
         ]
         others += [crowd.submit(client.upscale, picture) for _ in range(4)]
