@@ -29,7 +29,7 @@ def png(image: Array) -> bytes:
 def tiles(engine: Engine, *, loop: Loop) -> Measured:
     """One tile after another, in as many threads as the engine has slots."""
     (source,) = engine.manifest.inputs
-    side = engine.manifest.tile_sizes[0]
+    side = engine.manifest.tile_sizes[-1]
     inputs = {source.name: photograph(side, side)[None]}
     return direct(lambda: engine.run(inputs), callers=engine.slots, loop=loop)
 

@@ -98,7 +98,7 @@ def say(what: str, result: str) -> None:
 
 def overhead(folder: Path, one: Bundle, options: Options) -> Report:
     """Tile-sized PNG in and out at concurrency 4, against the engine alone and against what the codecs leave."""
-    side, cores = one.manifest.tile_sizes[0], int(str(machine.describe()["cores"]))
+    side, cores = one.manifest.tile_sizes[-1], int(str(machine.describe()["cores"]))
     file = engines.png(engines.photograph(side, side))
     with opened(one, options) as engine, serving(folder, options) as (server, _):
         before = engines.tiles(engine, loop=options.loop)
@@ -165,7 +165,7 @@ def upscale_latency(folder: Path, one: Bundle, options: Options) -> list[Report]
     image, manifest = engines.photograph(256, 256), one.manifest
     call, rows = upscale(manifest.name, engines.png(image)), []
     with opened(one, options) as engine, serving(folder, options) as (server, _):
-        tile = manifest.tile_sizes[0]
+        tile = tiling.choose_tile(256, 256, tile_sizes=manifest.tile_sizes, halo=manifest.halo)
         bare = direct(
             lambda: tiling.run_tiled(engine, image, tile=tile, halo=manifest.halo),
             callers=engine.slots,

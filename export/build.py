@@ -116,7 +116,7 @@ def build(options: Options, steps: Steps) -> Bundle:
         if checkpoint.spec.task == "upscale":
             with steps.step("tiles", "the least halo and the fastest tile, on photographs"):
                 choice = _choose_tiles(Bundle(writer.path, manifest), checkpoint.module, options, steps)
-                manifest = replace(manifest, tile_sizes=(choice.tile,), halo=choice.halo)
+                manifest = replace(manifest, tile_sizes=choice.sizes, halo=choice.halo)
         with steps.step("engines", ", ".join(options.targets)):
             manifest = replace(manifest, engines=_compile(writer.path, manifest, options, steps))
         bundle = Bundle(writer.path, replace(manifest, files=_files(writer.path, manifest)))
@@ -186,7 +186,9 @@ def _choose_tiles(bundle: Bundle, original: nn.Module, options: Options, steps: 
     with closing(backends.open_engine(bundle)[0]) as engine:
         comparer = engine if engine.precision == "float32" else TorchEngine(bundle, original)
         choice = tiles.choose(engine, comparer, tile=options.tile, halo=options.halo)
-    steps.note(f"tile {choice.tile}, halo {choice.halo} px; stitched against whole: {choice.close}")
+    steps.note(
+        f"tiles {', '.join(map(str, choice.sizes))}, halo {choice.halo} px; stitched against whole: {choice.close}"
+    )
     if not choice.good:
         steps.note(
             f"WARNING: seams may show: {tiles.REQUIRED_DB:g} dB and {tiles.REQUIRED_LEVELS:g} of 256 levels are wanted; "

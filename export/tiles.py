@@ -5,6 +5,9 @@ tell, so the halo is the least one whose stitched output equals whole-image infe
 least time per useful pixel, (tile - 2·halo)². How close a stitched image is depends on the halo and hardly on the
 tile, so the halo is searched at one tile and the chosen pair is measured again.
 
+Where two tiles are about as fast, the smaller one is taken: a request waits for the tiles in front of it. Smaller ones
+beside it, down to half its side, serve images that it would cover badly: 200×200 is four tiles of 192, or of 128.
+
 Every comparison is the hardest case: windows overlap by exactly twice the halo.
 """
 
@@ -24,6 +27,8 @@ from runtime.tiling import run_tiled
 
 TILES = (96, 128, 192, 256)
 HALOS = (4, 6, 8, 10, 12, 16, 24, 32, 48)
+# How much slower a smaller tile may be, a useful pixel, and still be preferred.
+ABOUT_AS_FAST = 1.1
 REQUIRED_DB = 60.0
 # Nobody sees a seam where no pixel moves by more than one of 256 levels. Half of that is asked for here, since other
 # pictures will be harder than the few that are measured.
@@ -43,12 +48,14 @@ TIMED_S = 0.2
 class Choice:
     """The pair that was chosen, and why. tile, halo: input pixels. close: stitched against whole.
 
+    sizes: the tile and the smaller ones that serve beside it, ascending.
     halos: {"tile", "halo", "psnr_db", "max_abs"} per comparison made.
     tiles: {"tile", "ms", "ns_per_useful_px"} per tile timed.
     """
 
     tile: int
     halo: int
+    sizes: tuple[int, ...]
     close: Difference
     good: bool
     halos: tuple[dict[str, float], ...] = field(default=())
@@ -99,7 +106,8 @@ def choose(engine: Engine, comparer: Engine, *, tile: int | None = None, halo: i
     if not tile and not _good(close, search.peak) and halo < max(HALOS):
         # Seen on larger pictures after all: take the next halo, once.
         halo = next(h for h in HALOS if h > halo)
-        chosen = search.fastest_tile([size for size in tiles if _fits(size, halo, multiple)], halo)
+        fitting = [size for size in tiles if _fits(size, halo, multiple)]
+        chosen = search.fastest_tile(fitting, halo)
         close = search.compare(chosen, halo, thorough=True)
     times = tuple(
         {
@@ -114,7 +122,8 @@ def choose(engine: Engine, comparer: Engine, *, tile: int | None = None, halo: i
         {"tile": t, "halo": h, "psnr_db": found.psnr_db, "max_abs": found.max_abs}
         for (t, h), found in search.compared.items()
     )
-    return Choice(chosen, halo, close, _good(close, search.peak), halos, times)
+    sizes = tuple(size for size in fitting if chosen <= 2 * size <= 2 * chosen)
+    return Choice(chosen, halo, sizes, close, _good(close, search.peak), halos, times)
 
 
 def useful_side(tile: int, halo: int, multiple: int = 1) -> int:
@@ -154,10 +163,13 @@ class _Search:
             affordable = size <= ALWAYS_TIMED_PX or self._affordable(size * size * self.engine.slots)
             if size not in self.seconds and affordable:
                 self.seconds[size] = self._time(size)
-        timed = [size for size in tiles if size in self.seconds] or tiles[:1]
-        return min(
-            timed, key=lambda size: self.seconds.get(size, 0.0) / useful_side(size, halo, multiple) ** 2
-        )
+        timed = {
+            size: self.seconds[size] / useful_side(size, halo, multiple) ** 2
+            for size in tiles
+            if size in self.seconds
+        }
+        limit = ABOUT_AS_FAST * min(timed.values(), default=0.0)
+        return next((size for size, seconds_per_px in timed.items() if seconds_per_px <= limit), tiles[0])
 
     def compare(self, tile: int, halo: int, *, thorough: bool = False) -> Difference:
         """Stitched against whole, where windows overlap by exactly 2·halo.

@@ -59,9 +59,12 @@ def test_the_tile_with_the_least_time_per_useful_pixel_wins(monkeypatch: pytest.
     engine = Blur(4)
     seconds = {96: 1.0, 128: 1.9}  # 7744 and 14400 useful pixels at halo 4: 129 and 132 µs each
     monkeypatch.setattr(tiles._Search, "_time", lambda _self, tile: seconds[tile])
-    assert tiles.choose(engine, engine).tile == 96
-    seconds[128] = 1.8
+    assert tiles.choose(engine, engine).sizes == (96,)
+    seconds[128] = 1.75  # 122 µs: about as fast, and a request would wait longer for it
+    assert tiles.choose(engine, engine).sizes == (96,)
+    seconds[128] = 1.6
     assert tiles.choose(engine, engine).tile == 128
+    assert tiles.choose(engine, engine).sizes == (96, 128)
 
 
 def test_what_the_user_gives_is_measured_and_kept() -> None:
