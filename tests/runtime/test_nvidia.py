@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +161,9 @@ class TestFailures:
 
 
 @pytest.mark.skipif(Cuda.problem() is None, reason="with a GPU these calls would do something")
-@pytest.mark.skipif(find_spec("cuda.bindings") is None, reason="cuda-python is not installed")
 def test_cuda_python_itself_takes_our_arguments_and_names_the_call() -> None:
     """Without a GPU every call fails, but only after cuda-python has accepted the arguments."""
-    from cuda.bindings import runtime as cudart
-
+    cudart = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
     cuda = Cuda()
     buffer = Buffer(cuda)
     buffer.host, buffer.device, buffer.used = 4096, 8192, 16
