@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from runtime.bundle import Bundle
 from server.launch import Launched, launched
 
 DEEP_TILE = 192
+DEEP_DURATION_S = 150.0  # a tile takes seconds: a ratio of a few dozen answers, not of a handful
 CROWD = 16
 POSTER_HW = (700, 1000)
 THUMBNAIL_PX = 64
@@ -62,33 +63,54 @@ class Options:
 @click.option("--duration-s", type=float, default=10.0, show_default=True, help="Seconds of each loop.")
 @click.option("--backend", default="auto", show_default=True)
 @click.option("--quick", is_flag=True, help="A minute or two: short loops, few of them, no RRDB-23.")
-def main(bundles: Path, deep: Path, output: Path, duration_s: float, backend: str, quick: bool) -> None:
+@click.option(
+    "--only", type=click.Choice(["bundles", "deep"]), help="One half; the other stays as the output has it."
+)
+def main(
+    bundles: Path, deep: Path, output: Path, duration_s: float, backend: str, quick: bool, only: str | None
+) -> None:
     """Measure what the server adds to its engines: time, throughput, fairness and memory."""
     options = (
         Options(min(duration_s, 2.0), (1, 4), (1, 16), 4, backend, 20.0)
         if quick
         else Options(duration_s, (1, 2, 4, 8, 16), (1, 16, 64), CROWD, backend, 240.0)
     )
-    report: Report = {"machine": machine.describe(), "duration_s": options.duration_s, "quick": quick}
+    here = machine.describe()
+    say("machine", f"{here['cpu']}, {here['cores']} cores")
     found = bundle.discover(bundles)
-    upscalers = [one for one in found if one.manifest.task == "upscale"]
-    say("machine", f"{report['machine']['cpu']}, {report['machine']['cores']} cores")
-    report["memory"] = memory(bundles, upscalers[0], options)
-    report["overhead"] = [overhead(bundles, upscalers[0], options)]
-    report["useful_work"] = [useful_work(bundles, upscalers[0], options)]
-    report["upscale"] = upscale_latency(bundles, upscalers[0], options)
-    report["generate"] = [
-        generate_latency(bundles, one, options) for one in found if one.manifest.task == "generate"
-    ]
-    report["fairness"] = fairness(bundles, upscalers[0], options)
-    if not quick:
-        one = deep_bundle(deep, halo=upscalers[0].manifest.halo)
-        report["overhead"].append(overhead(deep.parent, one, options))
-        report["useful_work"].append(useful_work(deep.parent, one, options, callers=1))
+    upscaler = next(one for one in found if one.manifest.task == "upscale")
+    report = earlier(output / "latency.json") if only else {}
+    if only != "deep":
+        report["bundles"] = about(here, options, quick=quick) | {
+            "memory": memory(bundles, upscaler, options),
+            "overhead": overhead(bundles, upscaler, options),
+            "useful_work": useful_work(bundles, upscaler, options),
+            "upscale": upscale_latency(bundles, upscaler, options),
+            "generate": [
+                generate_latency(bundles, one, options) for one in found if one.manifest.task == "generate"
+            ],
+            "fairness": fairness(bundles, upscaler, options),
+        }
+    if only == "deep" or not (only or quick):
+        one = deep_bundle(deep, halo=upscaler.manifest.halo)
+        longer = replace(options, duration_s=max(DEEP_DURATION_S, duration_s))
+        report["deep"] = about(here, longer, quick=False) | {
+            "overhead": overhead(deep.parent, one, longer),
+            "useful_work": useful_work(deep.parent, one, options, callers=1),
+        }
     output.mkdir(parents=True, exist_ok=True)
     (output / "latency.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     plots.latency(report, output / "latency.png")
     say("written", f"{output / 'latency.json'} and {output / 'latency.png'}")
+
+
+def about(here: dict[str, object], options: Options, *, quick: bool) -> Report:
+    return {"machine": here, "duration_s": options.duration_s, "quick": quick}
+
+
+def earlier(path: Path) -> Report:
+    """The other half's figures, from a run before. Each half says what machine it was measured on."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def say(what: str, result: str) -> None:
@@ -136,7 +158,7 @@ def useful_work(folder: Path, one: Bundle, options: Options, *, callers: int = 2
         served = through_server(
             server.address,
             call,
-            callers=2,
+            callers=callers,
             loop=Loop(options.duration_s, min_calls=3, max_s=options.longest_s),
         )
         repeats = 3 if served.p50_ms < 20_000 else 1

@@ -13,17 +13,19 @@ from matplotlib import pyplot as plt  # the backend is chosen first
 
 def latency(report: dict[str, Any], path: Path) -> None:
     """Percentiles by concurrency, and the served share of the raw engine's throughput."""
-    generators = report["generate"]
-    figure, axes = plt.subplots(
-        1, 2 + len(generators), figsize=(5 * (2 + len(generators)), 4), layout="constrained"
-    )
-    _percentiles(axes[0], report["upscale"], "Upscale, 256×256")
-    for axis, one in zip(axes[1:], generators, strict=False):
+    halves = [report[half] for half in ("bundles", "deep") if half in report]
+    panels = [("Upscale, 256×256", half["upscale"]) for half in halves if "upscale" in half]
+    for one in (one for half in halves for one in half.get("generate", [])):
         most = max(row["count"] for row in one["rows"])
         rows = [row for row in one["rows"] if row["count"] == most]
-        _percentiles(axis, rows, f"Generate, {one['model']}, {most} samples")
-    _shares(axes[-1], report)
-    figure.suptitle(f"Through the server, on {report['machine']['cpu']}, {report['machine']['cores']} cores")
+        panels.append((f"Generate, {one['model']}, {most} samples", rows))
+    columns = 1 + len(panels)
+    figure, axes = plt.subplots(1, columns, figsize=(5 * columns, 4), layout="constrained", squeeze=False)
+    for axis, (title, rows) in zip(axes[0], panels, strict=False):
+        _percentiles(axis, rows, title)
+    _shares(axes[0][-1], halves)
+    machine = halves[0]["machine"]
+    figure.suptitle(f"Through the server, on {machine['cpu']}, {machine['cores']} cores")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -36,10 +38,12 @@ def _percentiles(axis: Any, rows: list[dict[str, Any]], title: str) -> None:
     axis.legend()
 
 
-def _shares(axis: Any, report: dict[str, Any]) -> None:
-    bars = {f"{one['model']}\ntiles, of raw": one["of_raw"] for one in report["overhead"]}
-    bars |= {f"{one['model']}\ntiles, of allowed": one["of_allowed"] for one in report["overhead"]}
-    bars |= {f"{one['model']}\n1000×700, of whole": one["ratio"] for one in report["useful_work"]}
+def _shares(axis: Any, halves: list[dict[str, Any]]) -> None:
+    bars: dict[str, float] = {}
+    for overhead, useful in ((half["overhead"], half["useful_work"]) for half in halves):
+        bars[f"{overhead['model']}\ntiles, of raw"] = overhead["of_raw"]
+        bars[f"{overhead['model']}\ntiles, of allowed"] = overhead["of_allowed"]
+        bars[f"{useful['model']}\n1000×700, of whole"] = useful["ratio"]
     drawn = axis.barh(list(bars), list(bars.values()))
     axis.bar_label(drawn, fmt="%.2f", padding=3)
     axis.axvline(1.0, color="grey", linewidth=1)
