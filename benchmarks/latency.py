@@ -7,11 +7,8 @@ is of two measurements made one after the other, since a machine's speed drifts.
 from __future__ import annotations
 
 import json
-import subprocess
+import statistics
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,18 +18,17 @@ import click
 
 from benchmarks import engines, machine, plots
 from benchmarks.load import Loop, at_once, beside, direct, generate, through_server, upscale
-from runtime import backends, bundle, tiling
-from runtime.backends.base import Engine
+from benchmarks.subjects import deep_bundle, opened, serving
+from runtime import bundle, tiling
 from runtime.bundle import Bundle
-from server.launch import Launched, launched
 
-DEEP_TILE = 192
-DEEP_DURATION_S = 150.0  # a tile takes seconds: a ratio of a few dozen answers, not of a handful
+DEEP_DURATION_S = 90.0  # a tile takes seconds: a ratio of dozens of answers, not of a handful
 CROWD = 16
 POSTER_HW = (700, 1000)
 THUMBNAIL_PX = 64
 MEMORY_LIMIT_MIB = 1024
 OVERHEAD_CALLERS = 4
+OVERHEAD_ROUNDS = 2
 Report = dict[str, Any]
 
 
@@ -122,27 +118,29 @@ def overhead(folder: Path, one: Bundle, options: Options) -> Report:
     """Tile-sized PNG in and out at concurrency 4, against the engine alone and against what the codecs leave."""
     side, cores = one.manifest.tile_sizes[-1], int(str(machine.describe()["cores"]))
     file = engines.png(engines.photograph(side, side))
-    with opened(one, options) as engine, serving(folder, options) as (server, _):
-        before = engines.tiles(engine, loop=options.loop)
-        served = through_server(
-            server.address, upscale(one.manifest.name, file), callers=OVERHEAD_CALLERS, loop=options.loop
-        )
-        after = engines.tiles(engine, loop=options.loop)
+    call, served, raw = upscale(one.manifest.name, file), [], []
+    with opened(one, options.backend) as engine, serving(folder, options.backend) as (server, _):
+        for _ in range(OVERHEAD_ROUNDS):  # in turns, since a machine's speed drifts
+            raw.append(engines.tiles(engine, loop=options.loop))
+            served.append(through_server(server.address, call, callers=OVERHEAD_CALLERS, loop=options.loop))
+        raw.append(engines.tiles(engine, loop=options.loop))
         codec_s = engines.codec_s(engine, file)
-        raw_per_s = max(before.per_s, after.per_s)  # the harder one to keep up with
-        allowed_per_s = 1 / (1 / raw_per_s + codec_s / cores)
-        report = {
-            "model": one.manifest.name,
-            "precision": engine.precision,
-            "tile": side,
-            "raw_per_s": [round(before.per_s, 3), round(after.per_s, 3)],
-            "served": served.report(),
-            "codec_ms_of_one_core": round(codec_s * 1e3, 2),
-            "of_raw": round(served.per_s / raw_per_s, 3),
-            "of_allowed": round(served.per_s / allowed_per_s, 3),
-        }
+    raw_per_s, served_per_s = (statistics.mean(one.per_s for one in rounds) for rounds in (raw, served))
+    allowed_per_s = 1 / (1 / raw_per_s + codec_s / cores)
+    report = {
+        "model": one.manifest.name,
+        "precision": engine.precision,
+        "tile": side,
+        "raw_per_s": [round(one.per_s, 4) for one in raw],
+        "served_per_s": [round(one.per_s, 4) for one in served],
+        "served": served[-1].report(),
+        "codec_ms_of_one_core": round(codec_s * 1e3, 2),
+        "of_raw": round(served_per_s / raw_per_s, 3),
+        "of_allowed": round(served_per_s / allowed_per_s, 3),
+    }
+    rates = ", ".join(f"{one.per_s:.3f}" for one in raw)
     say("overhead", f"{one.manifest.name} ({report['precision']}), {side}×{side} PNG at concurrency {OVERHEAD_CALLERS}: "
-        f"{served.per_s:.2f}/s served, {before.per_s:.2f} and {after.per_s:.2f}/s raw: {report['of_raw']} of raw, "
+        f"{served_per_s:.3f}/s served, {rates}/s raw: {report['of_raw']} of raw, "
         f"{report['of_allowed']} of what engine and codec ({codec_s * 1e3:.1f} ms of one core) allow")  # fmt: skip
     return report
 
@@ -154,7 +152,7 @@ def useful_work(folder: Path, one: Bundle, options: Options, *, callers: int = 2
     """
     image, manifest = engines.photograph(*POSTER_HW), one.manifest
     call = upscale(manifest.name, engines.png(image))
-    with opened(one, options) as engine, serving(folder, options) as (server, _):
+    with opened(one, options.backend) as engine, serving(folder, options.backend) as (server, _):
         served = through_server(
             server.address,
             call,
@@ -186,7 +184,7 @@ def upscale_latency(folder: Path, one: Bundle, options: Options) -> list[Report]
     """A 256×256 photograph at several concurrencies; the same tiles straight through the engine beside it."""
     image, manifest = engines.photograph(256, 256), one.manifest
     call, rows = upscale(manifest.name, engines.png(image)), []
-    with opened(one, options) as engine, serving(folder, options) as (server, _):
+    with opened(one, options.backend) as engine, serving(folder, options.backend) as (server, _):
         tile = tiling.choose_tile(256, 256, tile_sizes=manifest.tile_sizes, halo=manifest.halo)
         bare = direct(
             lambda: tiling.run_tiled(engine, image, tile=tile, halo=manifest.halo),
@@ -206,7 +204,7 @@ def upscale_latency(folder: Path, one: Bundle, options: Options) -> list[Report]
 def generate_latency(folder: Path, one: Bundle, options: Options) -> Report:
     """Samples at several counts and concurrencies, against the engine's own batches of that count."""
     name, rows = one.manifest.name, []
-    with serving(folder, options) as (server, mean_batch), opened(one, options) as engine:
+    with serving(folder, options.backend) as (server, mean_batch), opened(one, options.backend) as engine:
         for count in options.counts:
             bare = engines.samples(engine, count, loop=options.loop)
             for callers in options.callers:
@@ -227,7 +225,7 @@ def fairness(folder: Path, one: Bundle, options: Options) -> Report:
     sizes = [(32 + 40 * index, 48 + 36 * index) for index in range(CROWD)]
     small = upscale(name, engines.png(engines.photograph(THUMBNAIL_PX, THUMBNAIL_PX)))
     poster = upscale(name, engines.png(engines.photograph(*POSTER_HW)))
-    with serving(folder, options) as (server, mean_batch):
+    with serving(folder, options.backend) as (server, mean_batch):
         calls = [upscale(name, engines.png(engines.photograph(*size))) for size in sizes]
         took_ms = at_once(server.address, calls)
         alone = beside(server.address, small, [], loop=options.loop)
@@ -256,7 +254,7 @@ def fairness(folder: Path, one: Bundle, options: Options) -> Report:
 def memory(folder: Path, one: Bundle, options: Options) -> Report:
     """Resident memory with every bundle warm, and its peak under sixteen 1000×700 images at once."""
     poster = upscale(one.manifest.name, engines.png(engines.photograph(*POSTER_HW)))
-    with serving(folder, options) as (server, _):
+    with serving(folder, options.backend) as (server, _):
         warm_mib = machine.resident_mib(server.pid)
         with machine.watched(server.pid) as peak:
             at_once(server.address, [poster] * options.posters)
@@ -277,40 +275,6 @@ def percentiles(row: Report) -> str:
     return (
         f"p50 {row['p50_ms']:.0f}, p90 {row['p90_ms']:.0f}, p99 {row['p99_ms']:.0f} ms, {row['per_s']:.2f}/s"
     )
-
-
-@contextmanager
-def opened(one: Bundle, options: Options) -> Iterator[Engine]:
-    """The engine that the server takes, in this process, warm."""
-    engine, _ = backends.open_engine(one, options.backend)
-    with closing(engine):
-        engine.warm_up()
-        yield engine
-
-
-@contextmanager
-def serving(folder: Path, options: Options) -> Iterator[tuple[Launched, Callable[[], float]]]:
-    """A server of the folder, and its mean batch, which is known once the block has ended."""
-    with tempfile.TemporaryDirectory() as scratch:
-        log, found = Path(scratch) / "server.log", [float("nan")]
-        with launched(folder, log=log, flags=("--backend", options.backend)) as server:
-            yield server, lambda: found[0]
-        records = [
-            json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("{")
-        ]
-        found += [record["mean_batch"] for record in records if record.get("event") == "stopped"]
-        found.reverse()
-
-
-def deep_bundle(path: Path, *, halo: int) -> Bundle:
-    """RRDB-23 with random weights, and the compact model's halo: speed does not depend on what it learned."""
-    if not (path / "manifest.json").exists():
-        say("building", f"{path} (minutes, once)")
-        command = "export.build --model esrgan --set blocks=23 --weights random:0 --bf16 --target openvino"
-        made = [*command.split(), "--tile", str(DEEP_TILE), "--halo", str(halo)]
-        where = ["--output", str(path.parent), "--name", path.name]
-        subprocess.run([sys.executable, "-m", *made, *where], check=True)
-    return bundle.load(path)
 
 
 if __name__ == "__main__":

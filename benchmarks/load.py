@@ -37,7 +37,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Measured:
-    """One loop's answers. per_s: answers a second while every caller was busy."""
+    """One loop's answers. per_s: answers a second."""
 
     callers: int
     calls: int
@@ -165,16 +165,19 @@ def generate(model: str, count: int) -> Call:
 
 
 def summary(spans: Sequence[tuple[float, float]], callers: int) -> Measured:
-    """Percentiles of all; the rate from the moment when every caller had begun until the first stopped asking."""
+    """Percentiles of all, and the rate: the slope of the line through the answers' times of completion.
+
+    A line, since answers that take seconds come in waves: counted from one moment to another, a wave more or less
+    would be in it.
+    """
     if not spans:
         nothing = float("nan")
         return Measured(callers, 0, nothing, nothing, nothing, nothing)
     latencies_ms = [(end - begin) * 1e3 for begin, end in spans]
     p50, p90, p99 = (float(one) for one in np.percentile(latencies_ms, (50, 90, 99)))
-    begins = sorted(begin for begin, _ in spans)
-    begin, end = begins[min(callers, len(begins)) - 1], begins[-1]
-    if len(spans) < 2 * callers or end <= begin:
-        begin, end = begins[0], max(end for _, end in spans)
-    # Work that lies across the window's ends counts by the part that lies inside.
-    inside = sum(max(min(e, end) - max(b, begin), 0.0) / (e - b) for b, e in spans)
-    return Measured(callers, len(spans), inside / (end - begin), p50, p90, p99)
+    ends = np.sort([end for _, end in spans])
+    if len(spans) > 2 * callers:
+        per_s = float(np.polyfit(ends - ends[0], np.arange(len(ends)), 1)[0])
+    else:
+        per_s = len(spans) / float(ends[-1] - min(begin for begin, _ in spans))
+    return Measured(callers, len(spans), per_s, p50, p90, p99)
