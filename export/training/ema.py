@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +30,12 @@ class Average:
 
 
 @torch.no_grad()
-def settle_batch_norm(
-    module: nn.Module, inputs: Callable[[], tuple[Tensor, ...]], batches: int = 32
-) -> nn.Module:
-    """Measure batch norm's running statistics afresh, and give the module back in eval mode.
+def settle_batch_norm(module: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> nn.Module:
+    """Measure batch norm's running statistics afresh over `batches` of the module's inputs; gives it back in eval mode.
 
     The average of many generators' statistics is not the statistics of the averaged generator, and a server
-    normalises by the latter ("precise batch norm", Wu and Johnson 2021, arXiv 2105.07576).
+    normalises by the latter ("precise batch norm", Wu and Johnson 2021, arXiv 2105.07576). Without batch norm, no
+    batch is asked for.
     """
     norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -44,8 +43,8 @@ def settle_batch_norm(
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over all batches
         norm.train()
-    for _ in range(batches if norms else 0):
-        module(*inputs())
+    for inputs in batches if norms else ():
+        module(*inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return module.eval()

@@ -1,132 +1,197 @@
-"""The one training loop: step, average, log, samples, checkpoint. It knows no loss."""
+"""The one training loop: discriminator steps, generator step, average, tick. It knows no loss."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from export import checkpoint
+from export.training.data import Ahead
 from export.training.ema import Average, settle_batch_norm
+from export.training.machine import Machine
 from export.training.progress import Progress, interruptible
-from export.training.recipe import Options, Trainer
+from export.training.recipe import Losses, Options, Trainer, learning_rate
 from export.training.run import Run
 from runtime.errors import EngineError, InvalidInput
 
 T = TypeVar("T")
 
 
-def train(model: str, config: Any, trainer: Trainer, options: Options, run: Run, *, resume: bool) -> bool:
-    """Train until `options.steps` or `options.minutes`, or until Ctrl-C. True if the run is complete.
+@dataclass
+class Loop:
+    """A run: what is trained, how long, on what, and where it is written.
 
-    Raises EngineError at the first step whose loss is not finite; the checkpoints before it are kept.
+    first: the step it goes on from. seconds_before: how long earlier parts of it took.
     """
-    average = Average(trainer.generator, options.ema_decay)
-    first, seconds_before = restore(trainer, average, run) if resume else (0, 0.0)
-    started = time.monotonic()
-    step = saved = first
-    seconds = seconds_before
-    done = progressed(options, step, seconds)
-    losses: list[dict[str, float]] = []
-    trainer.generator.train()
-    with Progress(options.steps, done) as progress, interruptible() as interrupted:
-        while done < 1 and not interrupted():
-            step += 1
-            losses.append(finite(step, trainer.step(done)))
-            average.update(trainer.generator, step)
-            seconds = seconds_before + time.monotonic() - started
-            done = progressed(options, step, seconds)
-            last = done >= 1
-            progress.advance(step, done)
-            if due(step, options.log_every, last):
-                tell(run, progress, step, seconds, done, means(losses))
-                losses.clear()
-            if due(step, options.validate_every, last):
-                tell(run, progress, step, seconds, done, apart(trainer.validate, average, trainer))
-            if due(step, options.sample_every, last):
-                run.save_samples(step, apart(trainer.samples, average, trainer))
-                run.draw_losses()
-            if due(step, options.checkpoint_every, last):
-                save(model, config, trainer, average, run, step, seconds)
-                saved = step
-        if saved != step:
-            save(model, config, trainer, average, run, step, seconds)
-    return done >= 1
+
+    model: str
+    config: Any
+    trainer: Trainer
+    options: Options
+    run: Run
+    machine: Machine
+    average: Average = field(init=False)
+    first: int = 0
+    seconds_before: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.average = Average(self.trainer.generator, self.options.ema_decay)
+
+    def train(self) -> bool:
+        """Train until `options.steps` or `options.minutes`, or until Ctrl-C. True if the run is complete.
+
+        Raises EngineError at the first step whose loss is not finite; the checkpoints before it are kept.
+        """
+        trainer, options, machine = self.trainer, self.options, self.machine
+        played = trainer.discriminator_steps
+        batches_a_step = max(played, 1)
+        watch = Watch(self.run, machine)
+        self.started = time.monotonic()
+        step, (done,) = self.first, machine.furthest(self.progressed(self.first))
+        trainer.generator.train()
+        with (
+            Ahead(trainer.batch, first=step * batches_a_step) as batches,
+            Progress(options.steps, done, shown=machine.first) as progress,
+            interruptible() as interrupted,
+        ):
+            stopping = 0.0
+            while done < 1 and not stopping:
+                self.set_learning_rate(done)
+                for number in range(step * batches_a_step, (step + 1) * batches_a_step):
+                    batch = machine.take(batches.take(number))
+                    losses = trainer.discriminator_step(batch) if played else {}
+                losses |= trainer.generator_step(batch)
+                step += 1
+                self.average.update(trainer.generator, step)
+
+                watch.add(step, losses)
+                done, stopping = machine.furthest(self.progressed(step), interrupted())
+                progress.advance(step, done)
+                self.tick(step, done, bool(stopping), watch, batches, progress)
+        return done >= 1
+
+    def tick(
+        self, step: int, done: float, stopping: bool, watch: Watch, batches: Ahead[Any], progress: Progress
+    ) -> None:
+        """What is due after this step: a line of the log, figures, samples, a checkpoint."""
+        options, last = self.options, done >= 1 or stopping
+        if due(step, options.log_every, last) or due(step, options.checkpoint_every, last):
+            figures = watch.means(batches.waited_s, learning_rate(options, min(done, 1 - 1e-9)))
+            self.tell(progress, step, done, figures)
+        if not self.machine.first:
+            return
+        if due(step, options.validate_every, done >= 1):
+            self.tell(progress, step, done, self.apart(self.trainer.validate))
+        if due(step, options.sample_every, done >= 1):
+            self.run.save_samples(step, self.apart(self.trainer.samples))
+            self.run.draw_losses()
+        if due(step, options.checkpoint_every, last):
+            self.save(step)
+
+    def seconds(self) -> float:
+        """How long the run has trained, earlier parts included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def progressed(self, step: int) -> float:
+        """The share of the run that is done, by steps or by time, whichever is further."""
+        by_time = self.seconds() / (60 * self.options.minutes) if self.options.minutes else 0.0
+        return max(step / self.options.steps, by_time)
+
+    def set_learning_rate(self, done: float) -> None:
+        for optimizer in self.trainer.optimizers().values():
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(self.options, done)
+
+    def tell(self, progress: Progress, step: int, done: float, figures: Mapping[str, float]) -> None:
+        if figures and self.machine.first:
+            self.run.log({"step": step, "seconds": self.seconds()} | dict(figures))
+            progress.tell(step, done, figures)
+
+    def apart(self, use: Callable[[nn.Module], T]) -> T:
+        """What `use` makes of the averaged generator. The random numbers it draws do not change the run."""
+        with torch.random.fork_rng():
+            inputs = (self.machine.take(self.trainer.batch(number)).inputs for number in range(32))
+            return use(settle_batch_norm(self.average.module, inputs))
+
+    def save(self, step: int) -> None:
+        """A checkpoint to resume from, and the averaged generator as weights to build from."""
+        state = {name: part.state_dict() for name, part in self.trainer.parts().items()}
+        self.run.save_checkpoint(
+            step,
+            {
+                "seconds": self.seconds(),
+                "parts": state,
+                "average": self.average.module.state_dict(),
+                "rng": torch.get_rng_state(),
+            },
+        )
+        self.apart(
+            lambda generator: checkpoint.save(
+                self.run.weights, self.model, self.config, generator, self.trainer.class_names
+            )
+        )
+
+    def restore(self) -> None:
+        """Put everything back as the last checkpoint has it."""
+        state = self.run.load_checkpoint()
+        try:
+            for name, part in self.trainer.parts().items():
+                part.load_state_dict(state["parts"][name])
+            self.average.module.load_state_dict(state["average"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise InvalidInput("resume", f"the checkpoint does not fit the options: {error}") from error
+        self.first, self.seconds_before = state["step"], state["seconds"]
+        if self.machine.first:
+            torch.set_rng_state(state["rng"])
+            self.run.forget_after(self.first)
 
 
-def progressed(options: Options, step: int, seconds: float) -> float:
-    """The share of the run that is done, by steps or by time, whichever is further."""
-    by_time = seconds / (60 * options.minutes) if options.minutes else 0.0
-    return max(step / options.steps, by_time)
+class Watch:
+    """The losses since the last line of the log. They are read from the device there, and not at every step."""
+
+    def __init__(self, run: Run, machine: Machine) -> None:
+        self.run, self.machine = run, machine
+        self.steps: list[int] = []
+        self.losses: list[Losses] = []
+        self.since, self.waited_before_s = time.monotonic(), 0.0
+
+    def add(self, step: int, losses: Losses) -> None:
+        self.steps.append(step)
+        self.losses.append(losses)
+
+    def means(self, waited_s: float, lr: float) -> dict[str, float]:
+        """Of each loss, over the steps since the last call and all processes; and the share of time spent waiting for data.
+
+        Raises EngineError naming the first step with a loss that is not finite.
+        """
+        if not self.losses:
+            return {}
+        figures = {}
+        for name in self.losses[0]:
+            values = self.machine.mean(torch.stack([losses[name].float() for losses in self.losses])).tolist()
+            for step, value in zip(self.steps, values, strict=True):
+                if not math.isfinite(value):
+                    raise EngineError(self.blame(step, name, value))
+            figures[name] = sum(values) / len(values)
+        now = time.monotonic()
+        figures |= {"lr": lr, "waiting_for_data": (waited_s - self.waited_before_s) / (now - self.since)}
+        self.steps, self.losses, self.since, self.waited_before_s = [], [], now, waited_s
+        return figures
+
+    def blame(self, step: int, name: str, value: float) -> str:
+        good = self.run.checkpoints()
+        where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint before it"
+        return (
+            f"step {step}: the loss {name!r} is {value}, expected a finite number; {where}; "
+            "resume with a smaller learning rate (--resume --set lr=...)"
+        )
 
 
 def due(step: int, every: int, last: bool) -> bool:
     return step % every == 0 or last
-
-
-def finite(step: int, losses: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    values = {name: float(value) for name, value in losses.items()}
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise EngineError(
-                f"step {step}: the loss {name!r} is {value}, expected a finite number; "
-                "resume from the last checkpoint with a smaller learning rate (--resume --set lr=...)"
-            )
-    return values
-
-
-def means(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: sum(values[name] for values in losses) / len(losses) for name in losses[0]}
-
-
-def tell(
-    run: Run, progress: Progress, step: int, seconds: float, done: float, figures: Mapping[str, float]
-) -> None:
-    if figures:
-        run.log({"step": step, "seconds": seconds} | dict(figures))
-        progress.tell(step, done, figures)
-
-
-def apart(use: Callable[[nn.Module], T], average: Average, trainer: Trainer) -> T:
-    """What `use` makes of the averaged generator. The random numbers it draws do not change the run."""
-    with torch.random.fork_rng(devices=[]):
-        return use(settle_batch_norm(average.module, trainer.inputs))
-
-
-def save(
-    model: str, config: Any, trainer: Trainer, average: Average, run: Run, step: int, seconds: float
-) -> None:
-    """A checkpoint to resume from, and the averaged generator as weights to build from."""
-    state = {name: part.state_dict() for name, part in trainer.parts().items()}
-    run.save_checkpoint(
-        step,
-        {
-            "seconds": seconds,
-            "parts": state,
-            "average": average.module.state_dict(),
-            "rng": torch.get_rng_state(),
-        },
-    )
-    apart(
-        lambda generator: checkpoint.save(run.weights, model, config, generator, trainer.class_names),
-        average,
-        trainer,
-    )
-
-
-def restore(trainer: Trainer, average: Average, run: Run) -> tuple[int, float]:
-    """Put everything back as the last checkpoint has it; its step and the seconds trained so far."""
-    state = run.load_checkpoint()
-    try:
-        for name, part in trainer.parts().items():
-            part.load_state_dict(state["parts"][name])
-        average.module.load_state_dict(state["average"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise InvalidInput("resume", f"the checkpoint does not fit the options: {error}") from error
-    torch.set_rng_state(state["rng"])
-    run.forget_after(state["step"])
-    return state["step"], state["seconds"]

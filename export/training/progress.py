@@ -17,12 +17,13 @@ from rich.progress import Progress as Bar
 class Progress:
     """Shows how much of a run is done. A context manager, so that the bar is closed whatever happens.
 
-    steps: of the whole run; done: the share of the run, in [0, 1], that an earlier one did.
+    steps: of the whole run; done: the share of the run, in [0, 1], that an earlier one did. shown: False for a process
+    that leaves talking to another.
     """
 
-    def __init__(self, steps: int, done: float) -> None:
+    def __init__(self, steps: int, done: float, *, shown: bool = True) -> None:
         self.steps, self.before = steps, done
-        self.console = Console()
+        self.console = Console(quiet=not shown)
         columns = (
             TextColumn("step {task.fields[step]}"),
             BarColumn(),

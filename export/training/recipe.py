@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-M = TypeVar("M", bound=nn.Module)
+from export.training.machine import Machine
+from runtime.errors import InvalidInput
 
 
 @dataclass(frozen=True)
 class Options:
     """What every recipe has; `--set key=value` replaces any of them.
 
-    steps: generator updates in the whole run; batch: pictures in each.
+    steps: generator updates in the whole run. batch: pictures in each, over all processes.
     minutes: end after this much training even if steps are left, schedules included; 0 for no such end.
+    lr: the peak learning rate of Adam, of every network; beta1, beta2: its decays.
+    schedule: "constant", "cosine" down to 0, or "halving" at each share of the run in halve_at ("0.5,0.75").
+    warmup: the share of the run in which the learning rate rises in a line.
     ema_decay: of the averaged weights, which are the ones that are exported.
     log_every, sample_every, validate_every, checkpoint_every: in steps.
     """
@@ -28,6 +33,12 @@ class Options:
     steps: int = 1000
     batch: int = 8
     minutes: float = 0.0
+    lr: float = 2e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    schedule: str = "constant"
+    halve_at: str = ""
+    warmup: float = 0.0
     ema_decay: float = 0.999
     log_every: int = 20
     sample_every: int = 500
@@ -37,11 +48,32 @@ class Options:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the pictures come from. class_names: given by the user, else empty."""
+    """Where the pictures come from, and what else the command line names.
+
+    class_names: given by the user, else empty. seed: of everything random. vgg19: a file of perceptual features.
+    started: whether the generator comes from weights, which its recipe must then leave as they are.
+    """
 
     data: Path
     validation: Path | None = None
     class_names: tuple[str, ...] = ()
+    seed: int = 0
+    vgg19: Path | None = None
+    started: bool = False
+
+
+@dataclass
+class Batch:
+    """One step's pictures and random numbers; the rows of this process.
+
+    real: [N, C, H, W] float32 in the generator's output range. inputs: what the generator takes, in its order.
+    labels: [N] int64, of the real pictures; empty without. fake: what the generator made of `inputs`, with its graph, once it has.
+    """
+
+    real: Tensor
+    inputs: tuple[Tensor, ...]
+    labels: Tensor = field(default_factory=lambda: torch.empty(0))
+    fake: Tensor | None = None
 
 
 class Stateful(Protocol):
@@ -52,28 +84,48 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
+Losses = dict[str, Tensor]
+
+
 class Trainer(ABC):
-    """One recipe at work: its data, its losses, its optimizers. All randomness is torch's global generator."""
+    """One recipe at work: its data, its losses, its optimizers.
+
+    What a batch holds depends on its number alone; what the networks draw themselves (dropout) is torch's generator.
+    discriminator_steps: updates of the discriminator for each of the generator; 0 where there is none.
+    skipped: files that could not be used, each with the reason.
+    """
 
     options: ClassVar[type[Options]]
+    discriminator_steps: int = 0
     generator: nn.Module
     class_names: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     @abstractmethod
-    def __init__(self, generator: nn.Module, config: Any, options: Any, source: Source) -> None:
+    def __init__(
+        self, generator: nn.Module, config: Any, options: Any, source: Source, machine: Machine
+    ) -> None:
         """Read the data. Raises InvalidInput naming what does not fit."""
 
     @abstractmethod
-    def step(self, progress: float) -> Mapping[str, Tensor]:
-        """One update of every network, `progress` in [0, 1) of the run; the losses, detached scalars."""
+    def batch(self, number: int) -> Batch:
+        """The run's batch of this number, the same whenever it is made. Called from a thread of its own."""
+
+    def discriminator_step(self, batch: Batch) -> Losses:
+        """One update of the discriminator; its losses, detached scalars."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def generator_step(self, batch: Batch) -> Losses:
+        """One update of the generator; its losses, detached scalars."""
+
+    @abstractmethod
+    def optimizers(self) -> Mapping[str, Any]:
+        """By name, the optimizers, whose learning rate the loop sets."""
 
     @abstractmethod
     def parts(self) -> Mapping[str, Stateful]:
         """By name, all that a resumed run must find as it was, the generator included."""
-
-    @abstractmethod
-    def inputs(self) -> tuple[Tensor, ...]:
-        """A random batch of what the generator takes."""
 
     @abstractmethod
     def samples(self, generator: nn.Module) -> np.ndarray:
@@ -84,7 +136,40 @@ class Trainer(ABC):
         return {}
 
 
-def channels_last(module: M) -> M:
-    """`module` with its convolutions' weights laid out as CPUs and tensor cores like them."""
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return module
+@dataclass(frozen=True)
+class Recipe:
+    """A way to train a generator, as data.
+
+    about: a line for `--list`. trainer: who reads the options. options: its defaults here.
+    config: the generator's options where they differ from the file's own defaults.
+    start: True where training begins from weights: --start, or the ones that ship.
+    """
+
+    about: str
+    trainer: type[Trainer]
+    options: Options
+    config: Mapping[str, Any] = field(default_factory=dict)
+    start: bool = False
+
+
+def learning_rate(options: Options, progress: float) -> float:
+    """The learning rate at this share of the run, `progress` in [0, 1)."""
+    if progress < options.warmup:
+        return options.lr * (progress + 1e-3 * options.warmup) / options.warmup
+    if options.schedule == "cosine":
+        after = (progress - options.warmup) / (1 - options.warmup)
+        return options.lr * (0.5 + 0.5 * math.cos(math.pi * after))
+    if options.schedule == "halving":
+        return options.lr * 0.5 ** sum(progress >= share for share in halvings(options))
+    if options.schedule != "constant":
+        raise InvalidInput("schedule", f"got {options.schedule!r}, expected constant, cosine or halving")
+    return options.lr
+
+
+def halvings(options: Options) -> list[float]:
+    try:
+        return [float(share) for share in options.halve_at.split(",") if share]
+    except ValueError as error:
+        raise InvalidInput(
+            "halve_at", f"got {options.halve_at!r}, expected shares of the run like 0.5,0.75"
+        ) from error

@@ -3,6 +3,7 @@
 RUN/options.json               what was asked, resolved
 RUN/log.jsonl                  a line every `log_every` steps: losses (means since the last line) and figures
 RUN/losses.png                 the log, drawn
+RUN/tensorboard/               the log and the samples for `tensorboard --logdir RUN`
 RUN/samples/step-00000500.png
 RUN/checkpoints/step-00000500.pt   the last two, to resume from
 RUN/<model>.safetensors        the averaged generator, as `export.build --weights` takes it
@@ -13,13 +14,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from export.training.data import write_picture
 from runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 KEPT_CHECKPOINTS = 2
 
@@ -31,6 +35,8 @@ class Run:
         self.folder = folder
         self.weights = folder / f"{model}.safetensors"
         self.log_file = folder / "log.jsonl"
+        self.board: SummaryWriter | None = None
+        self.resumed_at: int | None = None
 
     def checkpoints(self) -> list[Path]:
         return sorted((self.folder / "checkpoints").glob("step-*.pt"))
@@ -63,13 +69,25 @@ class Run:
     def save_samples(self, step: int, picture: np.ndarray) -> None:
         """picture: [H, W, C] uint8."""
         write_picture(self.folder / "samples" / f"step-{step:08d}.png", picture)
+        self.tensorboard().add_image("samples", picture, step, dataformats="HWC")
 
     def log(self, line: Mapping[str, float]) -> None:
+        for name in line.keys() - {"step", "seconds"}:
+            self.tensorboard().add_scalar(name, line[name], int(line["step"]))
         with self.log_file.open("a") as file:
             file.write(json.dumps({key: float(f"{value:.6g}") for key, value in line.items()}) + "\n")
 
+    def tensorboard(self) -> SummaryWriter:
+        """The writer of tensorboard/; a resumed run's hides what an earlier one wrote beyond its first step."""
+        if self.board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(self.folder / "tensorboard", purge_step=self.resumed_at)
+        return self.board
+
     def forget_after(self, step: int) -> None:
         """Drop the log's lines beyond `step`: a resumed run writes them again."""
+        self.resumed_at = step + 1
         if self.log_file.is_file():
             lines = self.log_file.read_text().splitlines(keepends=True)
             self.log_file.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))

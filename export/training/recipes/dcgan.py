@@ -6,8 +6,6 @@ non-saturating loss for the generator, Adam 2e-4 with betas (0.5, 0.999), weight
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,78 +14,92 @@ from torch import Tensor, nn
 
 from export.generators.dcgan import initialise
 from export.training import data
-from export.training.adversarial import AdversarialTrainer, believed, descend
-from export.training.recipe import Options, Source
+from export.training.adversarial import AdversarialOptions, AdversarialTrainer
+from export.training.discriminators import Judged, minibatch_layer, normalise
+from export.training.machine import Machine
+from export.training.recipe import Batch, Recipe, Source
 
 SHOWN = 64  # pictures in a grid of samples
 
 
-@dataclass(frozen=True)
-class DcganOptions(Options):
-    """lr: of both networks; discriminator_width: maps after its first layer (ndf)."""
-
-    steps: int = 10000
-    batch: int = 64
-    lr: float = 2e-4
-    discriminator_width: int = 64
-
-
 class Discriminator(nn.Module):
-    """[N, C, size, size] float32 in [-1, 1] → [N] logits, positive where it believes the picture."""
+    """[N, C, size, size] float32 in [-1, 1] → Judged."""
 
-    def __init__(self, size: int, channels: int, width: int) -> None:
+    def __init__(self, size: int, channels: int, options: AdversarialOptions) -> None:
         super().__init__()
+        width = options.discriminator_width
         layers: list[nn.Module] = [
             nn.Conv2d(channels, width, 4, 2, 1, bias=False),
             nn.LeakyReLU(0.2, inplace=True),
         ]
         for _ in range(size.bit_length() - 4):  # down to 4×4
-            layers += [nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width)]
-            layers += [nn.LeakyReLU(0.2, inplace=True)]
+            layers.append(nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False))
             width *= 2
-        self.main = nn.Sequential(*layers, nn.Conv2d(width, 1, 4, bias=False))
+            layers += [normalise(options.discriminator_norm, width), nn.LeakyReLU(0.2, inplace=True)]
+        self.main = nn.Sequential(*layers, nn.Flatten())
+        self.minibatch, features = minibatch_layer(width * 4 * 4, options.minibatch_kernels)
+        self.source = nn.Linear(features, 1, bias=False)  # the paper's 4×4 convolution, on 4×4 maps
         self.apply(initialise)
+        nn.init.normal_(self.source.weight, 0.0, 0.02)
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.main(image).flatten()
+    def forward(self, image: Tensor) -> Judged:
+        features = self.main(image)
+        return Judged(self.source(self.minibatch(features)).flatten(), features)
 
 
 class DcganTrainer(AdversarialTrainer):
-    """One update of the discriminator, one of the generator, on the same samples."""
+    """Any labels of the data are left aside."""
 
-    options = DcganOptions
+    options = AdversarialOptions
 
-    def __init__(self, generator: nn.Module, config: Any, options: DcganOptions, source: Source) -> None:
-        self.config, self.settings = config, options
-        self.images = data.read_labelled(source.data, config.size, config.channels).images
-        discriminator = Discriminator(config.size, config.channels, options.discriminator_width)
-        self.oppose(generator, discriminator, options.lr)
+    def __init__(
+        self, generator: nn.Module, config: Any, options: AdversarialOptions, source: Source, machine: Machine
+    ) -> None:
+        self.config, self.seed, self.rows = config, source.seed, machine.rows(options.batch)
+        found = data.read_labelled(source.data, config.size, config.channels)
+        self.images, self.skipped = found.images, found.skipped
+        self.oppose(generator, Discriminator(config.size, config.channels, options), options, machine)
         self.shown = torch.randn(SHOWN, config.latent_size)
 
-    def step(self, progress: float) -> Mapping[str, Tensor]:
-        chosen = torch.randint(len(self.images), (self.settings.batch,))
-        real = data.as_floats(self.images[chosen]) * 2 - 1  # [N, C, H, W] float32 in [-1, 1]
-        fake = self.generator(*self.inputs())
-        on_real, on_fake = self.discriminator(real), self.discriminator(fake.detach())
-        discriminator_loss = believed(on_real, True) + believed(on_fake, False)
-        descend(self.discriminator_optimizer, discriminator_loss)
-
-        generator_loss = believed(self.discriminator(fake), True)
-        descend(self.generator_optimizer, generator_loss)
-        return {
-            "discriminator": discriminator_loss.detach(),
-            "generator": generator_loss.detach(),
-            "real_belief": on_real.detach().sigmoid().mean(),
-            "fake_belief": on_fake.detach().sigmoid().mean(),
-        }
-
-    def inputs(self) -> tuple[Tensor, ...]:
-        return (torch.randn(self.settings.batch, self.config.latent_size),)
+    def batch(self, number: int) -> Batch:
+        random, count = data.generator(self.seed, number), self.settings.batch
+        chosen = torch.randint(len(self.images), (count,), generator=random)[self.rows]
+        latent = torch.randn(count, self.config.latent_size, generator=random)[self.rows]
+        return Batch(data.as_floats(self.images[chosen]) * 2 - 1, (latent,))
 
     @torch.inference_mode()
     def samples(self, generator: nn.Module) -> np.ndarray:
         """The same latents each time, so that a run's pictures can be followed."""
-        return data.as_grid((generator(self.shown) + 1) / 2, columns=8)
+        return data.as_grid((generator(self.shown.to(self.machine.device)) + 1).cpu() / 2, columns=8)
 
 
-TRAINER = DcganTrainer
+RECIPES = {
+    "compact": Recipe(
+        "32×32 on one CPU: 32 maps, 10,000 steps of 64 pictures, half an hour",
+        DcganTrainer,
+        AdversarialOptions(steps=10_000, batch=64, discriminator_width=32),
+        {"size": 32, "width": 32},
+    ),
+    "paper": Recipe(
+        "the paper's: 64×64, 64 to 512 maps, batches of 128, Adam 2e-4 with beta1 0.5",
+        DcganTrainer,
+        AdversarialOptions(steps=100_000, batch=128),
+        {"size": 64, "width": 64},
+    ),
+    "wgan-gp": Recipe(
+        "the compact networks as WGAN-GP: five critic steps, gradient penalty 10, Adam 1e-4 (0, 0.9)",
+        DcganTrainer,
+        AdversarialOptions(
+            steps=10_000,
+            batch=64,
+            lr=1e-4,
+            beta1=0.0,
+            beta2=0.9,
+            objective="wgan-gp",
+            discriminator_steps=5,
+            discriminator_width=32,
+            discriminator_norm="none",
+        ),
+        {"size": 32, "width": 32},
+    ),
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from export.training.ema import Average, settle_batch_norm
 
@@ -39,12 +39,7 @@ def test_batch_norm_is_settled_on_what_the_module_really_sees() -> None:
         linear.weight.fill_(2.0)
         linear.bias.fill_(3.0)
     batches = [torch.tensor([[-1.0], [1.0]]), torch.tensor([[1.0], [3.0]])]
-    left = list(batches)
-
-    def inputs() -> tuple[Tensor, ...]:
-        return (left.pop(),)
-
-    settle_batch_norm(module, inputs, batches=2)
+    settle_batch_norm(module, ((batch,) for batch in batches))
     assert not module.training
     # 2x + 3 has the means 3 and 7, and the (unbiased) variance 8 in both batches.
     torch.testing.assert_close(norm.running_mean, torch.tensor([5.0]))

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 from export import checkpoint, generators
 from export.training import recipes
-from export.training.loop import train as train_loop
-from export.training.recipe import Options, Stateful, Trainer
+from export.training.loop import Loop
+from export.training.machine import Machine
+from export.training.recipe import Batch, Losses, Options, Stateful, Trainer
 from export.training.run import Run
 from runtime.errors import EngineError
 from tests.export.training.conftest import Train
 
 
-@pytest.fixture(params=recipes.names())
+@pytest.fixture(params=recipes.models())
 def command(request: pytest.FixtureRequest, tmp_path: Path) -> list[Any]:
     """A run of four steps with the generator's tiny configuration, whichever recipe it is."""
     model = request.param
@@ -54,7 +55,7 @@ def test_a_run_leaves_weights_that_load_and_a_record(command: list[Any], train: 
     assert result.exit_code == 0, result.output
     assert weights(command)
     folder: Path = option(command, "--output")
-    assert json.loads((folder / "options.json").read_text())["recipe"]["steps"] == 4
+    assert json.loads((folder / "options.json").read_text())["options"]["steps"] == 4
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert (folder / "losses.png").is_file()
@@ -138,7 +139,7 @@ def test_acgan_takes_class_names_from_the_archive_or_from_the_user(
 
 def test_esrgan_measures_psnr_on_held_out_pairs(train: Train, photographs: Path, tmp_path: Path) -> None:
     from export.training.data import read_picture, write_picture
-    from export.training.resize import resize
+    from export.training.data.resize import resize
 
     held_out = tmp_path / "held-out"
     (held_out / "HR").mkdir(parents=True)
@@ -166,7 +167,7 @@ def test_esrgan_measures_psnr_on_held_out_pairs(train: Train, photographs: Path,
         (("--set", "channels=1"), "with 3 channels"),
         (("--set", "size=48"), "size: got 48"),
         (("--classes", "a,b"), "classes: got 2 different names, expected 3"),
-        (("--data", "nowhere.npz"), "data: no .npz archive at nowhere.npz"),
+        (("--data", "nowhere.npz"), "data: nothing at nowhere.npz"),
         (("--resume",), "resume: no checkpoint in"),
     ],
 )
@@ -182,7 +183,7 @@ def test_a_wrong_option_is_named(
 @pytest.mark.parametrize(
     ("replaced", "told"),
     [
-        ({"labels": None}, "the archive has no `labels`"),
+        ({"labels": None}, "the pictures have no labels"),
         ({"labels": np.zeros(3, np.uint8)}, "labels are (3,), expected (12,)"),
         ({"images": None}, "expected `images` or `train_images`"),
         ({"images": np.zeros((12, 32, 32, 3), np.float32)}, "expected [N, H, W(, C)] uint8"),
@@ -207,9 +208,18 @@ def test_a_folder_that_does_not_fit_is_named(train: Train, photographs: Path, tm
     common = ("--model", "esrgan", "--output", tmp_path / "run")
     assert "no folder at" in train(*common, "--data", tmp_path / "nowhere").output
     assert "no pictures in" in train(*common, "--data", tmp_path / "empty").output
-    assert "1.png is 64×48, expected 128 px" in train(*common, "--data", photographs).output
+    assert "1.png is 64×48, expected 144 px" in train(*common, "--data", photographs).output
+
+
+def test_a_corrupt_picture_is_named_and_left_out(train: Train, photographs: Path, tmp_path: Path) -> None:
     (photographs / "0.png").write_bytes(b"not a picture")
-    assert "0.png cannot be decoded" in train(*common, "--data", photographs).output
+    tiny = [word for key in ("features=8", "blocks=1", "growth=4", "patch_px=8") for word in ("--set", key)]
+    result = train(
+        "--model", "esrgan", "--data", photographs, "--output", tmp_path / "run", "--steps", 1, *tiny
+    )
+    assert result.exit_code == 0, result.output
+    assert "skipped: 0.png cannot be decoded" in result.output
+    assert "skipped 1 files that could not be used" in result.output
 
 
 def test_a_model_without_a_recipe_is_named(train: Train, tmp_path: Path) -> None:
@@ -226,43 +236,50 @@ class Counter(Trainer):
         self.accident = accident
         self.taken = 0
 
-    def step(self, progress: float) -> Mapping[str, Tensor]:
+    def batch(self, number: int) -> Batch:
+        return Batch(torch.zeros(1, 1), (torch.zeros(1, 1),))
+
+    def generator_step(self, batch: Batch) -> Losses:
         self.taken += 1
         if self.taken == 3 and self.accident == "interrupt":
             signal.raise_signal(signal.SIGINT)
         return {"loss": torch.tensor(float("nan" if self.taken == 3 and self.accident == "nan" else 1))}
 
+    def optimizers(self) -> Mapping[str, Any]:
+        return {}
+
     def parts(self) -> Mapping[str, Stateful]:
         return {"generator": self.generator}
-
-    def inputs(self) -> tuple[Tensor, ...]:
-        return (torch.zeros(1, 1),)
 
     def samples(self, generator: nn.Module) -> np.ndarray:
         return np.zeros((1, 1, 3), np.uint8)
 
 
-def run_of(tmp_path: Path) -> Run:
-    run = Run(tmp_path / "run", "esrgan")
-    run.start({})
-    return run
+@pytest.fixture
+def loop(tmp_path: Path) -> Callable[..., Loop]:
+    """A run of a Counter, with these options."""
+
+    def make(accident: str, **options: Any) -> Loop:
+        run = Run(tmp_path / "run", "esrgan")
+        run.start({})
+        config, machine = generators.get("esrgan").tiny, Machine("cpu")
+        return Loop("esrgan", config, Counter(accident), Options(**options), run, machine)
+
+    return make
 
 
-def test_ctrl_c_ends_the_step_and_saves_it(tmp_path: Path) -> None:
-    run = run_of(tmp_path)
-    config = generators.get("esrgan").tiny
-    assert not train_loop("esrgan", config, Counter("interrupt"), Options(steps=9), run, resume=False)
-    assert run.load_checkpoint()["step"] == 3
+def test_ctrl_c_ends_the_step_and_saves_it(loop: Callable[..., Loop]) -> None:
+    interrupted = loop("interrupt", steps=9)
+    assert not interrupted.train()
+    assert interrupted.run.load_checkpoint()["step"] == 3
 
 
-def test_a_nan_is_named_with_its_step(tmp_path: Path) -> None:
-    config = generators.get("esrgan").tiny
-    with pytest.raises(EngineError, match=r"step 3: the loss 'loss' is nan"):
-        train_loop("esrgan", config, Counter("nan"), Options(steps=9), run_of(tmp_path), resume=False)
+def test_a_nan_is_named_with_its_step_and_the_last_good_checkpoint(loop: Callable[..., Loop]) -> None:
+    with pytest.raises(EngineError, match=r"step 3: the loss 'loss' is nan.*step-00000002\.pt"):
+        loop("nan", steps=9, checkpoint_every=2).train()
 
 
-def test_only_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
-    run = run_of(tmp_path)
-    options = Options(steps=5, checkpoint_every=1)
-    assert train_loop("esrgan", generators.get("esrgan").tiny, Counter(""), options, run, resume=False)
-    assert [path.name for path in run.checkpoints()] == ["step-00000004.pt", "step-00000005.pt"]
+def test_only_the_last_two_checkpoints_are_kept(loop: Callable[..., Loop]) -> None:
+    complete = loop("", steps=5, checkpoint_every=1)
+    assert complete.train()
+    assert [path.name for path in complete.run.checkpoints()] == ["step-00000004.pt", "step-00000005.pt"]

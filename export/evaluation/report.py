@@ -1,0 +1,114 @@
+"""The figures for the reader: tables on the console, all of it as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from export.evaluation import upscaling
+from export.evaluation.inception import InceptionFigures
+from export.evaluation.sampling import Figures
+from export.evaluation.upscaling import Quality
+
+QUALITY_HEADS = {
+    "psnr_y_db": "PSNR Y, dB",
+    "ssim_y": "SSIM Y",
+    "psnr_rgb_db": "PSNR RGB, dB",
+    "ssim_rgb": "SSIM RGB",
+    "perceptual": "perceptual",
+}
+DECIMALS = {"psnr_y_db": 2, "psnr_rgb_db": 2}
+
+
+def qualities_table(qualities: Mapping[str, Quality], title: str) -> Table:
+    """One row a picture, and the mean."""
+    shown = upscaling.measured(qualities)
+    table = numbers(["picture", *(QUALITY_HEADS[name] for name in shown)], title)
+    for picture, one in qualities.items():
+        table.add_row(picture, *(f"{getattr(one, name):.{DECIMALS.get(name, 4)}f}" for name in shown))
+    mean = upscaling.mean(qualities)
+    table.add_section()
+    table.add_row("mean", *(f"{getattr(mean, name):.{DECIMALS.get(name, 4)}f}" for name in shown))
+    return table
+
+
+def figures_table(
+    rows: Mapping[str, Figures], inception: Mapping[str, InceptionFigures], title: str
+) -> Table:
+    """One row a set of pictures."""
+    heads = ["pictures", "Fréchet", "KID × 1000", "nearest", "closest 1 %", "least class", "agreement"]
+    heads += ["diversity", *(["FID", "Inception Score"] if inception else [])]
+    table = numbers(heads, title)
+    for name, one in rows.items():
+        cells = [
+            f"{one.frechet:.3f}",
+            f"{1e3 * one.kernel:.2f} ± {1e3 * one.kernel_std:.2f}",
+            f"{one.nearest:.3f}",
+            f"{one.nearest_closest:.3f}",
+            percent(one.least_share),
+            percent(one.agreement),
+            ratio(one.diversity),
+        ]
+        if inception:
+            found = inception.get(name)
+            cells += [f"{found.fid:.2f}", f"{found.score:.2f} ± {found.score_std:.2f}"] if found else ["", ""]
+        table.add_row(name, *cells)
+    return table
+
+
+def classes_table(rows: Mapping[str, Figures], class_names: Sequence[str]) -> Table:
+    """One row a class: its share of each set and, where labels are known, agreement and diversity."""
+    wanted = {
+        "share": {name: one.shares for name, one in rows.items()},
+        "agreement": {name: one.agreement_by_class for name, one in rows.items() if one.agreement_by_class},
+        "diversity": {name: one.diversity_by_class for name, one in rows.items() if one.diversity_by_class},
+    }
+    columns = [(figure, name, values) for figure, sets in wanted.items() for name, values in sets.items()]
+    table = numbers(["class", *(f"{figure}, {name}" for figure, name, _ in columns)], "By class")
+    for number, class_name in enumerate(class_names):
+        cells = [
+            ratio(values[number]) if figure == "diversity" else percent(values[number])
+            for figure, _, values in columns
+            if values is not None
+        ]
+        table.add_row(class_name, *cells)
+    return table
+
+
+def numbers(heads: Sequence[str], title: str) -> Table:
+    """A table whose first column is words and whose other columns are figures."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(heads[0])
+    for head in heads[1:]:
+        table.add_column(head, justify="right")
+    return table
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+def ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def show(*tables: Table) -> None:
+    """Print the tables; where the output is no terminal, as wide as they need to be."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(Console(width=1000).measure(table).maximum for table in tables))
+    for table in tables:
+        console.print(table)
+
+
+def write(path: Path, report: Mapping[str, Any]) -> None:
+    """The report as JSON; the file appears whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    unfinished.replace(path)

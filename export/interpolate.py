@@ -1,0 +1,81 @@
+"""Between two generators: `python -m export.interpolate psnr.safetensors gan.safetensors --alpha 0.8 OUT`.
+
+Network interpolation (ESRGAN, arXiv 1809.00219, section 3.4): every parameter is (1 − α)·A + α·B. With A trained for
+PSNR and B, from there, against a discriminator, α trades fidelity for sharpness without the artefacts of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from torch import Tensor
+
+from export import checkpoint
+from export.checkpoint import Checkpoint
+from export.evaluation.subjects import named_model
+from runtime.errors import GanforgeError, InvalidInput
+
+
+def interpolate(a: Mapping[str, Tensor], b: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """(1 − α)·A + α·B for each tensor of two state dicts; equal to its ends at α = 0 and 1, bit for bit.
+
+    alpha: in [0, 1]. Whole numbers (batch norm's counts) are those of the nearer end. Raises InvalidInput for any
+    other alpha, and where names or shapes differ.
+    """
+    if not 0 <= alpha <= 1:
+        raise InvalidInput("alpha", f"got {alpha:g}, expected a number from 0 to 1")
+    problems = [f"{key} is in one of them only" for key in sorted(a.keys() ^ b.keys())]
+    problems += [
+        f"{key}: {list(a[key].shape)} and {list(b[key].shape)}"
+        for key in a
+        if key in b and a[key].shape != b[key].shape
+    ]
+    if problems:
+        raise InvalidInput("checkpoints", f"do not fit each other: {'; '.join(problems[:5])}")
+    near = a if alpha < 0.5 else b
+    if alpha in (0, 1):
+        return {key: near[key].clone() for key in a}  # −0.0 + 0·x would be 0.0
+    return {
+        key: (1 - alpha) * a[key] + alpha * b[key] if a[key].is_floating_point() else near[key].clone()
+        for key in a
+    }
+
+
+def between(a: Checkpoint, b: Checkpoint, alpha: float) -> Checkpoint:
+    """`a` with its weights moved towards those of `b`. Raises InvalidInput naming what else differs."""
+    ours, theirs = asdict(a.config), asdict(b.config)
+    different = [(key, ours[key], theirs.get(key)) for key in ours if ours[key] != theirs.get(key)]
+    if a.model != b.model:
+        different = [("model", a.model, b.model)]
+    elif a.class_names != b.class_names:
+        different.append(("class names", ", ".join(a.class_names), ", ".join(b.class_names)))
+    if different:
+        told = "; ".join(f"{name} is {one!r} in A and {other!r} in B" for name, one, other in different)
+        raise InvalidInput("checkpoints", f"{told}; expected the same generator, trained twice")
+    weights = interpolate(a.module.state_dict(), b.module.state_dict(), alpha)
+    a.module.load_state_dict(weights)
+    return a
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.argument("a", metavar="A", type=click.Path(path_type=Path))
+@click.argument("b", metavar="B", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--alpha", type=float, required=True, help="From 0, which is A, to 1, which is B.")
+@click.option("--model", metavar="NAME", help="The generator, where the files do not name it (.pth).")
+def main(a: Path, b: Path, target: Path, alpha: float, model: str | None) -> None:
+    """Write to OUT the generator that lies between those of the checkpoints A and B."""
+    try:
+        ends = [checkpoint.load(named_model(path, model), str(path)) for path in (a, b)]
+        made = between(*ends, alpha)
+        checkpoint.save(target, made.model, made.config, made.module, made.class_names)
+    except GanforgeError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{target}: {made.model}, {1 - alpha:g} · {a.name} + {alpha:g} · {b.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""From what the command line asks to a run: options resolved and saved, networks built, the loop started."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from export import checkpoint, generators
+from export.checkpoint import Checkpoint
+from export.training import recipes
+from export.training.loop import Loop
+from export.training.machine import Machine
+from export.training.recipe import Options, Recipe, Source, Trainer, learning_rate
+from export.training.run import Run
+from runtime.errors import InvalidInput
+
+NAMED = 10  # skipped files that are named before the rest is only counted
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command line's options, under their own names."""
+
+    model: str
+    recipe: str | None
+    data: Path | None
+    output: Path | None
+    validate: Path | None
+    classes: str
+    start: str | None
+    vgg19: Path | None
+    steps: int | None
+    settings: tuple[str, ...]
+    seed: int
+    threads: int | None
+    accelerator: str
+    devices: int
+    nodes: int
+    precision: str
+    resume: bool
+    dry_run: bool
+
+
+def start(asked: Asked) -> bool:
+    """Resolve the options, build the trainer and run the loop. True if the run is complete."""
+    run = Run(asked.output or Path("runs") / asked.model, asked.model)
+    if asked.resume:
+        asked = resumed(asked, run.saved_options())
+    elif run.checkpoints() and not asked.dry_run:
+        raise InvalidInput(
+            "output", f"{run.folder} holds a run already; add --resume, or choose another folder"
+        )
+    if asked.data is None:
+        raise InvalidInput(
+            "data", "missing; name a folder of pictures, IDX or CIFAR files, or an .npz archive"
+        )
+    name, recipe = recipes.get(asked.model, asked.recipe)
+    machine = Machine(asked.accelerator, asked.devices, asked.nodes, asked.precision)
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    torch.manual_seed(asked.seed)
+    generator, config, options, started = prepare(asked, recipe)
+    class_names = tuple(one.strip() for one in asked.classes.split(",")) if asked.classes else ()
+    source = Source(asked.data, asked.validate, class_names, asked.seed, asked.vgg19, started)
+    trainer = recipe.trainer(machine.place(generator), config, options, source, machine)
+    learning_rate(options, 0.0)  # a schedule that does not exist is told before the first step
+    if not machine.first:
+        torch.manual_seed(asked.seed + machine.fabric.global_rank)  # dropout of its own
+    if machine.first:
+        tell_skipped(trainer.skipped)
+    if asked.dry_run:
+        rehearse(asked.model, name, config, options, trainer, machine)
+        return True
+    if machine.first:
+        run.start(record(asked, name, config, options, trainer, machine))
+    loop = Loop(asked.model, config, trainer, options, run, machine)
+    if asked.resume:
+        loop.restore()
+    return loop.train()
+
+
+def prepare(asked: Asked, recipe: Recipe) -> tuple[torch.nn.Module, Any, Options, bool]:
+    """The generator, its configuration, the recipe's options, and whether the generator comes from weights."""
+    spec, overrides = generators.get(asked.model), parse(asked.settings)
+    if asked.steps:
+        overrides["steps"] = str(asked.steps)
+    begun = starting_weights(asked, recipe)
+    own = begun.config if begun else replace(spec.config(), **recipe.config)
+    config, options = resolve(own, recipe.options, overrides)
+    if begun and config != begun.config:
+        raise InvalidInput("set", f"the weights to start from have {begun.config}, asked for {config}")
+    return (begun.module.train() if begun else checkpoint.build(spec, config)), config, options, bool(begun)
+
+
+def starting_weights(asked: Asked, recipe: Recipe) -> Checkpoint | None:
+    """The weights that training begins from; None for the network's own random start."""
+    if asked.start is None and not recipe.start:
+        return None
+    return checkpoint.load(asked.model, None if asked.start in (None, "shipped") else asked.start)
+
+
+def resumed(asked: Asked, saved: dict[str, Any]) -> Asked:
+    """What was asked when the run began, with what is given now over it."""
+    if saved["model"] != asked.model:
+        raise InvalidInput("resume", f"{asked.output} holds a run of {saved['model']!r}, got {asked.model!r}")
+    before = [f"{key}={value}" for key, value in (saved["config"] | saved["options"]).items()]
+    paths = {key: Path(saved[key]) if saved[key] else None for key in ("data", "validate", "vgg19")}
+    return replace(
+        asked,
+        recipe=saved["recipe"],
+        data=asked.data or paths["data"],
+        validate=asked.validate or paths["validate"],
+        vgg19=asked.vgg19 or paths["vgg19"],
+        classes=asked.classes or ",".join(saved["class_names"]),
+        start=asked.start or saved["start"],
+        seed=saved["seed"],
+        precision=saved["precision"],
+        settings=(*before, *asked.settings),
+    )
+
+
+def parse(settings: tuple[str, ...]) -> dict[str, str]:
+    """ "key=value" pairs. Raises InvalidInput for anything else."""
+    for setting in settings:
+        if "=" not in setting:
+            raise InvalidInput("set", f"got {setting!r}, expected key=value")
+    return dict(setting.split("=", 1) for setting in settings)
+
+
+def resolve(config: Any, options: Any, overrides: dict[str, str]) -> tuple[Any, Any]:
+    """Give each override to the generator's config or to the recipe's options, whichever has a field of that name."""
+    ours = {field.name for field in fields(config)}
+    theirs = {field.name for field in fields(options)}
+    for key in overrides:
+        if key not in ours | theirs:
+            expected = (
+                f"the generator's {', '.join(sorted(ours))}, or the recipe's {', '.join(sorted(theirs))}"
+            )
+            raise InvalidInput("set", f"got {key!r}, expected one of {expected}")
+    return (
+        checkpoint.configure(config, {key: value for key, value in overrides.items() if key in ours}),
+        checkpoint.configure(options, {key: value for key, value in overrides.items() if key in theirs}),
+    )
+
+
+def record(
+    asked: Asked, recipe: str, config: Any, options: Options, trainer: Trainer, machine: Machine
+) -> dict[str, Any]:
+    """What a run's options.json holds: enough to go on with it, or to do it again."""
+    return {
+        "model": asked.model,
+        "recipe": recipe,
+        "data": str(asked.data),
+        "validate": str(asked.validate) if asked.validate else None,
+        "vgg19": str(asked.vgg19) if asked.vgg19 else None,
+        "start": asked.start,
+        "class_names": trainer.class_names,
+        "seed": asked.seed,
+        "precision": asked.precision,
+        "processes": machine.processes,
+        "device": str(machine.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "config": asdict(config),
+        "options": asdict(options),
+    }
+
+
+def tell_skipped(skipped: tuple[str, ...]) -> None:
+    for problem in skipped[:NAMED]:
+        click.echo(f"skipped: {problem}")
+    if skipped:
+        rest = f", {len(skipped) - NAMED} of them not named here" if len(skipped) > NAMED else ""
+        click.echo(f"skipped {len(skipped)} files that could not be used{rest}")
+
+
+def rehearse(
+    model: str, name: str, config: Any, options: Options, trainer: Trainer, machine: Machine
+) -> None:
+    """Say what the run would be, and how long it would take by its second step; nothing is written."""
+    click.echo(f"{model}, recipe {name}: {recipes.get(model, name)[1].about}")
+    for key, value in (asdict(config) | asdict(options)).items():
+        click.echo(f"  {key} = {value}")
+    for part in trainer.parts().values():
+        if isinstance(part, torch.nn.Module):
+            count = sum(one.numel() for one in part.parameters())
+            click.echo(f"{type(part).__name__}: {count:,} parameters on {machine.device}")
+    for number in range(2):  # the first one also prepares kernels
+        started = time.monotonic()
+        for repeat in range(max(trainer.discriminator_steps, 1)):
+            batch = machine.take(trainer.batch(number + repeat))
+            losses = trainer.discriminator_step(batch) if trainer.discriminator_steps else {}
+        losses |= trainer.generator_step(batch)
+        told = "  ".join(f"{key} {float(value):.4g}" for key, value in losses.items())
+    seconds = time.monotonic() - started
+    click.echo(told)
+    long = timedelta(seconds=round(seconds * options.steps))
+    click.echo(f"{seconds:.3g} s a step: {options.steps} steps in about {long}; nothing was written")

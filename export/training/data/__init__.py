@@ -1,0 +1,38 @@
+"""Data to train on: labelled pictures (`labelled.py`), crops for super-resolution (`crops.py`), batches of either.
+
+All is kept in memory as uint8, and decoded again where it does not fit.
+"""
+
+from export.training.data.batches import Ahead, generator
+from export.training.data.crops import Crops
+from export.training.data.labelled import read_labelled
+from export.training.data.pairs import Pair, read_held_out, read_pairs
+from export.training.data.pictures import (
+    as_floats,
+    as_grid,
+    as_picture,
+    pictures_under,
+    planes,
+    read_picture,
+    write_picture,
+)
+from export.training.data.sets import Labelled, Split
+
+__all__ = [
+    "Ahead",
+    "Crops",
+    "Labelled",
+    "Pair",
+    "Split",
+    "as_floats",
+    "as_grid",
+    "as_picture",
+    "generator",
+    "pictures_under",
+    "planes",
+    "read_held_out",
+    "read_labelled",
+    "read_pairs",
+    "read_picture",
+    "write_picture",
+]

@@ -1,0 +1,67 @@
+"""Batches made ahead of time, each a function of the run's seed and its own number and of nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+
+T = TypeVar("T")
+
+
+def generator(seed: int, number: int) -> torch.Generator:
+    """The random numbers of batch `number` (0 or more) of the run with `seed`.
+
+    A batch drawn from them needs no others before it, so that a resumed run needs no state to go on as it would have.
+    """
+    sequence = np.random.SeedSequence([seed % 2**64, number])
+    return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+
+
+class Ahead(Generic[T]):
+    """Makes `make(number)` in threads, from `first` on, while the caller uses what was made before.
+
+    depth: how many are made or under way and not yet taken, at least one a worker. waited_s: seconds that take() has
+    blocked; where that is much of a run, loading starves it. A context manager, which stops the threads.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], T],
+        first: int,
+        depth: int = 2,
+        workers: int = 1,
+        *,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.make, self.clock_s, self.waited_s = make, clock_s, 0.0
+        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
+        self.under_way: deque[Future[T]] = deque()
+        self.next = first
+        for number in range(first, first + max(depth, workers)):
+            self.under_way.append(self.pool.submit(make, number))
+
+    def __enter__(self) -> Ahead[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """What is under way is finished, what has not begun is dropped."""
+        self.pool.shutdown(cancel_futures=True)
+
+    def take(self, number: int) -> T:
+        """`make(number)`, or the exception that it raised. Numbers are taken in order, from `first` on."""
+        if number != self.next:
+            raise ValueError(f"took number {number}, expected {self.next}: they are made in order")
+        future = self.under_way.popleft()
+        self.next += 1
+        self.under_way.append(self.pool.submit(self.make, number + 1 + len(self.under_way)))
+        if not future.done():
+            started_s = self.clock_s()
+            future.exception()  # waits
+            self.waited_s += self.clock_s() - started_s
+        return future.result()

@@ -1,0 +1,117 @@
+"""Picture files into pixels and back, many at once where there are many, and pixels into what networks take."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyvips
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
+
+from runtime.errors import InvalidInput
+
+T = TypeVar("T")
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
+SPACES = {1: "b-w", 3: "srgb"}  # channels → what libvips calls their colours
+MANY = 200  # files; fewer are read before a bar could be looked at
+AHEAD = 64  # files under way or read and not yet asked for, which bounds the memory of large ones
+
+
+def read_picture(path: Path, channels: int = 3, shorter_px: int | None = None) -> np.ndarray:
+    """[H, W, channels] uint8, upright: sRGB for 3 channels, grey for 1. Alpha is flattened on black.
+
+    shorter_px: a picture whose shorter side is longer than this is reduced to it, antialiased (Lanczos). Raises
+    InvalidInput where the file is no picture, damaged or cut short.
+    """
+    try:
+        # Without fail_on, what is missing of a file that was cut short comes out grey.
+        image = pyvips.Image.new_from_file(str(path), fail_on="error").autorot().colourspace(SPACES[channels])
+        if image.hasalpha():
+            image = image.flatten()
+        image = image.cast("uchar")
+        if shorter_px and min(image.width, image.height) > shorter_px:
+            image = image.resize(shorter_px / min(image.width, image.height))
+        return image.numpy().reshape(image.height, image.width, channels)
+    except pyvips.Error as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInput("data", f"{path.name} cannot be decoded: {reason}") from error
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write an [H, W, C] uint8 picture; the file's ending says the format."""
+    pyvips.Image.new_from_array(np.ascontiguousarray(image)).write_to_file(str(path))
+
+
+def pictures_under(folder: Path, field: str = "data") -> list[Path]:
+    """Every picture in `folder` and below, sorted. Raises InvalidInput where there is none."""
+    if not folder.is_dir():
+        raise InvalidInput(field, f"no folder at {folder}, expected one with pictures in it")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    if not found:
+        raise InvalidInput(
+            field, f"no pictures in {folder}, expected files ending in {', '.join(sorted(PICTURES))}"
+        )
+    return found
+
+
+def each(paths: Sequence[Path], read: Callable[[Path], T]) -> Iterator[T | InvalidInput]:
+    """What `read` makes of every path, in their order, read in threads, with a bar on a terminal where they are many.
+
+    An InvalidInput that `read` raises comes in its place, so that a caller can go on without that file.
+    """
+
+    def attempt(path: Path) -> T | InvalidInput:
+        try:
+            return read(path)
+        except InvalidInput as error:
+            return error
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("reading"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files"),
+        TimeElapsedColumn(),
+    )
+    shown = console.is_terminal and len(paths) >= MANY
+    under_way: deque[Future[T | InvalidInput]] = deque()
+    with Progress(*columns, console=console, disable=not shown) as bars, ThreadPoolExecutor() as pool:
+        bar = bars.add_task("", total=len(paths))
+        for path in paths:
+            under_way.append(pool.submit(attempt, path))
+            if len(under_way) == AHEAD:
+                yield under_way.popleft().result()
+                bars.advance(bar)
+        for future in under_way:
+            yield future.result()
+            bars.advance(bar)
+
+
+def planes(image: np.ndarray) -> Tensor:
+    """[H, W, C] → [C, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """[N, C, H, W] uint8 → float32 in [0, 1], channels last."""
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def as_picture(image: Tensor) -> np.ndarray:
+    """[C, H, W] float32, nominally in [0, 1] → [H, W, C] uint8."""
+    return image.mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def as_grid(images: Tensor, columns: int) -> np.ndarray:
+    """[N, C, H, W] float32 in [0, 1] → [rows·H, columns·W, C] uint8, filled row by row."""
+    rows = [torch.cat(list(row), dim=2) for row in images.split(columns)]
+    return as_picture(torch.cat(rows, dim=1))

@@ -1,0 +1,98 @@
+"""What the readers of labelled pictures share: what they give, and how pictures come to the size of a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runtime.errors import InvalidInput
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """images: [N, C, H, W] uint8. labels: [N] int64, or None. class_names: () where the source has none.
+
+    skipped: files that could not be decoded, each with the reason.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    class_names: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One kind of source. expected: in words, for an error. read: (path, size, channels, split) → pictures."""
+
+    expected: str
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, int, int, Split], Labelled]
+
+
+@contextmanager
+def damage(name: str, *signs: type[Exception]) -> Iterator[None]:
+    """Inside, an exception of the types `signs` means that the file is damaged, and becomes an InvalidInput."""
+    try:
+        yield
+    except signs as error:
+        raise InvalidInput(
+            "data", f"{name} is damaged or cut short ({type(error).__name__}: {error}), expected it whole"
+        ) from error
+
+
+def labelled(
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    class_names: tuple[str, ...],
+    size: int,
+    channels: int,
+) -> Labelled:
+    """Arrays out of the archive `name`, checked and set in the middle of black squares of `size` pixels.
+
+    images: [N, H, W] or [N, H, W, C] uint8. labels: [N], integers. Raises InvalidInput naming what does not fit.
+    """
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        got = f"{images.shape} {images.dtype}"
+        raise InvalidInput("data", f"{name}: images are {got}, expected [N, H, W(, C)] uint8, one or more")
+    if images.shape[3] != channels or max(images.shape[1:3]) > size:
+        got = f"{images.shape[2]}×{images.shape[1]} px with {images.shape[3]} channels"
+        expected = f"at most {size} px and {channels} channels (see --set size= and --set channels=)"
+        raise InvalidInput("data", f"{name}: pictures are {got}, expected {expected}")
+    if labels is not None and labels.shape != (len(images),):
+        expected = f"{(len(images),)}: one a picture"
+        raise InvalidInput("data", f"{name}: labels are {labels.shape}, expected {expected}")
+    if labels is not None and labels.dtype.kind not in "iu":
+        raise InvalidInput("data", f"{name}: labels are {labels.dtype}, expected integers")
+    return Labelled(
+        images=torch.from_numpy(np.ascontiguousarray(framed(images, size).transpose(0, 3, 1, 2))),
+        labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
+        class_names=class_names,
+    )
+
+
+def framed(images: np.ndarray, size: int) -> np.ndarray:
+    """[N, H, W, C] → [N, size, size, C]: the middle of what is larger, black around what is smaller."""
+    frame = np.zeros((len(images), size, size, images.shape[3]), images.dtype)
+    (from_rows, to_rows), (from_columns, to_columns) = (shared(side, size) for side in images.shape[1:3])
+    frame[:, to_rows, to_columns] = images[:, from_rows, from_columns]
+    return frame
+
+
+def shared(length: int, size: int) -> tuple[slice, slice]:
+    """Where the middle of `length` pixels lies in it, and in `size` pixels."""
+    common = min(length, size)
+    starts = ((length - common) // 2, (size - common) // 2)
+    return slice(starts[0], starts[0] + common), slice(starts[1], starts[1] + common)

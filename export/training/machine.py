@@ -1,0 +1,110 @@
+"""What a run trains on: one device or many, in which precision. Lightning Fabric starts the processes and joins them.
+
+Every process has the whole networks and its own rows of each batch; after each backward pass the gradients are
+averaged over all, in one message a network. DistributedDataParallel would overlap that message with the pass, but
+allows one forward pass a backward one, and a discriminator judges real and generated pictures in one step.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from runtime.errors import InvalidInput
+
+M = TypeVar("M", bound=nn.Module)
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+
+
+class Machine:
+    """The devices of this run, seen from one of its processes.
+
+    accelerator: "auto", "cpu", "cuda" or another of Fabric's. devices: processes on each of `nodes` machines.
+    precision: of the passes ("bfloat16" mixes; weights and optimizers stay float32).
+    """
+
+    def __init__(
+        self, accelerator: str = "auto", devices: int = 1, nodes: int = 1, precision: str = "float32"
+    ) -> None:
+        strategy = "ddp" if devices * nodes > 1 else "auto"
+        try:
+            self.fabric = Fabric(
+                accelerator=accelerator,
+                devices=devices,
+                num_nodes=nodes,
+                strategy=strategy,
+                precision=PRECISIONS[precision],  # type: ignore[arg-type]
+            )
+        except (RuntimeError, ValueError) as error:  # Fabric's words for a device that is not there
+            raise InvalidInput("accelerator", f"{accelerator} × {devices} cannot be used: {error}") from error
+        self.fabric.launch()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes, shows and evaluates."""
+        return self.fabric.is_global_zero
+
+    @property
+    def processes(self) -> int:
+        return self.fabric.world_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device
+
+    def rows(self, batch: int) -> slice:
+        """This process's rows of a batch. Raises InvalidInput where the processes can't share it equally."""
+        share, rest = divmod(batch, self.processes)
+        if rest:
+            raise InvalidInput(
+                "batch",
+                f"got {batch} pictures for {self.processes} processes, expected a multiple: each takes its rows",
+            )
+        return slice(self.fabric.global_rank * share, (self.fabric.global_rank + 1) * share)
+
+    def place(self, module: M) -> M:
+        """`module` on this process's device, its convolutions' weights laid out as CPUs and tensor cores like them."""
+        module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
+
+    def take(self, batch: Any) -> Any:
+        """A batch's tensors on this process's device."""
+        return self.fabric.to_device(batch)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Inside, forward passes run in the run's precision."""
+        return self.fabric.autocast()
+
+    def descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """One step of `optimizer` down the gradient of `loss`, a scalar: its mean over all processes."""
+        optimizer.zero_grad()
+        loss.backward()
+        if self.processes > 1:
+            self._average([one for group in optimizer.param_groups for one in group["params"]])
+        optimizer.step()
+
+    def _average(self, parameters: list[nn.Parameter]) -> None:
+        used = [one for one in parameters if one.grad is not None]
+        gradients = [one.grad for one in used if one.grad is not None]
+        mean = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, mean.split([one.numel() for one in used]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """`values` averaged over all processes."""
+        return values if self.processes == 1 else self._reduced(values, "mean")
+
+    def furthest(self, *values: float) -> list[float]:
+        """The largest of all processes, of each value: so that all of them stop at the same step."""
+        if self.processes == 1:
+            return list(values)
+        return self._reduced(torch.tensor(values, dtype=torch.float64, device=self.device), "max").tolist()
+
+    def _reduced(self, values: Tensor, how: str) -> Tensor:
+        result = self.fabric.all_reduce(values, reduce_op=how)
+        assert isinstance(result, Tensor)
+        return result

@@ -1,0 +1,153 @@
+"""Samples against real pictures, with a classifier that anyone can check: it sees how bright a picture is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from export.evaluation.classifiers import Classifier, Net
+from export.evaluation.sampling import Comparison, Pictures, draw, fitted
+from export.evaluation.subjects import Subject
+from runtime.backends.base import Array
+from runtime.errors import InvalidInput
+
+SIDE = 8
+
+
+class Brightness(Net):
+    """Features: mean of the left half, of the right half. Classes: dark, grey, bright, by the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 3)
+        # The logit of a class is largest where the mean of both halves is nearest to 0, 1/2 or 1.
+        levels = torch.tensor([0.0, 0.5, 1.0])
+        self.linear.weight.data = levels[:, None].expand(3, 2).clone()
+        self.linear.bias.data = -(levels**2)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return torch.stack([half.mean(dim=(1, 2, 3)) for half in images.split(SIDE // 2, dim=3)], dim=1)
+
+
+JUDGE = Classifier(
+    Brightness(), name="brightness", size=SIDE, channels=1, class_names=("dark", "grey", "bright")
+)
+
+
+def shades(count: int, seed: int, noise: int = 30) -> Pictures:
+    """Dark, grey and bright pictures in turn, each half with a little of its own."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    halves = 20 + 90 * labels[:, None] + random.integers(0, noise + 1, (count, 2))
+    images = halves.repeat(SIDE // 2, axis=1)[:, None, None, :].repeat(SIDE, axis=2)
+    return Pictures(torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels))
+
+
+class Shades(Subject):
+    """Draws such pictures, and keeps what it was asked. repeat: gives one picture a class, again and again."""
+
+    def __init__(self, classes: int = 3, repeat: bool = False) -> None:
+        super().__init__("test", "shades", "generate", classes=classes)
+        self.repeat = repeat
+        self.asked: list[tuple[int, int]] = []
+
+    def samples(self, count: int, labels: Array | None, seed: int) -> Array:
+        self.asked.append((count, seed))
+        some = shades(3 * count, seed, noise=0 if self.repeat else 30)
+        assert some.labels is not None
+        order = np.arange(count) if labels is None else labels + 3 * np.arange(count)
+        return some.images[torch.from_numpy(order)].numpy()
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    return Comparison(JUDGE, shades(600, 1), count=300, seed=0)
+
+
+def test_real_pictures_are_near_each_other(comparison: Comparison) -> None:
+    floor = comparison.real(shades(400, 2))
+    assert floor.count == 300
+    assert floor.frechet < 1e-3  # features lie in [0, 1]; the shades alone are 0.35 apart
+    assert abs(floor.kernel) < 1e-2
+    assert floor.agreement == 1
+    assert floor.agreement_by_class == (1, 1, 1)
+    assert floor.least_share == pytest.approx(1 / 3, abs=0.06)
+    assert sum(floor.shares) == pytest.approx(1)
+    assert floor.diversity == pytest.approx(1, abs=0.1)
+    assert floor.nearest_closest <= floor.nearest
+
+
+def test_samples_like_the_real_ones_are_as_near(comparison: Comparison) -> None:
+    figures, images = comparison.drawn(Shades())
+    assert images.shape == (300, 1, SIDE, SIDE)
+    assert figures.frechet < 1e-3
+    assert figures.agreement == 1
+    assert figures.shares == pytest.approx((1 / 3,) * 3)
+    assert figures.diversity == pytest.approx(1, abs=0.1)
+
+
+def test_one_picture_a_class_shows_in_the_diversity_alone(comparison: Comparison) -> None:
+    figures, _ = comparison.drawn(Shades(repeat=True))
+    assert figures.agreement == 1
+    assert figures.diversity == 0
+    assert figures.frechet > comparison.drawn(Shades())[0].frechet
+
+
+def test_copies_of_training_pictures_show_in_the_nearest(comparison: Comparison) -> None:
+    copies = comparison.figures(shades(600, 1).some(300, 5), "looking")
+    assert copies.nearest == copies.nearest_closest == pytest.approx(0, abs=1e-6)
+
+
+def test_labels_that_are_not_shown_lower_the_agreement(comparison: Comparison) -> None:
+    pictures = shades(300, 2)
+    assert pictures.labels is not None
+    wrong = torch.where(pictures.labels == 2, 1, pictures.labels)
+    figures = comparison.figures(Pictures(pictures.images, wrong), "looking")
+    assert figures.agreement == pytest.approx(2 / 3)
+    assert figures.agreement_by_class == (1, 0.5, 0)
+
+
+def test_without_labels_nothing_is_said_of_them(comparison: Comparison) -> None:
+    figures, _ = comparison.drawn(Shades(classes=0))
+    assert figures.agreement is figures.agreement_by_class is figures.diversity is None
+    unlabelled = Comparison(JUDGE, dataclasses.replace(shades(60, 1), labels=None), count=30, seed=0)
+    figures, _ = unlabelled.drawn(Shades())
+    assert figures.agreement == 1
+    assert figures.diversity is None
+
+
+def test_samples_are_drawn_in_blocks_of_seeds_of_their_own() -> None:
+    one, other = Shades(), Shades()
+    pictures = draw(one, 230, seed=1)
+    draw(other, 230, seed=2)
+    assert [count for count, _ in one.asked] == [100, 100, 30]
+    assert not {seed for _, seed in one.asked} & {seed for _, seed in other.asked}
+    assert pictures.labels is not None
+    assert torch.bincount(pictures.labels).tolist() == [77, 77, 76]
+
+
+def test_smaller_samples_are_set_in_black_and_others_refused() -> None:
+    small = torch.full((2, 1, 4, 6), 9, dtype=torch.uint8)
+    framed = fitted(small, JUDGE)
+    assert framed.shape == (2, 1, SIDE, SIDE)
+    assert torch.equal(framed[:, :, 2:6, 1:7], small)
+    assert framed.sum() == small.sum()
+    with pytest.raises(
+        InvalidInput, match="takes 1 channels and at most 8 px, the samples have 3 and 8×8 px"
+    ):
+        fitted(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), JUDGE)
+    with pytest.raises(InvalidInput, match="the samples have 1 and 8×16 px"):
+        fitted(torch.zeros(2, 1, 16, 8, dtype=torch.uint8), JUDGE)
+
+
+def test_sets_must_be_equally_large_and_of_the_same_classes(comparison: Comparison) -> None:
+    with pytest.raises(InvalidInput, match="got 300, but there are 30 test pictures"):
+        comparison.real(shades(30, 2))
+    with pytest.raises(InvalidInput, match="got 700, but there are 600 training pictures"):
+        Comparison(JUDGE, shades(600, 1), count=700, seed=0)
+    with pytest.raises(InvalidInput, match="knows 3 classes, shades has 10"):
+        comparison.drawn(Shades(classes=10))

@@ -1,0 +1,97 @@
+"""Between two generators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+
+from export import checkpoint, generators
+from export.interpolate import interpolate, main
+from runtime.errors import InvalidInput
+
+
+def weights(
+    path: Path, seed: int, model: str = "esrgan", names: tuple[str, ...] = (), **changed: Any
+) -> Path:
+    """A checkpoint of a tiny generator, `changed` in its configuration."""
+    spec = generators.get(model)
+    config = checkpoint.configure(spec.tiny, {key: str(value) for key, value in changed.items()})
+    torch.manual_seed(seed)
+    checkpoint.save(path, model, config, spec.module(config), names)
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> tuple[Path, Path]:
+    return weights(tmp_path / "a.safetensors", 1), weights(tmp_path / "b.safetensors", 2)
+
+
+def test_every_parameter_lies_between(ends: tuple[Path, Path], tmp_path: Path) -> None:
+    result = run(*ends, "--alpha", 0.8, tmp_path / "out.safetensors")
+    assert result.exit_code == 0, result.output
+    assert "0.2 · a.safetensors + 0.8 · b.safetensors" in result.output
+    a, b, out = (load_file(path) for path in (*ends, tmp_path / "out.safetensors"))
+    assert out.keys() == a.keys()
+    for key, value in out.items():
+        # Weights are stored in float16.
+        torch.testing.assert_close(
+            value.float(), 0.2 * a[key].float() + 0.8 * b[key].float(), rtol=1e-3, atol=1e-6
+        )
+    assert (
+        checkpoint.load("esrgan", str(tmp_path / "out.safetensors")).config == generators.get("esrgan").tiny
+    )
+
+
+@pytest.mark.parametrize("alpha", [0, 1])
+def test_the_ends_are_the_ends_bit_for_bit(ends: tuple[Path, Path], tmp_path: Path, alpha: int) -> None:
+    assert run(*ends, "--alpha", alpha, tmp_path / "out.safetensors").exit_code == 0
+    assert (tmp_path / "out.safetensors").read_bytes() == ends[alpha].read_bytes()
+    a, b = {"x": torch.tensor([-0.0, 1.0])}, {"x": torch.tensor([5.0, float("inf")])}
+    assert torch.equal(interpolate(a, b, alpha)["x"].view(torch.int32), (a, b)[alpha]["x"].view(torch.int32))
+
+
+def test_counts_are_not_averaged() -> None:
+    a, b = {"count": torch.tensor(3)}, {"count": torch.tensor(8)}
+    assert interpolate(a, b, 0.4)["count"] == 3
+    assert interpolate(a, b, 0.6)["count"] == 8
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+def test_outside_of_the_two_is_refused(alpha: float) -> None:
+    with pytest.raises(InvalidInput, match="expected a number from 0 to 1"):
+        interpolate({}, {}, alpha)
+
+
+def test_tensors_that_do_not_fit_are_named() -> None:
+    with pytest.raises(InvalidInput, match="z is in one of them only"):
+        interpolate({"x": torch.zeros(1)}, {"x": torch.zeros(1), "z": torch.zeros(1)}, 0.5)
+    with pytest.raises(InvalidInput, match=r"x: \[1\] and \[2\]"):
+        interpolate({"x": torch.zeros(1)}, {"x": torch.zeros(2)}, 0.5)
+
+
+def test_checkpoints_of_different_generators_are_told_apart(tmp_path: Path) -> None:
+    first = weights(tmp_path / "first.safetensors", 1)
+    others = {
+        "blocks is 1 in A and 2 in B": weights(tmp_path / "deep.safetensors", 2, blocks=2),
+        "model is 'esrgan' in A and 'dcgan' in B": weights(tmp_path / "dcgan.safetensors", 2, "dcgan"),
+    }
+    for told, other in others.items():
+        result = run(first, other, "--alpha", 0.5, tmp_path / "out.safetensors")
+        assert result.exit_code == 1
+        assert told in result.output
+    named = [weights(tmp_path / f"{name}.safetensors", 1, "acgan", (name, "b", "c")) for name in ("x", "y")]
+    assert "class names is 'x, b, c' in A" in run(*named, "--alpha", 0.5, tmp_path / "out.safetensors").output
+    assert not (tmp_path / "out.safetensors").exists()
+    assert (
+        "no file at"
+        in run(first, tmp_path / "nowhere.pth", "--alpha", 0.5, "--model", "esrgan", tmp_path / "o").output
+    )

@@ -1,0 +1,164 @@
+"""Each objective against values worked out by hand, and against the direction that it should pull in."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from export.training import losses, objectives
+from export.training.discriminators import MinibatchDiscrimination
+from export.training.objectives import OBJECTIVES
+from runtime.errors import InvalidInput
+
+LN2 = math.log(2)
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+# Two logits of real pictures (2, 0) and two of fake ones (-1, 1), worked out on paper. softplus(-x) = -log sigmoid(x).
+REAL, FAKE = (2.0, 0.0), (-1.0, 1.0)
+ON_REAL = (softplus(-2) + softplus(0)) / 2  # real ones believed to be real
+ON_FAKE = (softplus(-1) + softplus(1)) / 2  # fake ones believed to be fake; the same for "real", by symmetry
+BY_HAND = {
+    "non-saturating": (ON_REAL + ON_FAKE, ON_FAKE),
+    "minimax": (ON_REAL + ON_FAKE, -ON_FAKE),
+    "lsgan": (((2 - 1) ** 2 + (0 - 1) ** 2) / 4 + (1 + 1) / 4, ((-1 - 1) ** 2 + (1 - 1) ** 2) / 4),
+    "hinge": ((0 + 1) / 2 + (0 + 2) / 2, 0.0),
+    "wgan-gp": (0.0 - 1.0, 0.0),
+    # The means are 1 and 0: real relative to fake (2, 0), fake relative to real (-2, 0).
+    "relativistic-average": (ON_REAL, (softplus(2) + softplus(0)) / 2),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_gives_what_a_hand_works_out(name: str) -> None:
+    found = OBJECTIVES[name].losses(torch.tensor(REAL), torch.tensor(FAKE))
+    assert (float(found.discriminator), float(found.generator)) == pytest.approx(BY_HAND[name], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_discriminator_is_pulled_apart_and_the_generator_up(name: str) -> None:
+    real = torch.tensor([0.3, -0.2], requires_grad=True)
+    fake = torch.tensor([0.1, 0.4], requires_grad=True)
+    discriminator, generator = OBJECTIVES[name].losses(real, fake)
+    of_real, of_fake = torch.autograd.grad(discriminator, (real, fake), retain_graph=True)
+    assert (of_real < 0).all(), "a step down the gradient raises the logits of real pictures"
+    assert (of_fake > 0).all(), "and lowers those of fake ones"
+    (pull,) = torch.autograd.grad(generator, fake)
+    assert (pull < 0).all(), "the generator wants its pictures believed"
+
+
+@pytest.mark.parametrize(
+    ("name", "discriminator", "generator"),
+    [("non-saturating", 2 * LN2, LN2), ("minimax", 2 * LN2, -LN2), ("relativistic-average", LN2, LN2)],
+)
+def test_losses_at_chance(name: str, discriminator: float, generator: float) -> None:
+    found = OBJECTIVES[name].losses(torch.zeros(5), torch.zeros(5))
+    assert (float(found.discriminator), float(found.generator)) == pytest.approx((discriminator, generator))
+
+
+@given(
+    st.lists(st.floats(-20, 20), min_size=1, max_size=8), st.lists(st.floats(-20, 20), min_size=1, max_size=8)
+)
+def test_relativistic_average_is_its_definition(reals: list[float], fakes: list[float]) -> None:
+    real, fake = torch.tensor(reals, dtype=torch.float64), torch.tensor(fakes, dtype=torch.float64)
+    found = objectives.relativistic_average(real, fake)
+    relative_real, relative_fake = real - fake.mean(), fake - real.mean()
+
+    def minus_log(logits: Tensor) -> Tensor:  # -log sigmoid
+        return torch.log1p(torch.exp(-logits)).mean()
+
+    torch.testing.assert_close(
+        found.discriminator, (minus_log(relative_real) + minus_log(-relative_fake)) / 2
+    )
+    torch.testing.assert_close(found.generator, (minus_log(-relative_real) + minus_log(relative_fake)) / 2)
+
+
+def test_relativistic_means_carry_gradient_to_the_generator_only() -> None:
+    real, fake = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    discriminator, generator = objectives.relativistic_average(real, fake)
+    # Each real logit: d/dr of mean softplus(-r) / 2 = -sigmoid(0) / 2 / 2, and nothing through the mean.
+    (of_real,) = torch.autograd.grad(discriminator, real, retain_graph=True)
+    torch.testing.assert_close(of_real, torch.full((2,), -0.125))
+    # Each fake logit: the same, and as much again through the mean that the real ones are compared with.
+    (of_fake,) = torch.autograd.grad(generator, fake, retain_graph=True)
+    torch.testing.assert_close(of_fake, torch.full((2,), -0.25))
+    assert torch.autograd.grad(generator, real, allow_unused=True)[0] is None
+
+
+def test_label_smoothing_lowers_the_target_of_real_pictures_alone() -> None:
+    logit = torch.tensor([math.log(9.0)])  # sigmoid 0.9
+    smoothed = OBJECTIVES["non-saturating"].losses(logit.requires_grad_(), torch.zeros(1), target=0.9)
+    (slope,) = torch.autograd.grad(smoothed.discriminator, logit)
+    torch.testing.assert_close(slope, torch.zeros(1))  # right where it should be
+    torch.testing.assert_close(smoothed.generator, torch.tensor(LN2))
+
+
+@pytest.mark.parametrize(
+    ("name", "smoothing", "told"),
+    [
+        ("hinge", 0.1, "'hinge' has no labels to smooth"),
+        ("lsgan", 1.0, "got 1.0, expected a share"),
+        ("gan", 0.0, "got 'gan', expected one of non-saturating"),
+    ],
+)
+def test_an_objective_that_does_not_fit_is_named(name: str, smoothing: float, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        objectives.get(name, smoothing)
+
+
+def test_the_gradient_penalty_of_a_linear_critic_is_known() -> None:
+    weights = torch.tensor([3.0, 4.0])  # its slope is 5 everywhere
+
+    def critic(pictures: Tensor) -> Tensor:
+        return pictures.flatten(1) @ weights
+
+    real, fake = torch.randn(6, 1, 1, 2), torch.randn(6, 1, 1, 2)
+    torch.testing.assert_close(objectives.gradient_penalty(critic, real, fake), torch.tensor(16.0))
+
+
+def test_the_gradient_penalty_teaches_the_critic() -> None:
+    critic = nn.Linear(2, 1, bias=False)
+    penalty = objectives.gradient_penalty(
+        lambda pictures: critic(pictures.flatten(1)).flatten(),
+        torch.randn(4, 1, 1, 2),
+        torch.randn(4, 1, 1, 2),
+    )
+    penalty.backward()
+    assert critic.weight.grad is not None
+    assert critic.weight.grad.abs().sum() > 0
+
+
+def test_feature_matching_compares_means() -> None:
+    fake = torch.tensor([[0.0, 2.0], [2.0, 2.0]], requires_grad=True)
+    real = torch.tensor([[3.0, 1.0], [1.0, 1.0]], requires_grad=True)
+    loss = losses.feature_matching(fake, real)
+    torch.testing.assert_close(loss, torch.tensor(1.0))  # means (1, 2) and (2, 1)
+    loss.backward()
+    assert fake.grad is not None
+    assert real.grad is None
+
+
+def test_the_auxiliary_classifier_takes_logits() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0)]])  # softmax 1/4, 3/4
+    torch.testing.assert_close(
+        losses.auxiliary_classifier(logits, torch.tensor([1])), torch.tensor(math.log(4 / 3))
+    )
+
+
+def test_minibatch_discrimination_sees_a_collapsed_batch() -> None:
+    torch.manual_seed(0)
+    layer = MinibatchDiscrimination(features=6, kernels=3)
+    same, apart = torch.randn(1, 6).expand(4, 6), 10 * torch.randn(4, 6)
+    torch.testing.assert_close(
+        layer(same)[:, 6:], torch.full((4, 3), 3.0)
+    )  # three others, each at distance 0
+    assert (layer(apart)[:, 6:] < 1).all()
+    torch.testing.assert_close(layer(apart)[:, :6], apart)
