@@ -30,6 +30,21 @@ def latency(report: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def training(report: dict[str, Any], path: Path) -> None:
+    """Samples a second of each recipe's loop as a share of the plain loop's."""
+    rows = report["recipes"]
+    figure, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    drawn = axis.barh([f"{row['model']} {row['recipe']}" for row in rows], [row["ratio"] for row in rows])
+    axis.bar_label(drawn, fmt="%.3f", padding=3)
+    axis.axvline(1.0, color="grey", linewidth=1)
+    axis.set(
+        title="Training throughput against a plain loop", xlim=(0, 1.2 * max(row["ratio"] for row in rows))
+    )
+    axis.invert_yaxis()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def _percentiles(axis: Any, rows: list[dict[str, Any]], title: str) -> None:
     callers = [row["callers"] for row in rows]
     for key in ("p50_ms", "p90_ms", "p99_ms"):

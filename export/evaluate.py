@@ -185,20 +185,21 @@ def measure_sampler(subject: Subject, given: Mapping[str, Any]) -> dict[str, Any
         raise InvalidInput(
             "floor-data", f"{given['data']} has no test pictures of its own; give a file of them"
         )
-    comparison = Comparison(classifier, train, count=count, seed=seed)
+    comparison = Comparison(classifier, train, test, count=count, seed=seed)
     rows: dict[str, Figures] = {}
     rows[subject.name], samples = comparison.drawn(subject)
     if isinstance(subject, CheckpointSubject) and given["untrained"]:
         rows["untrained"], _ = comparison.drawn(subject.untrained())
-    rows["real test"] = comparison.real(test)
+    rows["real test"] = comparison.real()
     standard: dict[str, InceptionFigures] = {}
     if given["standard"]:
         real = train.some(count, seed).images
         standard[subject.name] = inception.measure(samples, real)
         standard["real test"] = inception.measure(test.some(count, seed).images, real)
     title = f"{subject.name}: {count} pictures each, against as many of {given['data']}"
-    tables = report.figures_table(rows, standard, title), report.classes_table(rows, classifier.class_names)
-    report.show(*tables)
+    report.show(
+        report.figures_table(rows, standard, title), *report.class_tables(rows, classifier.class_names)
+    )
     return {
         "data": str(given["data"]),
         "floor_data": str(given["floor_data"] or given["data"]),

@@ -69,8 +69,8 @@ def between(a: Checkpoint, b: Checkpoint, alpha: float) -> Checkpoint:
 def main(a: Path, b: Path, target: Path, alpha: float, model: str | None) -> None:
     """Write to OUT the generator that lies between those of the checkpoints A and B."""
     try:
-        ends = [checkpoint.load(named_model(path, model), str(path)) for path in (a, b)]
-        made = between(*ends, alpha)
+        first, second = (checkpoint.load(named_model(path, model), str(path)) for path in (a, b))
+        made = between(first, second, alpha)
         checkpoint.save(target, made.model, made.config, made.module, made.class_names)
     except GanforgeError as error:
         raise click.ClickException(str(error)) from error

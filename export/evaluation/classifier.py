@@ -6,6 +6,7 @@ on a core are enough for one that is right more often than the generator is.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +15,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from export.evaluation.classifiers import BATCH, Classifier, Config, SmallNet, save_small
+from export.evaluation.classifiers import BATCH, Config, SmallNet, save_small
 from export.evaluation.progress import followed
 from export.training.data import Labelled, read_labelled
 from runtime.errors import GanforgeError, InvalidInput
 
-BATCH_TRAINED = 128
-PEAK_LR, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
+BATCH_TRAINED = 64
+PEAK_LR, WEIGHT_DECAY = 5e-3, 0.05
 # Classes overlap (a shirt, a T-shirt): certainty is not asked for.
 LABEL_SMOOTHING = 0.1
 SHIFT_PX = 2
+WARM_UP = 0.25  # of the training
 
 
 def train(
     net: SmallNet, train_set: Labelled, test_set: Labelled, *, epochs: int, seed: int, flips: bool
 ) -> float:
-    """SGD with Nesterov's momentum and one cycle of the rate (Smith 2018, arXiv 1708.07120); the last accuracy.
+    """AdamW with one cycle of the rate (Smith 2018, arXiv 1708.07120); the last accuracy.
 
     The sets: of `net`'s size and channels, with labels. flips: mirror half of the pictures.
     """
     random = torch.Generator().manual_seed(seed)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        net.parameters(), PEAK_LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
-    )
+    optimizer = torch.optim.AdamW(net.parameters(), PEAK_LR, weight_decay=WEIGHT_DECAY)
     images, labels = train_set.images, labels_of(train_set)
     steps = epochs * -(-len(images) // BATCH_TRAINED)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps, pct_start=0.25)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle((step + 1) / steps))
     right = 0.0
     for epoch in range(1, epochs + 1):
         net.train()
@@ -55,6 +55,13 @@ def train(
         right = accuracy(net, test_set)
         click.echo(f"epoch {epoch}/{epochs}: {100 * right:.2f} % of the test pictures right")
     return right
+
+
+def one_cycle(done: float) -> float:
+    """The rate, as a part of its peak, when `done` in [0, 1] of the training is over: straight up, then a cosine."""
+    if done < WARM_UP:
+        return done / WARM_UP
+    return (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
 
 
 def varied(images: Tensor, random: torch.Generator, flips: bool) -> Tensor:
@@ -99,7 +106,7 @@ def labels_of(pictures: Labelled) -> Tensor:
 )
 @click.option("--channels", type=click.Choice(["1", "3"]), default="1", show_default=True, help="1 is grey.")
 @click.option("--classes", default="", help="Class names in the order of the labels, separated by commas.")
-@click.option("--epochs", type=click.IntRange(min=1), default=6, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--flips", is_flag=True, help="Mirror at random: where left and right mean nothing.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Of torch.  [default: one a core]")
@@ -113,7 +120,7 @@ def main(**given: Any) -> None:
         raise click.ClickException(str(error)) from error
 
 
-def run(given: dict[str, Any]) -> Classifier:
+def run(given: dict[str, Any]) -> None:
     """Read, train, write."""
     config = Config(channels=int(given["channels"]))
     train_set = read_labelled(given["data"], config.size, config.channels, split="train")

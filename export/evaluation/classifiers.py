@@ -69,6 +69,7 @@ class SmallNet(Net):
             *convolution(width, 2 * width),
             nn.MaxPool2d(2),
             *convolution(2 * width, 4 * width),
+            nn.MaxPool2d(2),
             *convolution(4 * width, 4 * width),
         )
         self.linear = nn.Linear(4 * width, config.classes)

@@ -6,6 +6,7 @@ Through torch-fidelity, whose figures equal those of the original TensorFlow cod
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +42,12 @@ class Rgb(Dataset[Tensor]):
 def library() -> Any:
     """The torch_fidelity module. Raises InvalidInput naming the extra where it is not installed."""
     try:
-        import torch_fidelity
+        return importlib.import_module("torch_fidelity")
     except ImportError as error:
         raise InvalidInput(
             "inception",
             "torch-fidelity is not installed; pip install -c constraints.txt '.[inception]' adds it",
         ) from error
-    return torch_fidelity
 
 
 def measure(samples: Tensor, real: Tensor) -> InceptionFigures:

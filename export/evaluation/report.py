@@ -61,23 +61,20 @@ def figures_table(
     return table
 
 
-def classes_table(rows: Mapping[str, Figures], class_names: Sequence[str]) -> Table:
-    """One row a class: its share of each set and, where labels are known, agreement and diversity."""
-    wanted = {
-        "share": {name: one.shares for name, one in rows.items()},
-        "agreement": {name: one.agreement_by_class for name, one in rows.items() if one.agreement_by_class},
-        "diversity": {name: one.diversity_by_class for name, one in rows.items() if one.diversity_by_class},
-    }
-    columns = [(figure, name, values) for figure, sets in wanted.items() for name, values in sets.items()]
-    table = numbers(["class", *(f"{figure}, {name}" for figure, name, _ in columns)], "By class")
-    for number, class_name in enumerate(class_names):
-        cells = [
-            ratio(values[number]) if figure == "diversity" else percent(values[number])
-            for figure, _, values in columns
-            if values is not None
-        ]
-        table.add_row(class_name, *cells)
-    return table
+def class_tables(rows: Mapping[str, Figures], class_names: Sequence[str]) -> list[Table]:
+    """A table each for shares, agreement and diversity: one row a class, one column a set of pictures that has it."""
+    tables = []
+    for title, name, told in (
+        ("Share of each class", "shares", percent),
+        ("Agreement with the label", "agreement_by_class", percent),
+        ("Diversity, over that of real pictures", "diversity_by_class", ratio),
+    ):
+        sets = {row: values for row, one in rows.items() if (values := getattr(one, name)) is not None}
+        table = numbers(["class", *sets], title)
+        for number, class_name in enumerate(class_names):
+            table.add_row(class_name, *(told(values[number]) for values in sets.values()))
+        tables += [table] if sets else []
+    return tables
 
 
 def numbers(heads: Sequence[str], title: str) -> Table:

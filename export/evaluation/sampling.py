@@ -7,6 +7,7 @@ reference, is what a perfect generator would get: no figure says much without it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class Pictures:
 
     def some(self, count: int, seed: int) -> Pictures:
         """`count` of them, drawn by `seed`."""
-        chosen = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))[:count]
+        chosen = picked(len(self.images), count, seed)
         return Pictures(self.images[chosen], None if self.labels is None else self.labels[chosen])
 
 
@@ -63,25 +64,39 @@ class Figures:
 
 
 class Comparison:
-    """Real pictures, seen once, to measure sets of `count` pictures against.
+    """Real pictures to measure sets of `count` pictures against. They are looked at once, when first needed.
 
-    train: the pictures that the generator may have learned from. seed: of every random choice.
-    Raises InvalidInput where there are fewer than `count`.
+    train: the pictures that the generator may have learned from; test: others. seed: of every random choice.
+    Raises InvalidInput where there are fewer than `count` of either.
     """
 
-    def __init__(self, classifier: Classifier, train: Pictures, *, count: int, seed: int) -> None:
-        enough(train, count, "training")
-        self.classifier, self.count, self.seed = classifier, count, seed
-        self.train = classifier.see(train.images, "looking at the training pictures").features
-        # Shuffled once, so that the reference is the first `count`.
-        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))[:count]
-        self.reference = self.train[order]
-        self.reference_labels = None if train.labels is None else train.labels[order]
+    def __init__(
+        self, classifier: Classifier, train: Pictures, test: Pictures, *, count: int, seed: int
+    ) -> None:
+        for pictures, which in ((train, "training"), (test, "test")):
+            if len(pictures.images) < count:
+                raise InvalidInput(
+                    "count",
+                    f"got {count}, but there are {len(pictures.images)} {which} pictures; sets must be equally large",
+                )
+        self.classifier, self.train, self.test = classifier, train, test
+        self.count, self.seed = count, seed
 
-    def real(self, test: Pictures) -> Figures:
-        """The floor: `count` of the real pictures `test`, which are no training pictures."""
-        enough(test, self.count, "test")
-        return self.figures(test.some(self.count, self.seed), "looking at the test pictures")
+    @cached_property
+    def train_features(self) -> Tensor:
+        """[N, D] of all training pictures."""
+        return self.classifier.see(self.train.images, "looking at the training pictures").features
+
+    @cached_property
+    def reference(self) -> tuple[Tensor, Tensor | None]:
+        """Features [count, D] and labels [count] of the training pictures that distributions are compared with."""
+        chosen = picked(len(self.train.images), self.count, self.seed)
+        labels = self.train.labels
+        return self.train_features[chosen], None if labels is None else labels[chosen]
+
+    def real(self) -> Figures:
+        """The floor: as many of the test pictures."""
+        return self.figures(self.test.some(self.count, self.seed), "looking at the test pictures")
 
     def drawn(self, subject: Subject) -> tuple[Figures, Tensor]:
         """`count` samples of `subject`, classes in turn where it has them; the figures and the samples."""
@@ -96,14 +111,14 @@ class Comparison:
 
     def figures(self, pictures: Pictures, doing: str) -> Figures:
         """pictures: `count` of them, as large as the classifier takes them."""
-        seen = self.classifier.see(pictures.images, doing)
-        kernel, deviation = kernel_distance(seen.features, self.reference, self.seed)
-        distances = nearest(seen.features, self.train)
+        seen, (reference, _) = self.classifier.see(pictures.images, doing), self.reference
+        kernel, deviation = kernel_distance(seen.features, reference, self.seed)
+        distances = nearest(seen.features, self.train_features)
         classes = len(self.classifier.class_names)
         shares = torch.bincount(seen.classes, minlength=classes) / len(seen.classes)
         whole = Figures(
             count=len(pictures.images),
-            frechet=frechet_distance(seen.features, self.reference),
+            frechet=frechet_distance(seen.features, reference),
             kernel=kernel,
             kernel_std=deviation,
             nearest=float(distances.median()),
@@ -119,8 +134,9 @@ class Comparison:
         right = seen.classes == labels
         agreement = tuple(share(right[labels == label]) for label in classes)
         known = vars(whole) | {"agreement": share(right), "agreement_by_class": agreement}
-        if self.reference_labels is not None:
-            among_real = [spread(self.reference[self.reference_labels == label]) for label in classes]
+        reference, reference_labels = self.reference
+        if reference_labels is not None:
+            among_real = [spread(reference[reference_labels == label]) for label in classes]
             ratios = [
                 spread(seen.features[labels == label]) / max(among_real[label], 1e-12) for label in classes
             ]
@@ -153,14 +169,11 @@ def fitted(images: Tensor, classifier: Classifier) -> Tensor:
     return torch.from_numpy(framed_images).permute(0, 3, 1, 2).contiguous()
 
 
+def picked(total: int, count: int, seed: int) -> Tensor:
+    """`count` of the numbers below `total`, drawn by `seed`: the same for the same three."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
+
+
 def share(right: Tensor) -> float:
     """[N] bool → the share that is true; 0 of none."""
     return float(right.double().mean()) if len(right) else 0.0
-
-
-def enough(pictures: Pictures, count: int, which: str) -> None:
-    if len(pictures.images) < count:
-        raise InvalidInput(
-            "count",
-            f"got {count}, but there are {len(pictures.images)} {which} pictures; sets must be equally large",
-        )

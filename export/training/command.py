@@ -49,6 +49,7 @@ class Asked:
 
 def start(asked: Asked) -> bool:
     """Resolve the options, build the trainer and run the loop. True if the run is complete."""
+    recipes.get(asked.model, asked.recipe)  # a name that does not exist is told before anything else
     run = Run(asked.output or Path("runs") / asked.model, asked.model)
     if asked.resume:
         asked = resumed(asked, run.saved_options())
@@ -56,11 +57,11 @@ def start(asked: Asked) -> bool:
         raise InvalidInput(
             "output", f"{run.folder} holds a run already; add --resume, or choose another folder"
         )
+    name, recipe = recipes.get(asked.model, asked.recipe)
     if asked.data is None:
         raise InvalidInput(
             "data", "missing; name a folder of pictures, IDX or CIFAR files, or an .npz archive"
         )
-    name, recipe = recipes.get(asked.model, asked.recipe)
     machine = Machine(asked.accelerator, asked.devices, asked.nodes, asked.precision)
     if asked.threads:
         torch.set_num_threads(asked.threads)

@@ -79,13 +79,17 @@ class Loop:
     def tick(
         self, step: int, done: float, stopping: bool, watch: Watch, batches: Ahead[Any], progress: Progress
     ) -> None:
-        """What is due after this step: a line of the log, figures, samples, a checkpoint."""
+        """What is due after this step: a line of the log; figures, samples, a checkpoint."""
         options, last = self.options, done >= 1 or stopping
         if due(step, options.log_every, last) or due(step, options.checkpoint_every, last):
             figures = watch.means(batches.waited_s, learning_rate(options, min(done, 1 - 1e-9)))
             self.tell(progress, step, done, figures)
-        if not self.machine.first:
-            return
+        if self.machine.first:
+            self.keep(step, done, last, progress)
+
+    def keep(self, step: int, done: float, last: bool, progress: Progress) -> None:
+        """Measure, draw and save the averaged generator, where it is due. The first process does so for all."""
+        options = self.options
         if due(step, options.validate_every, done >= 1):
             self.tell(progress, step, done, self.apart(self.trainer.validate))
         if due(step, options.sample_every, done >= 1):

@@ -67,7 +67,7 @@ class Batch:
     """One step's pictures and random numbers; the rows of this process.
 
     real: [N, C, H, W] float32 in the generator's output range. inputs: what the generator takes, in its order.
-    labels: [N] int64, of the real pictures; empty without. fake: what the generator made of `inputs`, with its graph, once it has.
+    labels: [N] int64, of the real pictures; empty without. fake: what the generator made of `inputs`, with its graph.
     """
 
     real: Tensor
@@ -98,6 +98,7 @@ class Trainer(ABC):
     options: ClassVar[type[Options]]
     discriminator_steps: int = 0
     generator: nn.Module
+    machine: Machine
     class_names: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
 

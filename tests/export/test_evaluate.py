@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,10 +14,12 @@ import torch
 from click.testing import CliRunner, Result
 
 from export import checkpoint, generators
-from export.evaluate import main
+from export.evaluate import ServerSubject, main
 from export.evaluation.classifiers import Config, SmallNet, save_small
 from export.training.data import write_picture
 from export.training.features import NETS, layers
+from runtime import pixels
+from server.client import Client
 from tests.conftest import TinyBundle
 from tests.export.lively import class_names, lively
 from tests.server import conftest as servers
@@ -61,7 +63,7 @@ def real(tmp_path: Path) -> Path:
             ("labels", (np.arange(count) % 3).astype(np.uint8)),
         )
     }
-    np.savez(tmp_path / "real.npz", **arrays)
+    np.savez(tmp_path / "real.npz", **arrays)  # type: ignore[arg-type]
     return tmp_path / "real.npz"
 
 
@@ -144,6 +146,16 @@ def test_a_server_of_several_models_needs_a_name(served: servers.Served, origina
         result = run(served.address, *name, "--hr", originals)
         assert result.exit_code == 1
         assert "expected one of those served: generator, plain, upscaler" in result.output
+
+
+def test_grey_samples_of_a_server_stay_grey() -> None:
+    """A PNG says how many bands it has; decoding gives three."""
+    sample = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    info = SimpleNamespace(name="grey", width=8, scale=1, class_names=[])
+    answer = SimpleNamespace(images=(pixels.encode(sample, "png"),) * 2)
+    client = SimpleNamespace(models=lambda: [info], generate=lambda count, **options: answer)
+    samples = ServerSubject(cast(Client, client), "").samples(2, None, 0)
+    np.testing.assert_array_equal(samples, np.stack([sample.transpose(2, 0, 1)] * 2))
 
 
 def test_samples_beside_untrained_ones_and_the_floor(real: Path, judge: Path, tmp_path: Path) -> None:
@@ -238,7 +250,7 @@ def test_what_is_missing_or_does_not_fit_is_named(
             upscaler, "--hr", originals, "--features", "vgg-normalised-conv3_1",
         ),
         "no manifest.json": (tmp_path,),
-        "the server cannot be reached": ("127.0.0.1:1", "--hr", originals),
+        "Failed to connect to remote host": ("127.0.0.1:1", "--hr", originals),
     }  # fmt: skip
     (tmp_path / "empty").mkdir()
     for told, arguments in refusals.items():

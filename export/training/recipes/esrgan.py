@@ -42,7 +42,7 @@ class PsnrOptions(Options):
 class GanOptions(AdversarialOptions):
     """patch_px: side of the low-resolution crops; times the scale, a multiple of 32 (five halvings).
 
-    perceptual, pixel: weights of those losses. features: the net of the perceptual loss, see `features.NETS`.
+    perceptual, pixel: weights of those losses. feature_net: of the perceptual loss, see `features.NETS`.
     """
 
     patch_px: int = 32
@@ -53,14 +53,13 @@ class GanOptions(AdversarialOptions):
     adversarial: float = 5e-3
     perceptual: float = 1.0
     pixel: float = 1e-2
-    features: str = "vgg19-conv5_4"
+    feature_net: str = "vgg19-conv5_4"
 
 
 class Pairs(Trainer):
     """What both stages share: crops to train on, held-out pictures to measure on. For RGB."""
 
     settings: Any
-    machine: Machine
 
     def read(self, config: Any, options: Any, source: Source, machine: Machine) -> None:
         """To be called once, by the constructor of a stage."""
@@ -165,7 +164,7 @@ class GanTrainer(AdversarialTrainer, Pairs):
         self, generator: nn.Module, config: Any, options: GanOptions, source: Source, machine: Machine
     ) -> None:
         self.read(config, options, source, machine)
-        self.net = machine.place(features.load(options.features, source.vgg19))
+        self.net = machine.place(features.load(options.feature_net, source.vgg19))
         self.oppose(generator, Discriminator(options.patch_px * config.scale, options), options, machine)
 
     def generator_extras(self, batch: Batch, fake: Judged) -> Losses:
@@ -196,7 +195,7 @@ RECIPES = {
             schedule="cosine",
             warmup=0.02,
             discriminator_width=16,
-            features="vgg-normalised-conv3_1",
+            feature_net="vgg-normalised-conv3_1",
         ),
         start=True,
     ),

@@ -10,6 +10,7 @@ import torch
 
 from export import checkpoint
 from export.evaluation.classifiers import (
+    BATCH,
     CIFAR10,
     Config,
     Residual,
@@ -56,23 +57,32 @@ def test_classes_without_names_are_numbers(tmp_path: Path) -> None:
 
 
 def test_seeing_in_batches_is_features_and_the_likeliest_class(tmp_path: Path) -> None:
-    judge = load(public_file(tmp_path / "resnet56.th"))
-    images = pictures(300, 3)  # more than a batch
+    config = Config(channels=3, classes=4, width=4)
+    torch.manual_seed(0)
+    save_small(tmp_path / "judge.safetensors", config, SmallNet(config), ())
+    judge, images = load(tmp_path / "judge.safetensors"), pictures(BATCH + 44, 3)
     seen = judge.see(images, "looking")
     floats = images.float() / 255
     # Another batch size is another order of sums in float32.
     torch.testing.assert_close(seen.features, judge.features(floats), rtol=1e-4, atol=1e-5)
     assert (seen.classes == judge.logits(floats).argmax(1)).double().mean() > 0.99
-    assert seen.features.shape == (300, 64)
+
+
+def test_the_public_form_of_resnet56_is_read(tmp_path: Path) -> None:
+    path = public_file(tmp_path / "resnet56.th")
+    judge = load(path)
+    assert (judge.size, judge.channels, judge.class_names) == (32, 3, CIFAR10)
+    assert judge.features(pictures(2, 3) / 255).shape == (2, 64)
+    assert judge.logits(pictures(2, 3) / 255).shape == (2, 10)
 
 
 def test_resnet56_has_the_papers_parameters() -> None:
-    assert sum(parameter.numel() for parameter in ResNet56().parameters()) == 855_770  # 0.85 M in the paper
+    assert sum(parameter.numel() for parameter in ResNet56().parameters()) == 853_018  # 0.85 M in the paper
 
 
 def test_a_narrowing_shortcut_takes_every_other_pixel_and_adds_empty_maps() -> None:
     block = Residual(4, 8).eval()
-    torch.nn.init.zeros_(block.bn2.weight)  # leaves the shortcut alone
+    torch.nn.init.zeros_(block.bn2.get_parameter("weight"))  # leaves the shortcut alone
     image = torch.rand(1, 4, 6, 6)
     output = block(image)
     torch.testing.assert_close(output[:, 2:6], image[:, :, ::2, ::2])
@@ -104,5 +114,5 @@ def test_the_public_resnet56_is_as_right_as_its_page_says() -> None:
         labels = torch.from_numpy(archive["labels"].astype(np.int64))
         assert tuple(archive["classes"]) == CIFAR10
     right = (judge.see(images, "looking").classes == labels).double().mean()
-    # 94.4 % by the file itself, from the last epochs of its training; 94.2 % is what others measure.
-    assert float(right) == pytest.approx(0.942, abs=0.003)
+    # Its page states an error of 6.61 %: to the picture, but for those that another order of sums may tip.
+    assert float(right) == pytest.approx(0.9339, abs=0.0005)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from export.evaluation.metrics import luma, psnr_db, psnr_y_db, ssim
 from runtime.backends.base import Array
@@ -56,6 +58,18 @@ def test_ssim_is_the_formula_over_every_whole_window(channels: int) -> None:
                 values.append((2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1) * structure)
     # float64 arithmetic in another order
     assert ssim(image, reference, 2) == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_ssim_is_the_librarys_where_its_padding_does_not_reach() -> None:
+    image, reference = noisy((40, 31, 3)), noisy((40, 31, 3), seed=1)
+    first, second = (
+        torch.from_numpy(one.transpose(2, 0, 1)[None].astype(np.float64)) for one in (image, reference)
+    )
+    _, similarity = structural_similarity_index_measure(
+        first, second, data_range=255.0, return_full_image=True
+    )
+    expected = float(similarity[..., 5:-5, 5:-5].mean())
+    assert ssim(image, reference, 0) == pytest.approx(expected, abs=1e-9)  # float64 in another order
 
 
 def test_a_picture_smaller_than_the_window_is_refused() -> None:

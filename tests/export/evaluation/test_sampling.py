@@ -65,16 +65,16 @@ class Shades(Subject):
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    return Comparison(JUDGE, shades(600, 1), count=300, seed=0)
+    return Comparison(JUDGE, shades(600, 1), shades(400, 2), count=300, seed=0)
 
 
 def test_real_pictures_are_near_each_other(comparison: Comparison) -> None:
-    floor = comparison.real(shades(400, 2))
+    floor = comparison.real()
     assert floor.count == 300
     assert floor.frechet < 1e-3  # features lie in [0, 1]; the shades alone are 0.35 apart
     assert abs(floor.kernel) < 1e-2
     assert floor.agreement == 1
-    assert floor.agreement_by_class == (1, 1, 1)
+    assert floor.agreement_by_class == pytest.approx((1, 1, 1))
     assert floor.least_share == pytest.approx(1 / 3, abs=0.06)
     assert sum(floor.shares) == pytest.approx(1)
     assert floor.diversity == pytest.approx(1, abs=0.1)
@@ -108,13 +108,16 @@ def test_labels_that_are_not_shown_lower_the_agreement(comparison: Comparison) -
     wrong = torch.where(pictures.labels == 2, 1, pictures.labels)
     figures = comparison.figures(Pictures(pictures.images, wrong), "looking")
     assert figures.agreement == pytest.approx(2 / 3)
-    assert figures.agreement_by_class == (1, 0.5, 0)
+    assert figures.agreement_by_class == pytest.approx((1, 0.5, 0))
 
 
 def test_without_labels_nothing_is_said_of_them(comparison: Comparison) -> None:
     figures, _ = comparison.drawn(Shades(classes=0))
-    assert figures.agreement is figures.agreement_by_class is figures.diversity is None
-    unlabelled = Comparison(JUDGE, dataclasses.replace(shades(60, 1), labels=None), count=30, seed=0)
+    assert figures.agreement is None
+    assert figures.agreement_by_class is None
+    assert figures.diversity is None
+    train = dataclasses.replace(shades(60, 1), labels=None)
+    unlabelled = Comparison(JUDGE, train, shades(30, 2), count=30, seed=0)
     figures, _ = unlabelled.drawn(Shades())
     assert figures.agreement == 1
     assert figures.diversity is None
@@ -146,8 +149,8 @@ def test_smaller_samples_are_set_in_black_and_others_refused() -> None:
 
 def test_sets_must_be_equally_large_and_of_the_same_classes(comparison: Comparison) -> None:
     with pytest.raises(InvalidInput, match="got 300, but there are 30 test pictures"):
-        comparison.real(shades(30, 2))
+        Comparison(JUDGE, shades(600, 1), shades(30, 2), count=300, seed=0)
     with pytest.raises(InvalidInput, match="got 700, but there are 600 training pictures"):
-        Comparison(JUDGE, shades(600, 1), count=700, seed=0)
+        Comparison(JUDGE, shades(600, 1), shades(800, 2), count=700, seed=0)
     with pytest.raises(InvalidInput, match="knows 3 classes, shades has 10"):
         comparison.drawn(Shades(classes=10))
