@@ -73,8 +73,9 @@ format: $(VENV)/.installed  ## let the formatter and the linter mend what they c
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: bundles  ## latency and throughput through the server against the bare engine
+bench: bundles  ## the server against its bare engines, training against plain loops; half an hour
 	@$(PY) -m benchmarks.latency --bundles $(BUNDLES)
+	@$(PY) -m benchmarks.training
 
 proto: $(VENV)/.installed  ## generate protos/*_pb2*.py again after a change to ganforge.proto
 	@$(PY) -m protos.compile

@@ -24,6 +24,7 @@ from runtime.errors import InvalidInput
 
 SHIPPED = Path(__file__).parent / "weights"
 RANDOM = "random:"
+COMES_WITH = "shipped:"
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,19 @@ def save(path: Path, model: str, config: Any, module: nn.Module, class_names: tu
 def load(model: str, source: str | None = None, overrides: Mapping[str, str] | None = None) -> Checkpoint:
     """The generator `model` with the weights of `source`, in eval mode, float32.
 
-    source: a path (.safetensors of ours, or .pth with a state dict), "random:SEED", or None for the shipped weights.
+    source: a path (.safetensors of ours, or .pth with a state dict), "random:SEED", "shipped:NAME", or None for the
+    shipped weights of the generator's own name.
     overrides: `--set key=value` pairs over the configuration (the file's own, or the defaults).
     Raises InvalidInput naming the option, the key or the tensor that does not fit.
     """
     spec = generators.get(model)
     overrides = overrides or {}
     if source is None:
-        source = str(shipped(model))
+        source = COMES_WITH + model
     if source.startswith(RANDOM):
         config = configure(spec.config(), overrides)
         return Checkpoint(model, spec, config, random_module(spec, config, source), (), source, "")
-    path = Path(source)
-    if not path.is_file():
-        raise InvalidInput(
-            "weights", f"no file at {path}; give a checkpoint, or {RANDOM}SEED for random weights"
-        )
+    path = locate(source)
     tensors, metadata = read(path)
     found = metadata.get("model", model)
     if found != model:
@@ -85,12 +83,21 @@ def load(model: str, source: str | None = None, overrides: Mapping[str, str] | N
     return Checkpoint(model, spec, config, module.eval(), class_names, path.name, digest)
 
 
-def shipped(model: str) -> Path:
-    """Where the weights that come with ganforge lie."""
-    path = SHIPPED / f"{model}.safetensors"
+def locate(source: str) -> Path:
+    """The file that a path or "shipped:NAME" means. Raises InvalidInput where there is none."""
+    if source.startswith(COMES_WITH):
+        path = SHIPPED / f"{source.removeprefix(COMES_WITH)}.safetensors"
+        if not path.is_file():
+            there = ", ".join(COMES_WITH + one.stem for one in sorted(SHIPPED.glob("*.safetensors")))
+            raise InvalidInput(
+                "weights", f"{source} does not ship; give a path, {RANDOM}SEED, or one of {there}"
+            )
+        return path
+    path = Path(source)
     if not path.is_file():
         raise InvalidInput(
-            "weights", f"no weights ship for {model!r}; give --weights PATH or --weights {RANDOM}0"
+            "weights",
+            f"no file at {path}; give a checkpoint, {COMES_WITH}NAME, or {RANDOM}SEED for random weights",
         )
     return path
 

@@ -13,7 +13,7 @@ import safetensors
 
 from export import generators
 from export.build import Options, build, prepare, steps_of
-from export.checkpoint import RANDOM, SHIPPED
+from export.checkpoint import COMES_WITH, RANDOM, SHIPPED
 from export.engines import TARGETS, resolve
 from export.steps import Steps
 from export.verify import OutOfTolerance
@@ -28,7 +28,7 @@ BAD_INPUT, FAILED = 2, 1
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--model", metavar="NAME", help="The generator: one of those that --list shows.")
 @click.option(
-    "--weights", metavar="PATH|random:SEED", help="A checkpoint (.safetensors, .pth).  [default: what ships]"
+    "--weights", metavar="PATH|shipped:NAME|random:SEED", help="A checkpoint.  [default: what ships]"
 )
 @click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Configuration, e.g. blocks=23; repeatable."
@@ -211,11 +211,15 @@ def rehearse(options: Options, left_out: dict[str, str]) -> str:
 def describe(name: str) -> str:
     """A few lines about a generator: task, shipped weights, configuration."""
     spec = generators.get(name)
-    config, shipped = asdict(spec.config()), SHIPPED / f"{name}.safetensors"
+    config = asdict(spec.config())
     lines = [f"{name} ({spec.task})", f"  configuration: {' '.join(f'{k}={v}' for k, v in config.items())}"]
-    if not shipped.is_file():
-        return "\n".join([*lines, "  weights: none ship; --weights PATH or random:SEED"])
-    with safetensors.safe_open(shipped, "pt") as file:
-        stored = json.loads((file.metadata() or {}).get("config", "{}"))
-    lines.append(f"  weights: {shipped.name}, {shipped.stat().st_size / 1e6:.1f} MB, made for:")
-    return "\n".join([*lines, f"    {' '.join(f'{key}={value}' for key, value in stored.items())}"])
+    for path in sorted(SHIPPED.glob("*.safetensors")):
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("model") == name:
+            lines.append(f"  weights: {COMES_WITH}{path.stem}, {path.stat().st_size / 1e6:.1f} MB, made for:")
+            stored = json.loads(metadata["config"])
+            lines.append(f"    {' '.join(f'{key}={value}' for key, value in stored.items())}")
+    if len(lines) == 2:
+        lines.append("  weights: none ship; --weights PATH or random:SEED")
+    return "\n".join(lines)

@@ -6,17 +6,26 @@ PSNR and B, from there, against a discriminator, α trades fidelity for sharpnes
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
+import numpy as np
+import torch
 from torch import Tensor
 
 from export import checkpoint
 from export.checkpoint import Checkpoint
 from export.evaluation.subjects import named_model
+from export.training.data import read_picture, write_picture
+from runtime import pixels
+from runtime.backends.base import Array
 from runtime.errors import GanforgeError, InvalidInput
+
+STRIP_ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+STRIP_PX = 48
 
 
 def interpolate(a: Mapping[str, Tensor], b: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
@@ -45,7 +54,7 @@ def interpolate(a: Mapping[str, Tensor], b: Mapping[str, Tensor], alpha: float) 
 
 
 def between(a: Checkpoint, b: Checkpoint, alpha: float) -> Checkpoint:
-    """`a` with its weights moved towards those of `b`. Raises InvalidInput naming what else differs."""
+    """The generator between both; `a` and `b` stay as they are. Raises InvalidInput naming what else differs."""
     ours, theirs = asdict(a.config), asdict(b.config)
     different = [(key, ours[key], theirs.get(key)) for key in ours if ours[key] != theirs.get(key)]
     if a.model != b.model:
@@ -56,25 +65,53 @@ def between(a: Checkpoint, b: Checkpoint, alpha: float) -> Checkpoint:
         told = "; ".join(f"{name} is {one!r} in A and {other!r} in B" for name, one, other in different)
         raise InvalidInput("checkpoints", f"{told}; expected the same generator, trained twice")
     weights = interpolate(a.module.state_dict(), b.module.state_dict(), alpha)
-    a.module.load_state_dict(weights)
-    return a
+    module = copy.deepcopy(a.module)
+    module.load_state_dict(weights)
+    return replace(a, module=module)
+
+
+@torch.inference_mode()
+def strip(a: Checkpoint, b: Checkpoint, picture: Array) -> Array:
+    """The middle of `picture` [H, W, 3] uint8, upscaled at α = 0, 0.2 … 1 from left to right: [S·side, 6·S·side, 3]."""
+    height, width = picture.shape[:2]
+    side = min(STRIP_PX, height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    low = pixels.to_float(
+        np.ascontiguousarray(picture[top : top + side, left : left + side])
+    )  # [3, side, side]
+    columns = [between(a, b, alpha).module(torch.from_numpy(low)[None])[0].numpy() for alpha in STRIP_ALPHAS]
+    return np.concatenate([pixels.to_uint8(one.transpose(1, 2, 0)) for one in columns], axis=1)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.argument("a", metavar="A", type=click.Path(path_type=Path))
-@click.argument("b", metavar="B", type=click.Path(path_type=Path))
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--alpha", type=float, required=True, help="From 0, which is A, to 1, which is B.")
+@click.option("--alpha", type=float, help="From 0, which is A, to 1, which is B.")
 @click.option("--model", metavar="NAME", help="The generator, where the files do not name it (.pth).")
-def main(a: Path, b: Path, target: Path, alpha: float, model: str | None) -> None:
-    """Write to OUT the generator that lies between those of the checkpoints A and B."""
+@click.option(
+    "--strip", "picture", metavar="PICTURE", type=click.Path(path_type=Path),
+    help="Draw its middle at six alphas, side by side, into OUT, a picture.",
+)  # fmt: skip
+def main(a: str, b: str, target: Path, alpha: float | None, model: str | None, picture: Path | None) -> None:
+    """Write to OUT the generator that lies between those of the checkpoints A and B (PATH or shipped:NAME)."""
     try:
-        first, second = (checkpoint.load(named_model(path, model), str(path)) for path in (a, b))
-        made = between(first, second, alpha)
-        checkpoint.save(target, made.model, made.config, made.module, made.class_names)
+        paths = [checkpoint.locate(one) for one in (a, b)]
+        first, second = (checkpoint.load(named_model(path, model), str(path)) for path in paths)
+        if picture is not None:
+            write_picture(target, strip(first, second, read_picture(picture)))
+            told = f"alpha {', '.join(f'{one:g}' for one in STRIP_ALPHAS)} from left to right"
+        elif alpha is not None:
+            made = between(first, second, alpha)
+            checkpoint.save(target, made.model, made.config, made.module, made.class_names)
+            told = f"{made.model}, {1 - alpha:g} · {paths[0].name} + {alpha:g} · {paths[1].name}"
+        else:
+            raise InvalidInput(
+                "alpha", "missing; give --alpha for a checkpoint, or --strip PICTURE for a picture"
+            )
     except GanforgeError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{target}: {made.model}, {1 - alpha:g} · {a.name} + {alpha:g} · {b.name}")
+    click.echo(f"{target}: {told}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--output", type=FOLDER, help="Folder of this run; default: runs/MODEL.")
 @click.option("--validate", type=FOLDER, help="Folder with HR/ and LR_bicubic/X<scale>/ to measure on.")
 @click.option("--classes", default="", help="Class names in the order of the labels, separated by commas.")
-@click.option("--start", help='Weights to begin from: a file, or "shipped".')
+@click.option("--start", metavar="PATH|shipped:NAME", help="Weights to begin from.")
 @click.option("--vgg19", type=FOLDER, help="File of the perceptual loss's feature net.")
 @click.option("--steps", type=click.IntRange(min=1), help="Updates of the generator in the whole run.")
 @click.option(

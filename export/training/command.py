@@ -103,7 +103,7 @@ def starting_weights(asked: Asked, recipe: Recipe) -> Checkpoint | None:
     """The weights that training begins from; None for the network's own random start."""
     if asked.start is None and not recipe.start:
         return None
-    return checkpoint.load(asked.model, None if asked.start in (None, "shipped") else asked.start)
+    return checkpoint.load(asked.model, asked.start)
 
 
 def resumed(asked: Asked, saved: dict[str, Any]) -> Asked:

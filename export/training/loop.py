@@ -119,7 +119,7 @@ class Loop:
 
     def apart(self, use: Callable[[nn.Module], T]) -> T:
         """What `use` makes of the averaged generator. The random numbers it draws do not change the run."""
-        with torch.random.fork_rng():
+        with self.machine.apart():
             inputs = (self.machine.take(self.trainer.batch(number)).inputs for number in range(32))
             return use(settle_batch_norm(self.average.module, inputs))
 
@@ -132,7 +132,7 @@ class Loop:
                 "seconds": self.seconds(),
                 "parts": state,
                 "average": self.average.module.state_dict(),
-                "rng": torch.get_rng_state(),
+                "random": self.machine.random_state(),
             },
         )
         self.apart(
@@ -152,7 +152,7 @@ class Loop:
             raise InvalidInput("resume", f"the checkpoint does not fit the options: {error}") from error
         self.first, self.seconds_before = state["step"], state["seconds"]
         if self.machine.first:
-            torch.set_rng_state(state["rng"])
+            self.machine.set_random_state(state["random"])
             self.run.forget_after(self.first)
 
 

@@ -94,6 +94,24 @@ class Machine:
         for gradient, part in zip(gradients, mean.split([one.numel() for one in used]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
+    def random_state(self) -> dict[str, Tensor]:
+        """Where the random numbers of this process's networks (dropout) have got to."""
+        state = {"cpu": torch.get_rng_state()}
+        return state | {"cuda": torch.cuda.get_rng_state(self.device)} if self.on_gpu else state
+
+    def set_random_state(self, state: dict[str, Tensor]) -> None:
+        torch.set_rng_state(state["cpu"])
+        if self.on_gpu and "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+
+    def apart(self) -> AbstractContextManager[None]:
+        """Inside, random numbers are drawn that leave the run's own as they were."""
+        return torch.random.fork_rng(devices=[self.device] if self.on_gpu else [])
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
     def mean(self, values: Tensor) -> Tensor:
         """`values` averaged over all processes."""
         return values if self.processes == 1 else self._reduced(values, "mean")

@@ -64,7 +64,7 @@ class Run:
             old.unlink()
 
     def load_checkpoint(self) -> dict[str, Any]:
-        return torch.load(self.checkpoints()[-1], weights_only=True)
+        return torch.load(self.checkpoints()[-1], map_location="cpu", weights_only=True)
 
     def save_samples(self, step: int, picture: np.ndarray) -> None:
         """picture: [H, W, C] uint8."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from export import checkpoint, generators
 from export.interpolate import interpolate, main
+from export.training.data import read_picture, write_picture
 from runtime.errors import InvalidInput
 
 
@@ -60,6 +62,24 @@ def test_the_ends_are_the_ends_bit_for_bit(ends: tuple[Path, Path], tmp_path: Pa
         assert torch.equal(value.view(torch.int16), end[key].view(torch.int16)), key
     a, b = {"x": torch.tensor([-0.0, 1.0])}, {"x": torch.tensor([5.0, float("inf")])}
     assert torch.equal(interpolate(a, b, alpha)["x"].view(torch.int32), (a, b)[alpha]["x"].view(torch.int32))
+
+
+def test_a_strip_goes_from_one_end_to_the_other(ends: tuple[Path, Path], tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 16, 3), dtype=np.uint8)
+    write_picture(tmp_path / "in.png", picture)
+    result = run(*ends, tmp_path / "strip.png", "--strip", tmp_path / "in.png")
+    assert result.exit_code == 0, result.output
+    drawn = read_picture(tmp_path / "strip.png")  # the middle 16×16, six times, ×4
+    assert drawn.shape == (64, 6 * 64, 3)
+    low = torch.from_numpy(picture[2:18].transpose(2, 0, 1) / np.float32(255))[None]
+    for end, column in zip(ends, (drawn[:, :64], drawn[:, -64:]), strict=True):
+        with torch.inference_mode():
+            expected = checkpoint.load("esrgan", str(end)).module(low)[0].mul(255).round().clamp(0, 255)
+        assert (torch.from_numpy(column.transpose(2, 0, 1).copy()).float() - expected).abs().max() <= 1
+
+
+def test_either_an_alpha_or_a_picture(ends: tuple[Path, Path], tmp_path: Path) -> None:
+    assert "alpha: missing" in run(*ends, tmp_path / "out.safetensors").output
 
 
 def test_counts_are_not_averaged() -> None:

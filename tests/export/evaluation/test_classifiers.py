@@ -103,7 +103,7 @@ def test_a_file_that_holds_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"missing bn1\.bias"):
         load(tmp_path / "cut.th")
     with pytest.raises(InvalidInput, match="holds 'dcgan' by its metadata"):
-        load(checkpoint.shipped("dcgan"))
+        load(checkpoint.SHIPPED / "dcgan.safetensors")
 
 
 @pytest.mark.slow

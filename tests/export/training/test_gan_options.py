@@ -105,7 +105,7 @@ def test_the_second_stage_starts_from_the_first(
 
 
 def test_a_start_that_does_not_fit_is_named(train: Train, photographs: Path, tmp_path: Path) -> None:
-    told = ("--model", "esrgan", "--data", photographs, "--output", tmp_path / "run", "--start", "shipped")
+    told = ("--model", "esrgan", "--data", photographs, "--output", tmp_path / "run", "--start", "shipped:esrgan")
     result = train(*told, "--set", "blocks=2")
     assert result.exit_code == 1
     assert "the weights to start from have" in result.output
