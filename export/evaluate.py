@@ -17,6 +17,7 @@ import click
 import numpy as np
 import torch
 
+from export import checkpoint
 from export.evaluation import classifiers, inception, report, upscaling
 from export.evaluation.inception import InceptionFigures
 from export.evaluation.sampling import Comparison, Figures, Pictures
@@ -107,7 +108,7 @@ class ServerSubject(Subject):
 @click.option("--threads", type=click.IntRange(min=1), help="Of torch.  [default: one a core]")
 @click.option("--json", "target", type=click.Path(path_type=Path), help="File to write all figures to.")
 def main(subject: str, threads: int | None, target: Path | None, **given: Any) -> None:
-    """Measure SUBJECT: a checkpoint's file, a bundle's folder, a server's HOST:PORT, or the word bicubic."""
+    """Measure SUBJECT: a checkpoint's file or shipped:NAME, a bundle's folder, a server's HOST:PORT, or the word bicubic."""
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -123,7 +124,7 @@ def main(subject: str, threads: int | None, target: Path | None, **given: Any) -
 
 def open_subject(text: str, model: str | None, scale: int | None) -> Subject:
     """What `text` names. Raises InvalidInput where it names nothing."""
-    path = Path(text)
+    path = checkpoint.locate(text) if text.startswith(checkpoint.COMES_WITH) else Path(text)
     if text == BICUBIC:
         if scale is None:
             raise InvalidInput("scale", "is missing; bicubic needs --scale N")
@@ -140,7 +141,8 @@ def open_subject(text: str, model: str | None, scale: int | None) -> Subject:
             client.close()
             raise
     raise InvalidInput(
-        "subject", f"got {text!r}, expected a checkpoint's file, a bundle's folder, HOST:PORT or {BICUBIC}"
+        "subject",
+        f"got {text!r}, expected a checkpoint's file, {checkpoint.COMES_WITH}NAME, a bundle's folder, HOST:PORT or {BICUBIC}",
     )
 
 

@@ -58,7 +58,6 @@ def main(listed: bool, **given: Any) -> None:
     except GanforgeError as error:
         raise click.ClickException(str(error)) from error
     if not complete:
-        click.echo("stopped; add --resume to go on")
         sys.exit(INTERRUPTED)
 
 

@@ -83,7 +83,10 @@ def start(asked: Asked) -> bool:
     loop = Loop(asked.model, config, trainer, options, run, machine)
     if asked.resume:
         loop.restore()
-    return loop.train()
+    complete = loop.train()
+    if machine.first and not complete:
+        click.echo("stopped; add --resume to go on")
+    return complete
 
 
 def prepare(asked: Asked, recipe: Recipe) -> tuple[torch.nn.Module, Any, Options, bool]:
