@@ -26,7 +26,7 @@ from export.compare import NONE, Difference
 from export.graph import example, free_axes, write_graph
 from export.precision import at_precision
 from export.preview import preview
-from export.reference import TorchEngine
+from export.reference import TorchEngine, first_manifest
 from export.rewrite import rewrite
 from export.spec import Signature, Spec
 from export.staging import staging
@@ -111,7 +111,10 @@ def build(options: Options, steps: Steps) -> Bundle:
         with steps.step("graph", "torch.onnx, checked"):
             model = write_graph(module, signature, writer.path / GRAPH)
             steps.note(f"{len(model.graph.node)} nodes, {(writer.path / GRAPH).stat().st_size / 1e6:.1f} MB")
-        manifest = _first_manifest(plan)
+        manifest = replace(
+            first_manifest(plan.checkpoint, name=plan.name, precision=plan.options.precision),
+            tools=versions(),
+        )
         choice = None
         if checkpoint.spec.task == "upscale":
             with steps.step("tiles", "the least halo and the fastest tile, on photographs"):
@@ -150,25 +153,6 @@ def build(options: Options, steps: Steps) -> Bundle:
             }
             (writer.path / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
             return writer.commit(manifest)
-
-
-def _first_manifest(plan: Plan) -> Manifest:
-    """What is known before anything was measured."""
-    checkpoint, signature = plan.checkpoint, plan.signature
-    return Manifest(
-        name=plan.name,
-        task=checkpoint.spec.task,
-        precision=plan.options.precision,
-        inputs=signature.inputs,
-        outputs=signature.outputs,
-        scale=signature.scale,
-        size_multiple=signature.size_multiple,
-        latent_size=signature.latent_size,
-        classes=signature.classes,
-        class_names=checkpoint.class_names,
-        weights={"source": checkpoint.source, "sha256": checkpoint.sha256},
-        tools=versions(),
-    )
 
 
 def versions() -> dict[str, str]:

@@ -140,10 +140,8 @@ def open_subject(text: str, model: str | None, scale: int | None) -> Subject:
         except GanforgeError:
             client.close()
             raise
-    raise InvalidInput(
-        "subject",
-        f"got {text!r}, expected a checkpoint's file, {checkpoint.COMES_WITH}NAME, a bundle's folder, HOST:PORT or {BICUBIC}",
-    )
+    expected = f"a checkpoint's file, {checkpoint.COMES_WITH}NAME, a bundle's folder, HOST:PORT or {BICUBIC}"
+    raise InvalidInput("subject", f"got {text!r}, expected {expected}")
 
 
 def measure_upscaler(subject: Subject, given: Mapping[str, Any]) -> dict[str, Any]:

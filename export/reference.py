@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from export.checkpoint import Checkpoint
 from runtime.backends.base import Array, Engine
-from runtime.bundle import Bundle
+from runtime.bundle import Bundle, Manifest
 from runtime.tensors import Precision
 
 
@@ -24,3 +25,21 @@ class TorchEngine(Engine):
             # The module takes the signature's inputs by position, in order.
             output = self._module(*(torch.from_numpy(inputs[spec.name]) for spec in self.manifest.inputs))
         return {self.manifest.outputs[0].name: output.numpy()}
+
+
+def first_manifest(found: Checkpoint, *, name: str, precision: Precision) -> Manifest:
+    """What is known of a generator before anything was built or measured."""
+    signature = found.spec.signature(found.config)
+    return Manifest(
+        name=name,
+        task=found.spec.task,
+        precision=precision,
+        inputs=signature.inputs,
+        outputs=signature.outputs,
+        scale=signature.scale,
+        size_multiple=signature.size_multiple,
+        latent_size=signature.latent_size,
+        classes=signature.classes,
+        class_names=found.class_names,
+        weights={"source": found.source, "sha256": found.sha256},
+    )

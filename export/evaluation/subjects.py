@@ -12,11 +12,11 @@ from torch import nn
 
 from export import checkpoint
 from export.checkpoint import RANDOM, Checkpoint
-from export.reference import TorchEngine
+from export.reference import TorchEngine, first_manifest
 from export.training.data.resize import resize
 from runtime import backends, tiling
 from runtime.backends.base import Array, Engine
-from runtime.bundle import Bundle, Manifest, load
+from runtime.bundle import Bundle, load
 from runtime.errors import InvalidInput
 from runtime.latents import draw, draw_labels
 from runtime.pixels import to_float, to_uint8
@@ -165,17 +165,5 @@ def named_model(path: Path, model: str | None = None) -> str:
 
 def torch_engine(found: Checkpoint, module: nn.Module) -> TorchEngine:
     """`module`, of the configuration of `found`, behind the door of the engines."""
-    signature = found.spec.signature(found.config)
-    manifest = Manifest(
-        name=found.model,
-        task=found.spec.task,
-        precision="float32",
-        inputs=signature.inputs,
-        outputs=signature.outputs,
-        scale=signature.scale,
-        size_multiple=signature.size_multiple,
-        latent_size=signature.latent_size,
-        classes=signature.classes,
-        class_names=found.class_names,
-    )
+    manifest = first_manifest(found, name=found.model, precision="float32")
     return TorchEngine(Bundle(Path(), manifest), module)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from export.spec import Signature, Spec, Tolerance
+from export.spec import Signature, Spec, Tolerance, check_sample
 from runtime.tensors import TensorSpec
 
 
@@ -32,10 +32,7 @@ class ACGAN(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        if config.size < 32 or config.size & (config.size - 1):
-            raise ValueError(f"size: got {config.size}, expected a power of two from 32")
-        if config.channels not in (1, 3):
-            raise ValueError(f"channels: got {config.channels}, expected 1 or 3")
+        check_sample(config.size, config.channels)
         self.embedding = nn.Embedding(config.classes, config.latent_size)
         self.width = config.width
         self.linear = nn.Linear(config.latent_size, config.width * 4 * 4)

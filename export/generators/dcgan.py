@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from export.spec import Signature, Spec, Tolerance
+from export.spec import Signature, Spec, Tolerance, check_sample
 from runtime.tensors import TensorSpec
 
 
@@ -29,10 +29,7 @@ class DCGAN(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        if config.size < 32 or config.size & (config.size - 1):
-            raise ValueError(f"size: got {config.size}, expected a power of two from 32")
-        if config.channels not in (1, 3):
-            raise ValueError(f"channels: got {config.channels}, expected 1 or 3")
+        check_sample(config.size, config.channels)
         doublings = config.size.bit_length() - 3  # from 4×4 up
         maps = config.width * 2 ** (doublings - 1)
         layers: list[nn.Module] = [*up(config.latent_size, maps, stride=1, padding=0)]

@@ -52,7 +52,7 @@ class Progress:
         """A line with `figures`, the speed and the time left, above the bar where there is one."""
         told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         seconds = time.monotonic() - self.started
-        left = timedelta(seconds=round(seconds * (1 - done) / max(done - self.before, 1e-9)))
+        left = timedelta(seconds=round(seconds * max(1 - done, 0) / max(done - self.before, 1e-9)))
         rate = self.taken / max(seconds, 1e-9)
         line = f"step {step}/{self.steps}  {told}  {rate:.2f} steps/s  {left} left"
         self.console.print(line, soft_wrap=True, markup=False, highlight=False)
