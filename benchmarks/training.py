@@ -96,7 +96,7 @@ def prepared(model: str, name: str, scratch: Path) -> tuple[Trainer, Options, An
     )
     module = checkpoint.build(generators.get(model), config)
     here = Machine("cpu")
-    source = Source(made_up(model, config, scratch), vgg19=random_vgg(scratch), started=recipe.start)
+    source = Source(made_up(model, config, scratch), vgg19=random_vgg(scratch), started=bool(recipe.start))
     options: Options = recipe.options
     if isinstance(options, GanOptions):
         options = replace(options, feature_net=FEATURES)

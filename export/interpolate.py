@@ -96,8 +96,14 @@ def strip(a: Checkpoint, b: Checkpoint, picture: Array) -> Array:
 def main(a: str, b: str, target: Path, alpha: float | None, model: str | None, picture: Path | None) -> None:
     """Write to OUT the generator that lies between those of the checkpoints A and B (PATH or shipped:NAME)."""
     try:
+        if alpha is not None and picture is not None:
+            raise InvalidInput("alpha", "a strip has alphas of its own; give --alpha or --strip, not both")
         paths = [checkpoint.locate(one) for one in (a, b)]
         first, second = (checkpoint.load(named_model(path, model), str(path)) for path in paths)
+        if picture is not None and first.spec.task != "upscale":
+            raise InvalidInput(
+                "strip", f"{first.model} upscales no picture; expected an upscaler's checkpoints"
+            )
         if picture is not None:
             write_picture(target, strip(first, second, read_picture(picture)))
             told = f"alpha {', '.join(f'{one:g}' for one in STRIP_ALPHAS)} from left to right"

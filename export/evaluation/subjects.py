@@ -8,12 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from export import checkpoint
 from export.checkpoint import RANDOM, Checkpoint
 from export.reference import TorchEngine, first_manifest
 from export.training.data.resize import resize
+from export.training.ema import settle_batch_norm
 from runtime import backends, tiling
 from runtime.backends.base import Array, Engine
 from runtime.bundle import Bundle, load
@@ -25,6 +27,9 @@ from runtime.tensors import Task
 # A run of samples is drawn in blocks, each of a seed of its own: a call to a server gives at most some hundreds.
 BLOCK = 100
 BLOCKS_A_SEED = 2**20
+
+
+SETTLED_ON = 256  # samples that an untrained generator's batch norm is measured on
 
 
 class Subject:
@@ -137,9 +142,18 @@ class CheckpointSubject(EngineSubject):
         self.checkpoint = found
 
     def untrained(self) -> EngineSubject:
-        """The same configuration with the weights that training starts from."""
+        """The same configuration with the weights that training starts from, batch norm's statistics settled.
+
+        Unsettled, a random network's layers each shrink the signal, and its pictures are flat grey.
+        """
         found = self.checkpoint
         module = checkpoint.random_module(found.spec, found.config, f"{RANDOM}0")
+        signature = found.spec.signature(found.config)
+        drawn = {
+            "float32": torch.from_numpy(draw(0, 0, SETTLED_ON, signature.latent_size)),
+            "int64": torch.from_numpy(draw_labels(0, 0, SETTLED_ON, max(signature.classes, 1))),
+        }
+        settle_batch_norm(module, [tuple(drawn[one.dtype] for one in signature.inputs)])
         return EngineSubject("untrained", torch_engine(found, module))
 
 

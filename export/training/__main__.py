@@ -27,7 +27,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of generator or recipe."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, help="Of everything random.  [default: 0]")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; default: one a core.")
 @click.option(
     "--accelerator", default="auto", show_default=True, help="cpu, cuda, …: Lightning Fabric's names."
@@ -37,8 +37,7 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Machines.")
 @click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
-    help="Of the passes; weights stay float32.",
+    "--precision", type=click.Choice(["float32", "bfloat16"]), help="Of the passes; weights stay float32.  [default: float32]",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --output, with its settings.")
 @click.option(

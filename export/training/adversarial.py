@@ -41,6 +41,13 @@ class AdversarialOptions(Options):
     discriminator_norm: str = "batch"
 
 
+@dataclass(frozen=True)
+class SampleOptions(AdversarialOptions):
+    """Of generators of samples. mirrored: the share of the real pictures that are shown mirrored."""
+
+    mirrored: float = 0.0
+
+
 class AdversarialTrainer(Trainer):
     """Both players' steps. A recipe gives the batches and the discriminator, and may add losses."""
 
@@ -55,9 +62,10 @@ class AdversarialTrainer(Trainer):
                 f"batch norm mixes the pictures whose slopes {options.objective!r} measures one by one; "
                 "add --set discriminator_norm=none",
             )
-        if options.discriminator_steps < 1:
+        if self.objective.penalised and options.minibatch_kernels:
             raise InvalidInput(
-                "discriminator_steps", f"got {options.discriminator_steps}, expected 1 or more"
+                "minibatch_kernels",
+                f"they compare the pictures whose slopes {options.objective!r} measures; set 0",
             )
         self.settings, self.machine = options, machine
         self.discriminator_steps = options.discriminator_steps

@@ -16,7 +16,7 @@ from export.checkpoint import Checkpoint
 from export.training import recipes
 from export.training.loop import Loop
 from export.training.machine import Machine
-from export.training.recipe import Options, Recipe, Source, Trainer, learning_rate
+from export.training.recipe import NEEDED, Options, Recipe, Source, Trainer, learning_rate
 from export.training.run import Run
 from runtime.errors import InvalidInput
 
@@ -37,12 +37,12 @@ class Asked:
     vgg19: Path | None
     steps: int | None
     settings: tuple[str, ...]
-    seed: int
+    seed: int | None
     threads: int | None
     accelerator: str
     devices: int
     nodes: int
-    precision: str
+    precision: str | None
     resume: bool
     dry_run: bool
 
@@ -62,31 +62,32 @@ def start(asked: Asked) -> bool:
         raise InvalidInput(
             "data", "missing; name a folder of pictures, IDX or CIFAR files, or an .npz archive"
         )
-    machine = Machine(asked.accelerator, asked.devices, asked.nodes, asked.precision)
+    machine = Machine(asked.accelerator, asked.devices, asked.nodes, asked.precision or "float32")
     if asked.threads:
         torch.set_num_threads(asked.threads)
-    torch.manual_seed(asked.seed)
+    seed = asked.seed or 0
+    torch.manual_seed(seed)
     generator, config, options, started = prepare(asked, recipe)
     class_names = tuple(one.strip() for one in asked.classes.split(",")) if asked.classes else ()
-    source = Source(asked.data, asked.validate, class_names, asked.seed, asked.vgg19, started)
+    source = Source(asked.data, asked.validate, class_names, seed, asked.vgg19, started)
     trainer = recipe.trainer(machine.place(generator), config, options, source, machine)
-    learning_rate(options, 0.0)  # a schedule that does not exist is told before the first step
+    learning_rate(options, 1 - 1e-9)  # a schedule that does not exist is told before the first step
     if not machine.first:
-        torch.manual_seed(asked.seed + machine.fabric.global_rank)  # dropout of its own
+        torch.manual_seed(seed + machine.fabric.global_rank)  # dropout of its own
     if machine.first:
         tell_skipped(trainer.skipped)
     if asked.dry_run:
         rehearse(asked.model, name, config, options, trainer, machine)
         return True
-    if machine.first:
-        run.start(record(asked, name, config, options, trainer, machine))
     loop = Loop(asked.model, config, trainer, options, run, machine)
     if asked.resume:
         loop.restore()
+    if machine.first:
+        run.start(record(asked, name, config, options, trainer, machine), fresh=not asked.resume)
     complete = loop.train()
     if machine.first and not complete:
         click.echo("stopped; add --resume to go on")
-    return complete
+    return complete or not machine.first  # one process speaks for all
 
 
 def prepare(asked: Asked, recipe: Recipe) -> tuple[torch.nn.Module, Any, Options, bool]:
@@ -104,15 +105,22 @@ def prepare(asked: Asked, recipe: Recipe) -> tuple[torch.nn.Module, Any, Options
 
 def starting_weights(asked: Asked, recipe: Recipe) -> Checkpoint | None:
     """The weights that training begins from; None for the network's own random start."""
-    if asked.start is None and not recipe.start:
-        return None
-    return checkpoint.load(asked.model, asked.start)
+    start = asked.start or recipe.start
+    if start == NEEDED:
+        raise InvalidInput("start", "missing; this recipe begins from trained weights: give --start PATH")
+    return checkpoint.load(asked.model, start) if start else None
 
 
 def resumed(asked: Asked, saved: dict[str, Any]) -> Asked:
     """What was asked when the run began, with what is given now over it."""
     if saved["model"] != asked.model:
         raise InvalidInput("resume", f"{asked.output} holds a run of {saved['model']!r}, got {asked.model!r}")
+    for key in ("recipe", "seed", "precision"):
+        given = getattr(asked, key)
+        if given is not None and given != saved[key]:
+            raise InvalidInput(
+                key, f"the run in {asked.output} has {saved[key]!r}, got {given!r}; give it another --output"
+            )
     before = [f"{key}={value}" for key, value in (saved["config"] | saved["options"]).items()]
     paths = {key: Path(saved[key]) if saved[key] else None for key in ("data", "validate", "vgg19")}
     return replace(
@@ -121,7 +129,8 @@ def resumed(asked: Asked, saved: dict[str, Any]) -> Asked:
         data=asked.data or paths["data"],
         validate=asked.validate or paths["validate"],
         vgg19=asked.vgg19 or paths["vgg19"],
-        classes=asked.classes or ",".join(saved["class_names"]),
+        classes=asked.classes or saved["classes"],
+        threads=asked.threads or saved["threads"],
         start=asked.start or saved["start"],
         seed=saved["seed"],
         precision=saved["precision"],
@@ -164,9 +173,10 @@ def record(
         "validate": str(asked.validate) if asked.validate else None,
         "vgg19": str(asked.vgg19) if asked.vgg19 else None,
         "start": asked.start,
+        "classes": asked.classes,
         "class_names": trainer.class_names,
-        "seed": asked.seed,
-        "precision": asked.precision,
+        "seed": asked.seed or 0,
+        "precision": asked.precision or "float32",
         "processes": machine.processes,
         "device": str(machine.device),
         "threads": torch.get_num_threads(),
@@ -188,13 +198,14 @@ def rehearse(
     model: str, name: str, config: Any, options: Options, trainer: Trainer, machine: Machine
 ) -> None:
     """Say what the run would be, and how long it would take by its second step; nothing is written."""
-    click.echo(f"{model}, recipe {name}: {recipes.get(model, name)[1].about}")
+    say = click.echo if machine.first else (lambda _: None)
+    say(f"{model}, recipe {name}: {recipes.get(model, name)[1].about}")
     for key, value in (asdict(config) | asdict(options)).items():
-        click.echo(f"  {key} = {value}")
+        say(f"  {key} = {value}")
     for part in trainer.parts().values():
         if isinstance(part, torch.nn.Module):
             count = sum(one.numel() for one in part.parameters())
-            click.echo(f"{type(part).__name__}: {count:,} parameters on {machine.device}")
+            say(f"{type(part).__name__}: {count:,} parameters on {machine.device}")
     for number in range(2):  # the first one also prepares kernels
         started = time.monotonic()
         for repeat in range(max(trainer.discriminator_steps, 1)):
@@ -203,6 +214,6 @@ def rehearse(
         losses |= trainer.generator_step(batch)
         told = "  ".join(f"{key} {float(value):.4g}" for key, value in losses.items())
     seconds = time.monotonic() - started
-    click.echo(told)
+    say(told)
     long = timedelta(seconds=round(seconds * options.steps))
-    click.echo(f"{seconds:.3g} s a step: {options.steps} steps in about {long}; nothing was written")
+    say(f"{seconds:.3g} s a step: {options.steps} steps in about {long}; nothing was written")

@@ -56,13 +56,15 @@ class Loop:
         step, (done,) = self.first, machine.furthest(self.progressed(self.first))
         trainer.generator.train()
         with (
-            Ahead(trainer.batch, first=step * batches_a_step) as batches,
+            Ahead(
+                trainer.batch, first=step * batches_a_step, depth=options.workers + 1, workers=options.workers
+            ) as batches,
             Progress(options.steps, done, shown=machine.first) as progress,
             interruptible() as interrupted,
         ):
             stopping = 0.0
             while done < 1 and not stopping:
-                self.set_learning_rate(done)
+                self.set_rates(done)
                 for number in range(step * batches_a_step, (step + 1) * batches_a_step):
                     batch = machine.take(batches.take(number))
                     losses = trainer.discriminator_step(batch) if played else {}
@@ -74,6 +76,7 @@ class Loop:
                 done, stopping = machine.furthest(self.progressed(step), interrupted())
                 progress.advance(step, done)
                 self.tick(step, done, bool(stopping), watch, batches, progress)
+            machine.wait()
         return done >= 1
 
     def tick(
@@ -90,13 +93,13 @@ class Loop:
     def keep(self, step: int, done: float, last: bool, progress: Progress) -> None:
         """Measure, draw and save the averaged generator, where it is due. The first process does so for all."""
         options = self.options
+        if due(step, options.checkpoint_every, last):
+            self.save(step)
         if due(step, options.validate_every, done >= 1):
             self.tell(progress, step, done, self.apart(self.trainer.validate))
         if due(step, options.sample_every, done >= 1):
             self.run.save_samples(step, self.apart(self.trainer.samples))
             self.run.draw_losses()
-        if due(step, options.checkpoint_every, last):
-            self.save(step)
 
     def seconds(self) -> float:
         """How long the run has trained, earlier parts included."""
@@ -107,10 +110,12 @@ class Loop:
         by_time = self.seconds() / (60 * self.options.minutes) if self.options.minutes else 0.0
         return max(step / self.options.steps, by_time)
 
-    def set_learning_rate(self, done: float) -> None:
+    def set_rates(self, done: float) -> None:
+        """Adam's, from the options: a resumed run may be given others than its checkpoint has."""
+        options = self.options
         for optimizer in self.trainer.optimizers().values():
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.options, done)
+                group |= {"lr": learning_rate(options, done), "betas": (options.beta1, options.beta2)}
 
     def tell(self, progress: Progress, step: int, done: float, figures: Mapping[str, float]) -> None:
         if figures and self.machine.first:
@@ -124,7 +129,13 @@ class Loop:
             return use(settle_batch_norm(self.average.module, inputs))
 
     def save(self, step: int) -> None:
-        """A checkpoint to resume from, and the averaged generator as weights to build from."""
+        """A checkpoint to resume from, and the averaged generator as weights to build from.
+
+        Raises EngineError where a weight is not finite: the last good checkpoint stays the last.
+        """
+        for name, value in self.average.module.state_dict().items():
+            if not torch.isfinite(value).all():
+                raise EngineError(blame(self.run, step, f"the weight {name!r} is not finite"))
         state = {name: part.state_dict() for name, part in self.trainer.parts().items()}
         self.run.save_checkpoint(
             step,
@@ -154,6 +165,8 @@ class Loop:
         if self.machine.first:
             self.machine.set_random_state(state["random"])
             self.run.forget_after(self.first)
+        else:
+            torch.manual_seed(torch.initial_seed() + self.first)
 
 
 class Watch:
@@ -181,21 +194,26 @@ class Watch:
             values = self.machine.mean(torch.stack([losses[name].float() for losses in self.losses])).tolist()
             for step, value in zip(self.steps, values, strict=True):
                 if not math.isfinite(value):
-                    raise EngineError(self.blame(step, name, value))
+                    raise EngineError(
+                        blame(self.run, step, f"the loss {name!r} is {value}, expected a finite number")
+                    )
             figures[name] = sum(values) / len(values)
         now = time.monotonic()
         figures |= {"lr": lr, "waiting_for_data": (waited_s - self.waited_before_s) / (now - self.since)}
         self.steps, self.losses, self.since, self.waited_before_s = [], [], now, waited_s
         return figures
 
-    def blame(self, step: int, name: str, value: float) -> str:
-        good = self.run.checkpoints()
-        where = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint before it"
-        return (
-            f"step {step}: the loss {name!r} is {value}, expected a finite number; {where}; "
-            "resume with a smaller learning rate (--resume --set lr=...)"
-        )
+
+def blame(run: Run, step: int, what: str) -> str:
+    """What went wrong at a step, where the last good checkpoint lies, and what to do."""
+    good = run.checkpoints()
+    if not good:
+        return f"step {step}: {what}; there is no checkpoint yet: start again with a smaller learning rate (--set lr=...)"
+    return (
+        f"step {step}: {what}; the last good checkpoint is {good[-1]}: "
+        "resume with a smaller learning rate (--resume --set lr=...)"
+    )
 
 
 def due(step: int, every: int, last: bool) -> bool:
-    return step % every == 0 or last
+    return (every > 0 and step % every == 0) or last

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from runtime.errors import InvalidInput
@@ -39,7 +40,11 @@ class Machine:
                 strategy=strategy,
                 precision=PRECISIONS[precision],  # type: ignore[arg-type]
             )
-        except (RuntimeError, ValueError) as error:  # Fabric's words for a device that is not there
+        except (
+            RuntimeError,
+            ValueError,
+            MisconfigurationException,
+        ) as error:  # Fabric's words for a device that is not there
             raise InvalidInput("accelerator", f"{accelerator} × {devices} cannot be used: {error}") from error
         self.fabric.launch()
 
@@ -121,6 +126,10 @@ class Machine:
         if self.processes == 1:
             return list(values)
         return self._reduced(torch.tensor(values, dtype=torch.float64, device=self.device), "max").tolist()
+
+    def wait(self) -> None:
+        """Until every process is here: one that ends early would have the others killed."""
+        self.fabric.barrier()
 
     def _reduced(self, values: Tensor, how: str) -> Tensor:
         result = self.fabric.all_reduce(values, reduce_op=how)

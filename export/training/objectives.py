@@ -72,11 +72,13 @@ def believed(logits: Tensor, target: float) -> Tensor:
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
     """Gulrajani et al. 2017 (arXiv 1704.00028): how far the critic's slope is from 1, between real and fake.
 
-    critic: pictures → logits [N]. real, fake: [N, C, H, W]. Mean over the batch of (‖∇critic‖₂ − 1)².
+    critic: pictures → logits [N]. real, fake: [N, C, H, W]. Mean over the batch of (‖∇critic‖₂ − 1)², in float32
+    whatever the precision around it: a slope's slope has no bits to spare.
     """
     share = torch.rand(len(real), 1, 1, 1, device=real.device)
-    between = torch.lerp(real, fake, share).detach().requires_grad_()
-    (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    between = torch.lerp(real.float(), fake.float(), share).detach().requires_grad_()
+    with torch.autocast(real.device.type, enabled=False):
+        (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 

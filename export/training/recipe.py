@@ -16,6 +16,19 @@ from torch import Tensor, nn
 from export.training.machine import Machine
 from runtime.errors import InvalidInput
 
+MANY = math.inf
+# What an option may be, whichever recipe has it.
+RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(
+        ("steps", "batch", "patch_px", "workers", "discriminator_steps", "discriminator_width"), (1, MANY)
+    ),
+    **dict.fromkeys(
+        ("log_every", "sample_every", "validate_every", "checkpoint_every", "minutes"), (0, MANY)
+    ),
+    **dict.fromkeys(("lr", "cache_gib", "minibatch_kernels"), (0, MANY)),
+    **dict.fromkeys(("beta1", "beta2", "warmup", "ema_decay", "dropout", "mirrored"), (0, 1)),
+}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -26,8 +39,9 @@ class Options:
     lr: the peak learning rate of Adam, of every network; beta1, beta2: its decays.
     schedule: "constant", "cosine" down to 0, or "halving" at each share of the run in halve_at ("0.5,0.75").
     warmup: the share of the run in which the learning rate rises in a line.
+    workers: threads that make batches ahead.
     ema_decay: of the averaged weights, which are the ones that are exported.
-    log_every, sample_every, validate_every, checkpoint_every: in steps.
+    log_every, sample_every, validate_every, checkpoint_every: in steps; 0 for the run's end only.
     """
 
     steps: int = 1000
@@ -44,6 +58,14 @@ class Options:
     sample_every: int = 500
     validate_every: int = 500
     checkpoint_every: int = 500
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name, least)
+            if not least <= value <= most:
+                wanted = f"{least} or more" if most == MANY else f"{least} to {most}"
+                raise InvalidInput(name, f"got {value}, expected {wanted}")
 
 
 @dataclass(frozen=True)
@@ -137,20 +159,23 @@ class Trainer(ABC):
         return {}
 
 
+NEEDED = "needed"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A way to train a generator, as data.
 
     about: a line for `--list`. trainer: who reads the options. options: its defaults here.
     config: the generator's options where they differ from the file's own defaults.
-    start: True where training begins from weights: --start, or the ones that ship.
+    start: the weights that training begins from where --start names none; NEEDED where it must; None for random ones.
     """
 
     about: str
     trainer: type[Trainer]
     options: Options
     config: Mapping[str, Any] = field(default_factory=dict)
-    start: bool = False
+    start: str | None = None
 
 
 def learning_rate(options: Options, progress: float) -> float:

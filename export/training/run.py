@@ -12,7 +12,9 @@ RUN/<model>.safetensors        the averaged generator, as `export.build --weight
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +43,11 @@ class Run:
     def checkpoints(self) -> list[Path]:
         return sorted((self.folder / "checkpoints").glob("step-*.pt"))
 
-    def start(self, options: Mapping[str, Any]) -> None:
-        """Make the folder and write the options in it."""
+    def start(self, options: Mapping[str, Any], *, fresh: bool = True) -> None:
+        """Make the folder and write the options in it. fresh: what a run that left no checkpoint logged there goes."""
+        if fresh:
+            self.log_file.unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (self.folder / "samples").mkdir(exist_ok=True)
         unfinished = self.folder / "options.json.part"
@@ -89,15 +94,27 @@ class Run:
         """Drop the log's lines beyond `step`: a resumed run writes them again."""
         self.resumed_at = step + 1
         if self.log_file.is_file():
-            lines = self.log_file.read_text().splitlines(keepends=True)
-            self.log_file.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+            kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
+            unfinished = self.log_file.with_name(self.log_file.name + ".part")
+            unfinished.write_text("".join(kept))
+            unfinished.replace(self.log_file)
+
+    def lines(self) -> list[dict[str, float]]:
+        """The log. A line that a crash cut short is left out."""
+        found = []
+        for line in self.log_file.read_text().splitlines() if self.log_file.is_file() else ():
+            with suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
 
     def draw_losses(self) -> None:
         """Draw every column of the log against the step, one panel each."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        lines = [json.loads(line) for line in self.log_file.read_text().splitlines()]
+        lines = self.lines()
+        if not lines:
+            return
         names = list(dict.fromkeys(key for line in lines for key in line if key not in ("step", "seconds")))
         figure = Figure(figsize=(8, 2.2 * max(len(names), 1)))
         FigureCanvasAgg(figure)

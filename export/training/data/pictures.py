@@ -40,14 +40,17 @@ def read_picture(path: Path, channels: int = 3, shorter_px: int | None = None) -
         if shorter_px and min(image.width, image.height) > shorter_px:
             image = image.resize(shorter_px / min(image.width, image.height))
         return image.numpy().reshape(image.height, image.width, channels)
-    except pyvips.Error as error:
+    except (pyvips.Error, ValueError) as error:  # the latter for bands that no colour space has
         reason = " ".join(str(error).split())
         raise InvalidInput("data", f"{path.name} cannot be decoded: {reason}") from error
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
     """Write an [H, W, C] uint8 picture; the file's ending says the format."""
-    pyvips.Image.new_from_array(np.ascontiguousarray(image)).write_to_file(str(path))
+    try:
+        pyvips.Image.new_from_array(np.ascontiguousarray(image)).write_to_file(str(path))
+    except pyvips.Error as error:
+        raise InvalidInput("output", f"{path} cannot be written as a picture: {error}") from error
 
 
 def pictures_under(folder: Path, field: str = "data") -> list[Path]:
@@ -99,6 +102,14 @@ def each(paths: Sequence[Path], read: Callable[[Path], T]) -> Iterator[T | Inval
 def planes(image: np.ndarray) -> Tensor:
     """[H, W, C] → [C, H, W]."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def mirrored(images: Tensor, share: float, random: torch.Generator) -> Tensor:
+    """[N, C, H, W] with that share of the pictures flipped left to right, chosen by `random` (which is left alone at 0)."""
+    if not share:
+        return images
+    flipped = torch.rand(len(images), generator=random) < share
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
 
 def as_floats(images: Tensor) -> Tensor:

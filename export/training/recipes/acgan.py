@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from export.training import data, losses
-from export.training.adversarial import AdversarialOptions, AdversarialTrainer
+from export.training.adversarial import AdversarialTrainer, SampleOptions
 from export.training.discriminators import Judged, minibatch_layer, normalise
 from export.training.machine import Machine
 from export.training.recipe import Batch, Losses, Recipe, Source
@@ -24,7 +24,7 @@ SHOWN = 8  # pictures of each class in a grid of samples
 
 
 @dataclass(frozen=True)
-class AcganOptions(AdversarialOptions):
+class AcganOptions(SampleOptions):
     """dropout: after each layer of the discriminator. auxiliary: weight of the class loss."""
 
     discriminator_width: int = 16
@@ -84,7 +84,8 @@ class AcganTrainer(AdversarialTrainer):
         chosen = torch.randint(len(self.images), (count,), generator=random)[self.rows]
         latent = torch.randn(count, self.config.latent_size, generator=random)[self.rows]
         asked = torch.randint(self.config.classes, (count,), generator=random)[self.rows]
-        real = data.as_floats(self.images[chosen]) * 2 - 1  # [N, C, H, W] float32 in [-1, 1]
+        images = data.mirrored(self.images[chosen], self.settings.mirrored, random)
+        real = data.as_floats(images) * 2 - 1  # [N, C, H, W] float32 in [-1, 1]
         return Batch(real, (latent, asked), self.labels[chosen])
 
     def discriminator_extras(self, batch: Batch, real: Judged, fake: Judged) -> Losses:

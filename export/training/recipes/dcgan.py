@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from export.generators.dcgan import initialise
 from export.training import data
-from export.training.adversarial import AdversarialOptions, AdversarialTrainer
+from export.training.adversarial import AdversarialTrainer, SampleOptions
 from export.training.discriminators import Judged, minibatch_layer, normalise
 from export.training.machine import Machine
 from export.training.recipe import Batch, Recipe, Source
@@ -25,7 +25,7 @@ SHOWN = 64  # pictures in a grid of samples
 class Discriminator(nn.Module):
     """[N, C, size, size] float32 in [-1, 1] → Judged."""
 
-    def __init__(self, size: int, channels: int, options: AdversarialOptions) -> None:
+    def __init__(self, size: int, channels: int, options: SampleOptions) -> None:
         super().__init__()
         width = options.discriminator_width
         layers: list[nn.Module] = [
@@ -50,10 +50,11 @@ class Discriminator(nn.Module):
 class DcganTrainer(AdversarialTrainer):
     """Any labels of the data are left aside."""
 
-    options = AdversarialOptions
+    options = SampleOptions
+    settings: SampleOptions
 
     def __init__(
-        self, generator: nn.Module, config: Any, options: AdversarialOptions, source: Source, machine: Machine
+        self, generator: nn.Module, config: Any, options: SampleOptions, source: Source, machine: Machine
     ) -> None:
         self.config, self.seed, self.rows = config, source.seed, machine.rows(options.batch)
         found = data.read_labelled(source.data, config.size, config.channels)
@@ -65,7 +66,8 @@ class DcganTrainer(AdversarialTrainer):
         random, count = data.generator(self.seed, number), self.settings.batch
         chosen = torch.randint(len(self.images), (count,), generator=random)[self.rows]
         latent = torch.randn(count, self.config.latent_size, generator=random)[self.rows]
-        return Batch(data.as_floats(self.images[chosen]) * 2 - 1, (latent,))
+        images = data.mirrored(self.images[chosen], self.settings.mirrored, random)
+        return Batch(data.as_floats(images) * 2 - 1, (latent,))
 
     @torch.inference_mode()
     def samples(self, generator: nn.Module) -> np.ndarray:
@@ -77,19 +79,19 @@ RECIPES = {
     "compact": Recipe(
         "32×32 on one CPU: 32 maps, 10,000 steps of 64 pictures, half an hour",
         DcganTrainer,
-        AdversarialOptions(steps=10_000, batch=64, discriminator_width=32),
+        SampleOptions(steps=10_000, batch=64, discriminator_width=32),
         {"size": 32, "width": 32},
     ),
     "paper": Recipe(
-        "the paper's: 64×64, 64 to 512 maps, batches of 128, Adam 2e-4 with beta1 0.5",
+        "the paper's: 64×64, 1024 to 128 maps, batches of 128, Adam 2e-4 with beta1 0.5",
         DcganTrainer,
-        AdversarialOptions(steps=100_000, batch=128),
-        {"size": 64, "width": 64},
+        SampleOptions(steps=100_000, batch=128),
+        {"size": 64, "width": 128},
     ),
     "wgan-gp": Recipe(
         "the compact networks as WGAN-GP: five critic steps, gradient penalty 10, Adam 1e-4 (0, 0.9)",
         DcganTrainer,
-        AdversarialOptions(
+        SampleOptions(
             steps=10_000,
             batch=64,
             lr=1e-4,

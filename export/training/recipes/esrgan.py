@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.evaluation.metrics import psnr_y_db
-from export.generators.esrgan import RRDBNet
+from export.generators.esrgan import SPEC, RRDBNet
 from export.training import data, features, losses
 from export.training.adversarial import AdversarialOptions, AdversarialTrainer, adam
 from export.training.bilinear import start_as_bilinear
 from export.training.discriminators import Judged, minibatch_layer, normalise
 from export.training.machine import Machine
-from export.training.recipe import Batch, Losses, Options, Recipe, Source, Stateful, Trainer
+from export.training.recipe import NEEDED, Batch, Losses, Options, Recipe, Source, Stateful, Trainer
 from runtime.errors import InvalidInput
 
 SHOWN = 6  # crops in a picture of samples
@@ -32,10 +32,14 @@ SHOWN = 6  # crops in a picture of samples
 
 @dataclass(frozen=True)
 class PsnrOptions(Options):
-    """patch_px: side of the low-resolution crops. cache_gib: memory for decoded pictures."""
+    """patch_px: side of the low-resolution crops. cache_gib: memory for decoded pictures.
+
+    beginning: "random" weights, or "bilinear": random ones that are exactly bilinear interpolation as they stand.
+    """
 
     patch_px: int = 32
     cache_gib: float = 8.0
+    beginning: str = "random"
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Pairs(Trainer):
         """To be called once, by the constructor of a stage."""
         if config.in_channels != 3 or config.out_channels != 3:
             raise InvalidInput("set", "in_channels and out_channels: this recipe trains on RGB, expected 3")
+        self.size_multiple = SPEC.signature(config).size_multiple
         self.scale, self.seed, self.rows = config.scale, source.seed, machine.rows(options.batch)
         self.crops = data.Crops(
             source.data, scale=config.scale, patch_px=options.patch_px, cache_gib=options.cache_gib
@@ -92,7 +97,10 @@ class Pairs(Trainer):
         figures = []
         for pair in self.held_out.values():
             low = data.as_floats(pair.low[None]).to(self.machine.device)
-            output = data.as_picture(generator(low)[0].cpu())
+            height, width = low.shape[2:]
+            padding = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
+            output = generator(F.pad(low, padding, mode="replicate"))[0].cpu()
+            output = data.as_picture(output[:, : height * self.scale, : width * self.scale])
             figures.append(psnr_y_db(output, pair.high.permute(1, 2, 0).numpy(), self.scale))
         return {"psnr_y_db": float(np.mean(figures))} if figures else {}
 
@@ -107,7 +115,9 @@ class PsnrTrainer(Pairs):
     ) -> None:
         self.settings, self.machine, self.generator = options, machine, generator
         self.read(config, options, source, machine)
-        if not source.started:
+        if options.beginning not in ("random", "bilinear"):
+            raise InvalidInput("beginning", f"got {options.beginning!r}, expected random or bilinear")
+        if options.beginning == "bilinear" and not source.started:
             start_as_bilinear(cast(RRDBNet, generator))
         self.optimizer = adam(generator, options)
 
@@ -163,8 +173,8 @@ class GanTrainer(AdversarialTrainer, Pairs):
     def __init__(
         self, generator: nn.Module, config: Any, options: GanOptions, source: Source, machine: Machine
     ) -> None:
-        self.read(config, options, source, machine)
         self.net = machine.place(features.load(options.feature_net, source.vgg19))
+        self.read(config, options, source, machine)
         self.oppose(generator, Discriminator(options.patch_px * config.scale, options), options, machine)
 
     def generator_extras(self, batch: Batch, fake: Judged) -> Losses:
@@ -182,7 +192,9 @@ RECIPES = {
     "compact": Recipe(
         "first stage on a CPU: 3 blocks of 32 maps, 36 px crops, an hour or two",
         PsnrTrainer,
-        PsnrOptions(steps=10_000, batch=4, patch_px=36, lr=5e-4, schedule="cosine", warmup=0.01),
+        PsnrOptions(
+            steps=10_000, batch=4, patch_px=36, lr=5e-4, schedule="cosine", warmup=0.01, beginning="bilinear"
+        ),
         COMPACT_NET,
     ),
     "compact-gan": Recipe(
@@ -197,7 +209,7 @@ RECIPES = {
             discriminator_width=16,
             feature_net="vgg-normalised-conv3_1",
         ),
-        start=True,
+        start="shipped:esrgan",
     ),
     "psnr": Recipe(
         "the paper's first stage: 23 blocks of 64 maps, batch 16 of 192 px, a million steps",
@@ -208,6 +220,6 @@ RECIPES = {
         "the paper's second stage: VGG19 conv5_4, batch 16 of 128 px, 400,000 steps",
         GanTrainer,
         GanOptions(steps=400_000, batch=16, lr=1e-4, schedule="halving", halve_at="0.125,0.25,0.5,0.75"),
-        start=True,
+        start=NEEDED,
     ),
 }

@@ -39,7 +39,7 @@ def logged(folder: Path) -> dict[str, float]:
     [
         *(f"objective={name}" for name in OBJECTIVES if name != "wgan-gp"),
         "objective=wgan-gp discriminator_norm=none discriminator_steps=3",
-        "label_smoothing=0.1 feature_matching=1 minibatch_kernels=4",
+        "label_smoothing=0.1 feature_matching=1 minibatch_kernels=4 mirrored=0.5 workers=2",
     ],
 )
 def test_every_option_trains(
@@ -67,6 +67,14 @@ def test_mixed_precision_trains(
         "generator"
     ]
     assert all(value.dtype == torch.float32 for value in weights.values() if value.is_floating_point())
+
+
+def test_the_gradient_penalty_stays_in_float32(
+    train: Train, archive: Callable[..., Path], tmp_path: Path
+) -> None:
+    told = ("--model", "dcgan", "--recipe", "wgan-gp", "--data", archive(), "--output", tmp_path / "run")
+    result = train(*told, "--steps", 2, *words(TINY["dcgan"]), "--precision", "bfloat16")
+    assert result.exit_code == 0, result.output
 
 
 @pytest.fixture
@@ -105,7 +113,16 @@ def test_the_second_stage_starts_from_the_first(
 
 
 def test_a_start_that_does_not_fit_is_named(train: Train, photographs: Path, tmp_path: Path) -> None:
-    told = ("--model", "esrgan", "--data", photographs, "--output", tmp_path / "run", "--start", "shipped:esrgan")
+    told = (
+        "--model",
+        "esrgan",
+        "--data",
+        photographs,
+        "--output",
+        tmp_path / "run",
+        "--start",
+        "shipped:esrgan",
+    )
     result = train(*told, "--set", "blocks=2")
     assert result.exit_code == 1
     assert "the weights to start from have" in result.output
@@ -115,8 +132,11 @@ def test_a_start_that_does_not_fit_is_named(train: Train, photographs: Path, tmp
     ("settings", "told"),
     [
         ("objective=wgan-gp", "add --set discriminator_norm=none"),
+        ("objective=wgan-gp discriminator_norm=none minibatch_kernels=2", "minibatch_kernels: they compare"),
+        ("batch=0", "batch: got 0, expected 1 or more"),
+        ("ema_decay=2", "ema_decay: got 2.0, expected 0 to 1"),
         ("discriminator_norm=layer", "got 'layer', expected one of batch, instance, none"),
-        ("discriminator_steps=0", "got 0, expected 1 or more"),
+        ("discriminator_steps=0", "discriminator_steps: got 0, expected 1 or more"),
         ("schedule=linear", "got 'linear', expected constant, cosine or halving"),
     ],
 )
@@ -128,6 +148,24 @@ def test_an_option_that_does_not_fit_is_named(
     )
     assert result.exit_code == 1
     assert told in result.output
+
+
+def test_the_second_stage_of_the_paper_needs_the_first(
+    train: Train, photographs: Path, tmp_path: Path
+) -> None:
+    result = train(
+        "--model", "esrgan", "--recipe", "gan", "--data", photographs, "--output", tmp_path / "run"
+    )
+    assert result.exit_code == 1
+    assert "start: missing" in result.output
+
+
+def test_a_bad_schedule_is_told_before_the_first_step(
+    train: Train, photographs: Path, tmp_path: Path
+) -> None:
+    told = ("--model", "esrgan", "--data", photographs, "--output", tmp_path / "run", *words(TINY["esrgan"]))
+    assert "schedule: got 'linear'" in train(*told, "--set", "schedule=linear").output
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_writes_nothing(train: Train, archive: Callable[..., Path], tmp_path: Path) -> None:

@@ -100,6 +100,36 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(command: lis
     assert "expected a finite number" in result.output
 
 
+def test_a_resumed_run_keeps_what_it_was_begun_with(command: list[Any], train: Train) -> None:
+    assert train(*command).exit_code == 0
+    folder: Path = option(command, "--output")
+    before = (folder / "options.json").read_text()
+    for wrong in (
+        ("--seed", 7),
+        ("--precision", "bfloat16"),
+        ("--set", "latent_size=9"),
+        ("--set", "growth=5"),
+    ):
+        assert train(*command, "--resume", *wrong).exit_code == 1
+        assert (folder / "options.json").read_text() == before
+    assert train(*command, "--resume", "--steps", 5).exit_code == 0
+
+
+def test_samples_may_come_before_the_first_line_of_the_log(command: list[Any], train: Train) -> None:
+    extra = ("--set", "log_every=0", "--set", "sample_every=1", "--set", "checkpoint_every=0")
+    result = train(*command, *extra)
+    assert result.exit_code == 0, result.output
+    assert len(list((option(command, "--output") / "samples").iterdir())) == 4
+
+
+def test_a_log_that_a_crash_cut_short_is_no_obstacle(command: list[Any], train: Train) -> None:
+    assert train(*command).exit_code == 0
+    log = option(command, "--output") / "log.jsonl"
+    log.write_text(log.read_text() + '{"step": 4, "sec')
+    assert train(*command, "--resume", "--steps", 5).exit_code == 0
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5]
+
+
 def test_time_can_end_a_run_before_its_steps_do(command: list[Any], train: Train) -> None:
     result = train(*command, "--steps", 1_000_000, "--set", "minutes=0.001")
     assert result.exit_code == 0, result.output
