@@ -45,7 +45,7 @@ def serving(folder: Path, backend: str) -> Iterator[tuple[Launched, Callable[[],
 
 def deep_bundle(path: Path, *, halo: int) -> Bundle:
     """RRDB-23 with random weights, and the compact model's halo: speed does not depend on what it learned."""
-    if not (path / "manifest.json").exists():
+    if not (path / "manifest.json").exists() or bundle.load(path).manifest.halo != halo:
         click.echo(f"building {path} (minutes, once)")
         command = "export.build --model esrgan --set blocks=23 --weights random:0 --bf16 --target openvino"
         made = [*command.split(), "--tile", str(DEEP_TILE), "--halo", str(halo)]
