@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.training import losses, objectives
+from export.training import discriminators, losses, objectives
 from export.training.discriminators import Judged
 from export.training.machine import Machine
 from export.training.recipe import Batch, Losses, Options, Stateful, Trainer
@@ -26,7 +26,8 @@ class AdversarialOptions(Options):
     label_smoothing: how far below 1 the target of real pictures lies (one-sided).
     feature_matching: weight of that loss. gradient_penalty: of the one that "wgan-gp" has.
     minibatch_kernels: of minibatch discrimination; 0 for none.
-    discriminator_width: maps after the discriminator's first layer. discriminator_norm: batch, instance or none.
+    discriminator_width: maps after the discriminator's first layer. discriminator_norm: batch, instance,
+        spectral or none.
     """
 
     beta1: float = 0.5
@@ -67,6 +68,7 @@ class AdversarialTrainer(Trainer):
                 "minibatch_kernels",
                 f"they compare the pictures whose slopes {options.objective!r} measures; set 0",
             )
+        discriminators.finish(discriminator, options.discriminator_norm)
         self.settings, self.machine = options, machine
         self.discriminator_steps = options.discriminator_steps
         self.generator, self.discriminator = generator, machine.place(discriminator)

@@ -95,20 +95,23 @@ def prepare(asked: Asked, recipe: Recipe) -> tuple[torch.nn.Module, Any, Options
     spec, overrides = generators.get(asked.model), parse(asked.settings)
     if asked.steps:
         overrides["steps"] = str(asked.steps)
-    begun = starting_weights(asked, recipe)
+    begun = starting_weights(asked, recipe, overrides)
     own = begun.config if begun else replace(spec.config(), **recipe.config)
     config, options = resolve(own, recipe.options, overrides)
-    if begun and config != begun.config:
-        raise InvalidInput("set", f"the weights to start from have {begun.config}, asked for {config}")
     return (begun.module.train() if begun else checkpoint.build(spec, config)), config, options, bool(begun)
 
 
-def starting_weights(asked: Asked, recipe: Recipe) -> Checkpoint | None:
-    """The weights that training begins from; None for the network's own random start."""
+def starting_weights(asked: Asked, recipe: Recipe, overrides: dict[str, str]) -> Checkpoint | None:
+    """The weights that training begins from; None for the network's own random start.
+
+    overrides: those of the configuration must be what the weights have, or what they leave open.
+    """
     start = asked.start or recipe.start
     if start == NEEDED:
         raise InvalidInput("start", "missing; this recipe begins from trained weights: give --start PATH")
-    return checkpoint.load(asked.model, start) if start else None
+    ours = {field.name for field in fields(generators.get(asked.model).config)}
+    settings = {key: value for key, value in overrides.items() if key in ours}
+    return checkpoint.load(asked.model, start, settings) if start else None
 
 
 def resumed(asked: Asked, saved: dict[str, Any]) -> Asked:

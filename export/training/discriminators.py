@@ -6,10 +6,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from runtime.errors import InvalidInput
 
-NORMS = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "none": nn.Identity}
+NORMS = {
+    "batch": nn.BatchNorm2d,
+    "instance": nn.InstanceNorm2d,
+    "spectral": nn.Identity,  # of the weights, not of the maps: see `finish`
+    "none": nn.Identity,
+}
 
 
 class Judged(NamedTuple):
@@ -55,3 +61,10 @@ def normalise(norm: str, maps: int) -> nn.Module:
     if norm not in NORMS:
         raise InvalidInput("discriminator_norm", f"got {norm!r}, expected one of {', '.join(NORMS)}")
     return NORMS[norm](maps)
+
+
+def finish(discriminator: nn.Module, norm: str) -> None:
+    """Under "spectral", every layer's largest singular value becomes 1: Miyato et al. 2018 (arXiv 1802.05957)."""
+    if norm == "spectral":
+        for layer in [one for one in discriminator.modules() if isinstance(one, nn.Conv2d | nn.Linear)]:
+            spectral_norm(layer)

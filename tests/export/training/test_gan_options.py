@@ -39,6 +39,7 @@ def logged(folder: Path) -> dict[str, float]:
     [
         *(f"objective={name}" for name in OBJECTIVES if name != "wgan-gp"),
         "objective=wgan-gp discriminator_norm=none discriminator_steps=3",
+        "objective=hinge discriminator_norm=spectral",
         "label_smoothing=0.1 feature_matching=1 minibatch_kernels=4 mirrored=0.5 workers=2",
     ],
 )
@@ -125,7 +126,7 @@ def test_a_start_that_does_not_fit_is_named(train: Train, photographs: Path, tmp
     )
     result = train(*told, "--set", "blocks=2")
     assert result.exit_code == 1
-    assert "the weights to start from have" in result.output
+    assert "blocks: got 2, but esrgan.safetensors has 3" in result.output
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_a_start_that_does_not_fit_is_named(train: Train, photographs: Path, tmp
         ("objective=wgan-gp discriminator_norm=none minibatch_kernels=2", "minibatch_kernels: they compare"),
         ("batch=0", "batch: got 0, expected 1 or more"),
         ("ema_decay=2", "ema_decay: got 2.0, expected 0 to 1"),
-        ("discriminator_norm=layer", "got 'layer', expected one of batch, instance, none"),
+        ("discriminator_norm=layer", "got 'layer', expected one of batch, instance, spectral, none"),
         ("discriminator_steps=0", "discriminator_steps: got 0, expected 1 or more"),
         ("schedule=linear", "got 'linear', expected constant, cosine or halving"),
     ],

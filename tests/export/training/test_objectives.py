@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from export.training import losses, objectives
-from export.training.discriminators import MinibatchDiscrimination
+from export.training.discriminators import MinibatchDiscrimination, finish
 from export.training.objectives import OBJECTIVES
 from runtime.errors import InvalidInput
 
@@ -162,3 +162,16 @@ def test_minibatch_discrimination_sees_a_collapsed_batch() -> None:
     )  # three others, each at distance 0
     assert (layer(apart)[:, 6:] < 1).all()
     torch.testing.assert_close(layer(apart)[:, :6], apart)
+
+
+def test_spectral_norm_holds_every_layer_to_a_slope_of_one() -> None:
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 1))
+    with torch.no_grad():
+        critic[0].weight *= 30
+    finish(critic, "spectral")
+    inputs = torch.randn(4, 8)
+    for _ in range(50):  # the power iteration takes a step a pass
+        critic(inputs)
+    for layer in (critic[0], critic[2]):
+        assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, abs=1e-3)
