@@ -11,9 +11,10 @@ import numpy as np
 from benchmarks.load import Loop, Measured, direct
 from export import photographs
 from runtime import pixels, tiling
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.backends.cpu import widen
 from runtime.latents import draw, draw_labels
+from runtime.tensors import Array
 from runtime.tiling import Canvas
 
 

@@ -14,9 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from export.precision import at_precision
 from export.rewrite import rewrite
 from export.spec import Signature, Spec
-from runtime.backends.base import Array
 from runtime.bundle import Bundle, Manifest, Writer, load
-from runtime.tensors import Precision, TensorSpec
+from runtime.tensors import Array, Precision, TensorSpec
 
 OUTPUT_DEVIATION = 0.3
 

@@ -19,10 +19,10 @@ from benchmarks.gpu_models import Case, Model, manifest, write
 from benchmarks.gpu_timing import calls_per_s, device_ms, wall_ms
 from runtime import backends
 from runtime.backends import nvidia, portable
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import GanforgeError
-from runtime.tensors import Precision
+from runtime.tensors import Array, Precision
 
 DTYPES: dict[Precision, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -30,18 +30,22 @@ TASK_UPSCALE: Task
 TASK_GENERATE: Task
 
 class UpscaleRequest(_message.Message):
-    __slots__ = ("model", "image", "outscale", "format", "quality")
+    __slots__ = ("model", "image", "outscale", "format", "quality", "lossless", "compression")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     OUTSCALE_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
+    LOSSLESS_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: bytes
     outscale: float
     format: ImageFormat
     quality: int
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[bytes] = ..., outscale: _Optional[float] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ...) -> None: ...
+    lossless: bool
+    compression: int
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[bytes] = ..., outscale: _Optional[float] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., lossless: _Optional[bool] = ..., compression: _Optional[int] = ...) -> None: ...
 
 class UpscaleResponse(_message.Message):
     __slots__ = ("image", "format", "width", "height", "model", "timing")

@@ -24,8 +24,8 @@ from typing import Protocol
 
 import numpy as np
 
-from runtime.backends.base import Array
 from runtime.errors import Cancelled, DeadlineExceeded
+from runtime.tensors import Array
 
 # Weight of the newest batch in the running estimate of seconds per pixel.
 SMOOTHING = 0.2
@@ -48,14 +48,22 @@ class Item:
     pixels: int
 
 
+class Flow:
+    """Jobs that share one turn: the parts of one request. clock_px counts the pixels they were served together."""
+
+    def __init__(self) -> None:
+        self.clock_px = 0.0
+
+
 class Job:
-    """The items of one request.
+    """The items of one request, or of one part of it.
 
     inputs(i): the graph's inputs for item i, without the batch axis; called when the item's turn has come, and once
         more where its batch failed and the item runs alone.
     deliver(i, outputs): takes the graph's outputs for item i, without the batch axis; called once an item, from
         several threads.
     deadline_s: on the scheduler's clock; past it the remaining items are dropped.
+    flow: shared by the parts of one request, so that they get one request's turns; None for one of its own.
     Cancelling `done` cancels the job. It ends with None, Cancelled, DeadlineExceeded or what failed raised.
     """
 
@@ -67,6 +75,7 @@ class Job:
         inputs: Callable[[int], dict[str, Array]],
         deliver: Callable[[int, dict[str, Array]], None],
         deadline_s: float | None = None,
+        flow: Flow | None = None,
     ) -> None:
         self.engine, self.items, self.inputs, self.deliver = engine, items, inputs, deliver
         self.deadline_s = deadline_s
@@ -77,7 +86,7 @@ class Job:
         # The scheduler's own, guarded by its lock.
         self.next_item = 0
         self.delivered = 0
-        self.clock_px = 0.0
+        self.flow = flow or Flow()
         self.submitted_s = 0.0
         self.settled = False
 
@@ -137,7 +146,7 @@ class Scheduler:
             if self._closed:
                 raise Cancelled("the scheduler is closed")
             job.submitted_s = self._clock()
-            job.clock_px = self._virtual_px
+            job.flow.clock_px = max(job.flow.clock_px, self._virtual_px)
             self._jobs.append(job)
             self._changed.notify_all()
         job.done.add_done_callback(lambda done: self.cancel(job) if done.cancelled() else None)
@@ -213,8 +222,8 @@ class Scheduler:
             if job.next_item == 0:
                 job.queue_ms = (now - job.submitted_s) * 1e3
             batch.append(Taken(job, job.next_item))
-            job.clock_px = _finish_px(job)
-            self._next_virtual_px += job.items[job.next_item].pixels / len(self._jobs)
+            job.flow.clock_px = _finish_px(job)
+            self._next_virtual_px += job.items[job.next_item].pixels / len({one.flow for one in self._jobs})
             job.next_item += 1
             if job.next_item == len(job.items):
                 self._jobs.remove(job)
@@ -305,4 +314,4 @@ class Scheduler:
 
 def _finish_px(job: Job) -> float:
     """The job's clock once its next item has run."""
-    return job.clock_px + job.items[job.next_item].pixels
+    return job.flow.clock_px + job.items[job.next_item].pixels

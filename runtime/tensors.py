@@ -7,8 +7,11 @@ N batch, C channels, H height, W width, Z latent size, S scale.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+
+Array = np.ndarray[Any, Any]
 Dtype = Literal["float32", "int64"]
 Task = Literal["upscale", "generate"]
 Precision = Literal["float32", "float16", "bfloat16", "int8"]

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.errors import InvalidInput
-from runtime.pixels import to_uint8
+from runtime.pixels import to_levels
+from runtime.tensors import Array
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,11 @@ def pad_to_multiple(image: Array, multiple: int) -> Array:
 
 
 class Canvas:
-    """Where the cores of one image's tiles are put together.
+    """Where the cores of tiles are put together: of a whole image, or of a band of its rows.
 
-    height, width: of the input image in pixels; the canvas is `scale` times as large. kind: "uint8" rounds each core
-    as it comes; "float32" keeps the network's values, for a resize before rounding. low, high: the output's range.
+    height, width: in pixels of the input; the canvas is `scale` times as large. top: the input's row that it begins
+    with. dtype: uint8 and uint16 round each core as it comes; float32 keeps the network's values, for a resize before
+    rounding. low, high: the output's range.
     """
 
     def __init__(
@@ -120,28 +122,42 @@ class Canvas:
         height: int,
         width: int,
         scale: int,
-        kind: Literal["uint8", "float32"] = "uint8",
+        top: int = 0,
+        dtype: np.typing.DTypeLike = np.uint8,
         low: float = 0.0,
         high: float = 1.0,
     ) -> None:
         # [SH, SW, C]
-        self.pixels: np.ndarray[Any, Any] = np.empty((height * scale, width * scale, channels), kind)
-        self._scale, self._low, self._high = scale, low, high
+        self.pixels: np.ndarray[Any, Any] = np.empty((height * scale, width * scale, channels), dtype)
+        self._scale, self._top, self._low, self._high = scale, top, low, high
 
-    def paste(self, tile: Tile, output: Array) -> None:
-        """Put the core of `output` ([C, S·height, S·width] float32) in its place. Padding beyond the image is cut."""
+    def paste(self, tile: Tile, output: Array, channels: slice = slice(None)) -> None:
+        """Put the core of `output` in its place in `channels`; what padding brought beyond the image is cut.
+
+        output: [C, S·height, S·width] float32 of the tile's window.
+        """
         scale = self._scale
         rows, columns = tile.rows, tile.columns
+        target = self._core(tile)[:, :, channels]
         core = output[
             :,
             (rows.low - rows.start) * scale : (rows.high - rows.start) * scale,
             (columns.low - columns.start) * scale : (columns.high - columns.start) * scale,
-        ]
-        target = self.pixels[rows.low * scale : rows.high * scale, columns.low * scale : columns.high * scale]
-        core = core[:, : target.shape[0], : target.shape[1]]
-        if self.pixels.dtype == np.uint8:
-            core = to_uint8(core, self._low, self._high)
+        ][:, : target.shape[0], : target.shape[1]]
+        if self.pixels.dtype != np.float32:
+            core = to_levels(core, self.pixels.dtype, self._low, self._high)
         target[:] = core.transpose(1, 2, 0)
+
+    def fill(self, tile: Tile, value: float, channels: slice) -> None:
+        """The same for a core that is `value` all over, in the output's range."""
+        constant = np.float32(value)
+        if self.pixels.dtype != np.float32:
+            constant = to_levels(constant.reshape(1), self.pixels.dtype, self._low, self._high)[0]
+        self._core(tile)[:, :, channels] = constant
+
+    def _core(self, tile: Tile) -> Array:
+        low, high = ((row - self._top) * self._scale for row in (tile.rows.low, tile.rows.high))
+        return self.pixels[low:high, tile.columns.low * self._scale : tile.columns.high * self._scale]
 
 
 def run_tiled(engine: Engine, image: Array, *, tile: int, halo: int) -> Array:
@@ -149,7 +165,7 @@ def run_tiled(engine: Engine, image: Array, *, tile: int, halo: int) -> Array:
     manifest = engine.manifest
     height, width = image.shape[1:]
     padded = pad_to_multiple(image, manifest.size_multiple)
-    canvas = Canvas(channels=len(image), height=height, width=width, scale=manifest.scale, kind="float32")
+    canvas = Canvas(channels=len(image), height=height, width=width, scale=manifest.scale, dtype=np.float32)
     (source,), (target,) = manifest.inputs, manifest.outputs
     for part in plan(*padded.shape[1:], tile=tile, halo=halo, multiple=manifest.size_multiple):
         output = engine.run({source.name: part.window(padded)[None]})[target.name]

@@ -15,7 +15,7 @@ import numpy as np
 from protos import ganforge_pb2 as pb
 from runtime import pixels
 from runtime.errors import GanforgeError, ModelNotFound
-from runtime.pixels import Array
+from runtime.tensors import Array
 from server.client import Client
 from server.launch import launched
 

@@ -19,9 +19,10 @@ from grpc_reflection.v1alpha import reflection
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.errors import BackendUnavailable, DeadlineExceeded, NotReady, Overloaded
+from server.calls import Call
 from server.limits import Limits
 from server.logs import log
-from server.service import Call, Service
+from server.service import Service
 from server.statuses import REQUEST_ID, to_status
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ImageGenerator"].full_name

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIB = 2**20
-# The range of UpscaleRequest.outscale. Beyond it lie typing mistakes, and canvases that help nobody.
-MIN_OUTSCALE, MAX_OUTSCALE = 1 / 16, 16.0
 # Standard normal values never come near; larger ones overflow half precision.
 MAX_LATENT = 100.0
+# Uploads and answers beyond it lie on the disk, not in memory.
+SPOOL_FROM_BYTES = MIB
 # One piece of an answer in UpscaleStream.
 CHUNK_BYTES = MIB
 # What a message holds beside its image.
@@ -28,13 +28,13 @@ class Limits:
     max_calls: calls open at once. idle_s: seconds a stream may stand still before it is ended.
     """
 
-    max_pixels: int = 2**23
-    max_output_pixels: int = 2**27
+    max_pixels: int = 2**26
+    max_output_pixels: int = 2**30
     max_count: int = 256
     max_message_bytes: int = 64 * MIB
     max_upload_bytes: int = 256 * MIB
     max_uploads_bytes: int = 1024 * MIB
     max_active_bytes: int = 512 * MIB
-    max_queue_pixels: int = 2**26
+    max_queue_pixels: int = 2**27
     max_calls: int = 256
     idle_s: float = 60.0

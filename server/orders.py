@@ -15,22 +15,21 @@ import numpy as np
 
 from protos import ganforge_pb2 as pb
 from runtime import latents as draws
-from runtime import pixels
 from runtime.bundle import Manifest
 from runtime.errors import InvalidInput
+from runtime.pictures.forms import WRITABLE, Encoding
+from runtime.pictures.reading import Header
 from server import formats
-from server.limits import MAX_LATENT, MAX_OUTSCALE, MIN_OUTSCALE, Limits
+from server.limits import MAX_LATENT, Limits
 
 
 @dataclass(frozen=True)
 class UpscaleOrder:
-    """One upscaled image. width, height: px of the answer; resized: whether they are not the model's own scale."""
+    """One upscaled image. width, height: px of the answer; encoding: how it is written."""
 
     width: int
     height: int
-    resized: bool
-    format: str
-    quality: int | None
+    encoding: Encoding
 
 
 @dataclass(frozen=True)
@@ -50,31 +49,32 @@ class GenerateOrder:
 
 
 def upscale_order(
-    request: pb.UpscaleRequest, header: pixels.Header, manifest: Manifest, limits: Limits
+    request: pb.UpscaleRequest, header: Header, manifest: Manifest, limits: Limits
 ) -> UpscaleOrder:
     """Everything about the answer that the image's header tells, before any pixel is decoded."""
     scale = request.outscale if request.HasField("outscale") else float(manifest.scale)
-    if not MIN_OUTSCALE <= scale <= MAX_OUTSCALE:  # NaN fails both comparisons
-        raise InvalidInput(
-            "outscale", f"got {scale}, expected a factor from {MIN_OUTSCALE} to {MAX_OUTSCALE:g}"
-        )
-    quality = request.quality if request.HasField("quality") else None
-    if quality is not None and not 1 <= quality <= 100:
-        raise InvalidInput("quality", f"got {quality}, expected 1 to 100")
-    width, height = (max(1, round(side * scale)) for side in (header.width, header.height))
+    if not 0 < scale < math.inf:  # NaN fails the comparison
+        raise InvalidInput("outscale", f"got {scale}, expected a finite factor above 0")
+    # The limit below is on whole pixels; a float that no limit allows need not become one.
+    width, height = (max(1, round(min(side * scale, 1e18))) for side in (header.width, header.height))
     # The canvas is the model's own scale, whatever is made of it afterwards.
-    canvas = header.width * header.height * manifest.scale**2
+    canvas = header.pixels * manifest.scale**2
     if max(canvas, width * height) > limits.max_output_pixels:
         raise InvalidInput(
-            "image",
+            "image" if canvas > limits.max_output_pixels else "outscale",
             f"{header.width}×{header.height} pixels become {max(canvas, width * height)}, the limit of "
             f"--max-output-pixels is {limits.max_output_pixels}; send the image in parts, or a smaller one",
         )
-    format = asked_format(request.format)
-    if format is None:
-        format = header.format if _can_hold(header.format, width, height) else "png"
-    pixels.check_writable(format, width, height)
-    return UpscaleOrder(width, height, scale != manifest.scale, format, quality)
+    asked = asked_format(request.format)
+    chosen = asked or (header.format if _can_hold(header.format, width, height) else "png")
+    encoding = Encoding(
+        chosen,
+        quality=request.quality if request.HasField("quality") else None,
+        lossless=request.lossless,
+        compression=request.compression if request.HasField("compression") else None,
+    )
+    encoding.check_size(width, height)
+    return UpscaleOrder(width, height, encoding)
 
 
 def generate_order(request: pb.GenerateRequest, manifest: Manifest, limits: Limits) -> GenerateOrder:
@@ -120,11 +120,7 @@ def asked_format(number: pb.ImageFormat) -> str | None:
 
 
 def _can_hold(format: str, width: int, height: int) -> bool:
-    try:
-        pixels.check_writable(format, width, height)
-    except InvalidInput:
-        return False
-    return True
+    return format in WRITABLE and max(width, height) <= WRITABLE[format].longest
 
 
 def _latents(request: pb.GenerateRequest, seed: int, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -14,62 +14,34 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from pathlib import Path
+from typing import BinaryIO
 
 from protos import ganforge_pb2 as pb
 from runtime import pixels
 from runtime.admission import Admission
-from runtime.errors import DeadlineExceeded, InvalidInput
-from runtime.scheduler import Job
+from runtime.errors import InvalidInput
+from runtime.pictures.reading import open_picture
 from server import formats
-from server.limits import CHUNK_BYTES, MESSAGE_MARGIN_BYTES, QUICK_PIXELS, Limits
+from server.calls import Call, in_time
+from server.codec_threads import Codecs
+from server.limits import CHUNK_BYTES, MESSAGE_MARGIN_BYTES, Limits
 from server.models import Model, Models
 from server.orders import generate_order, sample_shape, upscale_order
+from server.picture import Picture
+from server.progress import Progress
+from server.samples import Samples
 from server.uploads import Uploads
-from server.work import Picture, Progress, Samples
+from server.upscaling import run, upscale
 
-P = ParamSpec("P")
-T = TypeVar("T")
 TASKS = {"upscale": pb.TASK_UPSCALE, "generate": pb.TASK_GENERATE}
-
-
-@dataclass
-class Call:
-    """What the core knows of one caller, whichever front it came through.
-
-    deadline_s: on time.monotonic(); None where the caller would wait for ever.
-    facts: what the core learns about the call, for the front's log line.
-    """
-
-    deadline_s: float | None = None
-    facts: dict[str, object] = field(default_factory=dict)
-    started_s: float = field(default_factory=time.monotonic)
-    queue_s: float = 0.0
-    codec_s: float = 0.0
-
-    def time_left_s(self) -> float | None:
-        return None if self.deadline_s is None else self.deadline_s - time.monotonic()
-
-    def timing(self, model: Model, job: Job) -> pb.Timing:
-        return pb.Timing(
-            queue_ms=self.queue_s * 1e3 + job.queue_ms,
-            inference_ms=job.inference_ms,
-            codec_ms=self.codec_s * 1e3,
-            total_ms=(time.monotonic() - self.started_s) * 1e3,
-            tiles=len(job.items),
-            precision=model.engine.precision,
-            backend=model.engine.backend,
-        )
 
 
 class Service:
     """The calls, over the models of one server. Takes any number of calls at once on one event loop.
 
-    codec_threads: of each of the two pools; large images have their own, so that a thumbnail never waits for a
-    poster to be encoded.
+    codec_threads: as those of Codecs.
     """
 
     def __init__(self, models: Models, limits: Limits, *, codec_threads: int = os.cpu_count() or 1) -> None:
@@ -79,50 +51,58 @@ class Service:
             max_queue_px=limits.max_queue_pixels,
             slots=max(model.engine.slots for model in models),
         )
-        self._quick = ThreadPoolExecutor(codec_threads, "codec-quick")
-        self._slow = ThreadPoolExecutor(codec_threads, "codec-slow")
+        self._codecs = Codecs(codec_threads)
         self._uploads = Uploads(limits)
 
     async def upscale(self, request: pb.UpscaleRequest, call: Call) -> pb.UpscaleResponse:
         """One image, each way in one message."""
-        image, response = await self._upscale(request, request.image, call)
-        self._check_fits("image", len(image), "call UpscaleStream, or ask for IMAGE_FORMAT_JPEG")
-        response.image = image
+        file, response = await self._upscale(request, request.image, call)
+        with file:
+            self._check_fits(
+                "image", file.seek(0, os.SEEK_END), "call UpscaleStream, or ask for IMAGE_FORMAT_JPEG"
+            )
+            file.seek(0)
+            response.image = file.read()
         return response
 
     async def upscale_stream(
         self, requests: AsyncIterator[pb.UpscaleStreamRequest], call: Call
     ) -> AsyncGenerator[pb.UpscaleStreamResponse, None]:
         """One image in pieces, with progress while it is in work."""
-        async with _in_time(call):
-            request, image = await self._uploads.receive(requests)
-        progress = Progress()
-        task = asyncio.create_task(self._upscale(request, image, call, progress.tell))
-        task.add_done_callback(lambda _: progress.end())
-        try:
-            async for done, total in progress:
-                yield pb.UpscaleStreamResponse(progress=pb.Progress(tiles_done=done, tiles_total=total))
-            answer, response = await task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        yield pb.UpscaleStreamResponse(header=response)
-        for start in range(0, len(answer), CHUNK_BYTES):
-            yield pb.UpscaleStreamResponse(data=answer[start : start + CHUNK_BYTES])
+        with self._uploads.begin() as upload:
+            async with in_time(call):
+                request = await self._uploads.receive(upload, requests)
+            progress = Progress()
+            task = asyncio.create_task(self._upscale(request, upload.source, call, progress.tell))
+            task.add_done_callback(lambda _: progress.end())
+            try:
+                async for done, total in progress:
+                    yield pb.UpscaleStreamResponse(progress=pb.Progress(tiles_done=done, tiles_total=total))
+                file, response = await task
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        with file:
+            yield pb.UpscaleStreamResponse(header=response)
+            file.seek(0)
+            while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield pb.UpscaleStreamResponse(data=piece)
 
     async def generate(self, request: pb.GenerateRequest, call: Call) -> pb.GenerateResponse:
         """`count` samples, each an item of the scheduler as a tile is."""
         model = self.models.find("generate", request.model)
-        async with _in_time(call):
-            order = await self._codec(self._quick, call, generate_order, request, model.manifest, self.limits)
+        async with in_time(call):
+            order = await self._codecs.run(
+                "quick", call, generate_order, request, model.manifest, self.limits
+            )
             call.facts |= {"model": model.name, "size": f"{order.count}×{order.width}×{order.height}"}
             samples = Samples(model, order)
             async with self._admitted(model, samples, call):
                 job = samples.job(call.deadline_s)
-                await self._run(model, job)
+                await run(model, job)
                 images = await asyncio.gather(
                     *(
-                        self._codec(self._quick, call, pixels.encode, one, order.format)
+                        self._codecs.run("quick", call, pixels.encode, one, order.format)
                         for one in samples.pixels
                     )
                 )
@@ -134,7 +114,7 @@ class Service:
             height=order.height,
             model=model.name,
             labels=order.labels.tolist(),
-            timing=call.timing(model, job),
+            timing=call.timing(model, [job]),
             seed=order.seed,
         )
 
@@ -144,39 +124,38 @@ class Service:
 
     def close(self) -> None:
         """End the codec threads and the models. No call may be under way."""
-        self._quick.shutdown(cancel_futures=True)
-        self._slow.shutdown(cancel_futures=True)
+        self._codecs.close()
         self.models.close()
 
     async def _upscale(
         self,
         request: pb.UpscaleRequest,
-        image: bytes,
+        image: bytes | Path,
         call: Call,
         tell: Callable[[int, int], None] = lambda done, total: None,
-    ) -> tuple[bytes, pb.UpscaleResponse]:
-        """The answer's file, and the response that lacks it. tell: hears (tiles done, tiles in all)."""
+    ) -> tuple[BinaryIO, pb.UpscaleResponse]:
+        """The answer's file, open, and the response that lacks it. tell: hears (tiles done, tiles in all)."""
         model = self.models.find("upscale", request.model)
-        async with _in_time(call):
-            header = await self._codec(
-                self._quick, call, pixels.probe, image, max_pixels=self.limits.max_pixels
+        async with in_time(call):
+            opened = await self._codecs.run(
+                "quick", call, open_picture, image, max_pixels=self.limits.max_pixels
             )
+            header = opened.header
             order = upscale_order(request, header, model.manifest, self.limits)
-            size = f"{header.width}×{header.height} {header.format} → {order.width}×{order.height} {order.format}"
-            call.facts |= {"model": model.name, "size": size}
-            codecs = self._quick if order.width * order.height <= QUICK_PIXELS else self._slow
-            picture = Picture(model, header, order, image)
+            size = f"{header.width}×{header.height} {header.format}"
+            call.facts |= {
+                "model": model.name,
+                "size": f"{size} → {order.width}×{order.height} {order.encoding.format}",
+            }
+            picture = Picture(model, opened, order, len(image) if isinstance(image, bytes) else 0)
             async with self._admitted(model, picture, call):
-                await self._codec(codecs, call, picture.decode, self.limits.max_pixels)
-                job = picture.job(call.deadline_s, tell)
-                await self._run(model, job)
-                answer = await self._codec(codecs, call, picture.encode)
-        return answer, pb.UpscaleResponse(
-            format=formats.NUMBERS[order.format],
+                file, jobs = await upscale(picture, self._codecs, call, tell)
+        return file, pb.UpscaleResponse(
+            format=formats.NUMBERS[order.encoding.format],
             width=order.width,
             height=order.height,
             model=model.name,
-            timing=call.timing(model, job),
+            timing=call.timing(model, jobs),
         )
 
     @asynccontextmanager
@@ -198,26 +177,6 @@ class Service:
             work.free()
             ticket.leave()
 
-    @staticmethod
-    async def _run(model: Model, job: Job) -> None:
-        """Wait for a job. Cancelling the wait cancels `job.done`, and that drops what the job has left."""
-        model.scheduler.submit(job)
-        await asyncio.wrap_future(job.done)
-
-    @staticmethod
-    async def _codec(
-        pool: ThreadPoolExecutor, call: Call, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run `function` on a codec thread, and count its time."""
-
-        def timed() -> tuple[T, float]:
-            start_s = time.monotonic()
-            return function(*args, **kwargs), time.monotonic() - start_s
-
-        result, seconds = await asyncio.get_running_loop().run_in_executor(pool, timed)
-        call.codec_s += seconds
-        return result
-
     def _check_fits(self, name: str, size_bytes: int, advice: str) -> None:
         if size_bytes > self.limits.max_message_bytes - MESSAGE_MARGIN_BYTES:
             raise InvalidInput(
@@ -225,19 +184,6 @@ class Service:
                 f"the answer takes {size_bytes} bytes, one message holds {self.limits.max_message_bytes} "
                 f"(--max-message-bytes); {advice}",
             )
-
-
-@asynccontextmanager
-async def _in_time(call: Call) -> AsyncIterator[None]:
-    """Ends what runs inside at the caller's deadline, with DeadlineExceeded."""
-    scope = asyncio.timeout(call.time_left_s())
-    try:
-        async with scope:
-            yield
-    except TimeoutError as error:
-        if not scope.expired():
-            raise
-        raise DeadlineExceeded("the deadline passed; the remaining work was dropped") from error
 
 
 def _info(model: Model) -> pb.ModelInfo:

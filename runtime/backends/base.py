@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from runtime.bundle import Bundle
 from runtime.errors import EngineError
-from runtime.tensors import Precision, TensorSpec
-
-Array = np.ndarray[Any, Any]
+from runtime.tensors import Array, Precision, TensorSpec
 
 
 class Engine(ABC):

@@ -15,10 +15,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
-from runtime.tensors import Precision
+from runtime.tensors import Array, Precision
 
 NAME = "openvino"
 # Batches of tiles are no faster than single tiles on a CPU; samples are small, and are.

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends.base import Array
 from runtime.errors import EngineError
+from runtime.tensors import Array
 
 
 class Cuda:

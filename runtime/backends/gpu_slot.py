@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends.base import Array
 from runtime.backends.cuda_memory import Buffer, Cuda
 from runtime.errors import EngineError
+from runtime.tensors import Array
 
 # (name, shape) of every input: what a CUDA graph is captured for.
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]

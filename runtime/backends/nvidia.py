@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import plan as plans
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.backends.cuda_memory import Cuda
 from runtime.backends.gpu_slot import Context, Slot, shapes_of
 from runtime.backends.plan_cache import PlanCache, default_folder
 from runtime.bundle import Bundle, EngineFile, Manifest
 from runtime.errors import BackendUnavailable, EngineError
+from runtime.tensors import Array
 
 NAME = "tensorrt"
 # Two streams: one batch's copies run while the other computes.

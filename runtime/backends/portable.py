@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.bundle import Bundle, Manifest
 from runtime.errors import BackendUnavailable, EngineError
-from runtime.tensors import Precision
+from runtime.tensors import Array, Precision
 
 NAME = "onnxruntime"
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]

@@ -12,11 +12,13 @@ Calls raise the errors of runtime/errors.py, whichever machine they happened on.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -104,31 +106,45 @@ class Client:
 
     def upscale(
         self,
-        image: bytes,
+        image: bytes | Path,
         *,
         model: str = "",
         outscale: float | None = None,
         format: str | None = None,
         quality: int | None = None,
+        lossless: bool = False,
+        compression: int | None = None,
+        into: BinaryIO | None = None,
         on_progress: Callable[[int, int], None] | None = None,
         timeout_s: float | None = None,
     ) -> Upscaled:
-        """Upscale one image file.
+        """Upscale one image file: its bytes, or where it lies.
 
         model: empty for the only one. outscale: output pixels per input pixel along a side; None: the model's own.
         format: "png", "jpeg", "webp" or "tiff"; None: the input's. quality: 1 to 100, of JPEG and WebP.
-        on_progress: hears (tiles done, tiles in all).
+        lossless: of WebP. compression: 0 to 9, of PNG and TIFF. into: an open file that the answer is written to as it
+        comes; its `image` is then empty. on_progress: hears (tiles done, tiles in all).
         """
-        request = pb.UpscaleRequest(model=model, outscale=outscale, format=_number(format), quality=quality)
+        request = pb.UpscaleRequest(
+            model=model,
+            outscale=outscale,
+            format=_number(format),
+            quality=quality,
+            lossless=lossless,
+            compression=compression,
+        )
+        size = len(image) if isinstance(image, bytes) else image.stat().st_size
         timeout_s = timeout_s or self._timeout_s
         try:
-            if on_progress is None and len(image) < STREAM_FROM_BYTES:
-                request.image = image
+            if on_progress is None and into is None and size < STREAM_FROM_BYTES:
+                request.image = image if isinstance(image, bytes) else image.read_bytes()
                 response = self._stub.Upscale(request, timeout=timeout_s)
                 answer = response.image
             else:
                 stream = self._stub.UpscaleStream(_pieces(request, image), timeout=timeout_s)
-                response, answer = _assemble(stream, on_progress or (lambda done, total: None))
+                file = into or io.BytesIO()
+                response = _receive(stream, file, on_progress or (lambda done, total: None))
+                answer = b"" if into else file.getvalue()  # type: ignore[attr-defined]
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         name = formats.NAMES[response.format]
@@ -225,18 +241,18 @@ def _number(format: str | None) -> pb.ImageFormat:
     return formats.NUMBERS[format]
 
 
-def _pieces(header: pb.UpscaleRequest, image: bytes) -> Iterator[pb.UpscaleStreamRequest]:
+def _pieces(header: pb.UpscaleRequest, image: bytes | Path) -> Iterator[pb.UpscaleStreamRequest]:
     yield pb.UpscaleStreamRequest(header=header)
-    for start in range(0, len(image), CHUNK_BYTES):
-        yield pb.UpscaleStreamRequest(data=image[start : start + CHUNK_BYTES])
+    with io.BytesIO(image) if isinstance(image, bytes) else image.open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            yield pb.UpscaleStreamRequest(data=piece)
 
 
-def _assemble(
-    stream: Iterator[pb.UpscaleStreamResponse], on_progress: Callable[[int, int], None]
-) -> tuple[pb.UpscaleResponse, bytes]:
-    """The header and the whole file."""
+def _receive(
+    stream: Iterator[pb.UpscaleStreamResponse], file: BinaryIO, on_progress: Callable[[int, int], None]
+) -> pb.UpscaleResponse:
+    """The header, once the whole answer is in `file`."""
     header: pb.UpscaleResponse | None = None
-    pieces: list[bytes] = []
     for part in stream:
         match part.WhichOneof("part"):
             case "progress":
@@ -244,7 +260,7 @@ def _assemble(
             case "header":
                 header = part.header
             case "data":
-                pieces.append(part.data)
+                file.write(part.data)
     if header is None:
         raise EngineError("the server's stream ended without an answer")
-    return header, b"".join(pieces)
+    return header

@@ -66,7 +66,9 @@ MODEL = click.option("--model", default="", help="Name of the model.  [default: 
     "--outscale", type=float, help="Output pixels per input pixel along a side.  [default: the model's]"
 )
 @FORMAT
-@click.option("--quality", type=click.IntRange(1, 100), help="Of JPEG and WebP.")
+@click.option("--quality", type=click.IntRange(1, 100), help="Of JPEG and WebP.  [default: 92 and 90]")
+@click.option("--lossless", is_flag=True, help="WebP without loss; PNG and TIFF always are.")
+@click.option("--compression", type=click.IntRange(0, 9), help="Effort of PNG and TIFF.  [default: 1]")
 @click.option(
     "--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Pictures of a folder at once."
 )

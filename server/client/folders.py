@@ -19,7 +19,7 @@ from runtime.errors import GanforgeError
 from server import formats
 from server.client import Client, Upscaled
 
-READABLE = {*formats.SUFFIXES, ".gif"}
+READABLE = {*formats.SUFFIXES, ".gif", ".avif", ".heic", ".jxl", ".bmp"}
 ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 
 
@@ -47,12 +47,19 @@ class Errand:
         names = (path.stem if stems[path.stem] == 1 else path.name.replace(".", "-") for path in found)
         return [cls(path, target / name, in_folder=True) for path, name in zip(found, names, strict=True)]
 
-    def write(self, answer: Upscaled) -> Path:
-        ending = ENDINGS[answer.format]
-        path = self.target.with_name(self.target.name + ending) if self.in_folder else self.target
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(answer.image)
-        return path
+    def fetch(self, client: Client, options: Mapping[str, Any]) -> tuple[Upscaled, Path]:
+        """The answer, and the file that it is in. It appears there whole or not at all."""
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        part = self.target.with_name(f".{self.target.name}.part")
+        try:
+            with part.open("wb") as file:
+                answer = client.upscale(self.source, into=file, **options)
+            ending = ENDINGS[answer.format]
+            path = self.target.with_name(self.target.name + ending) if self.in_folder else self.target
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return answer, path
 
 
 def run(client: Client, errands: Sequence[Errand], options: Mapping[str, Any], jobs: int) -> int:
@@ -72,8 +79,7 @@ def run(client: Client, errands: Sequence[Errand], options: Mapping[str, Any], j
         bar = bars.add_task(errand.source.name, total=None)
         start_s = time.monotonic()
         try:
-            answer = client.upscale(errand.source.read_bytes(), on_progress=_mover(bars, bar), **options)
-            path = errand.write(answer)
+            answer, path = errand.fetch(client, {**options, "on_progress": _mover(bars, bar)})
         except (GanforgeError, OSError) as error:
             click.echo(f"{errand.source}: {error}", err=True)
             return False

@@ -15,19 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from runtime.errors import InvalidInput
-from runtime.pixels import (
-    LONGEST_SIDE,
-    WRITABLE,
-    Header,
-    check_writable,
-    decode,
-    encode,
-    grid,
-    probe,
-    resize,
-    to_float,
-    to_uint8,
-)
+from runtime.pictures.forms import WRITABLE, Encoding, Form
+from runtime.pictures.reading import READABLE, Header
+from runtime.pixels import decode, encode, grid, probe, resize, to_float, to_uint8
 
 LIMIT = 10**6
 pictures = arrays.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24), st.sampled_from([1, 3])))
@@ -55,7 +45,9 @@ def vips(pixels: Any, interpretation: str = "srgb") -> pyvips.Image:
 @settings(max_examples=40)
 def test_lossless_formats_come_back_bit_for_bit(format: str, pixels: Any) -> None:
     data = encode(pixels, format)
-    assert probe(data, max_pixels=LIMIT) == Header(pixels.shape[1], pixels.shape[0], pixels.shape[2], format)
+    assert probe(data, max_pixels=LIMIT) == Header(
+        pixels.shape[1], pixels.shape[0], Form(pixels.shape[2]), format
+    )
     back = decode(data, max_pixels=LIMIT)
     assert back.dtype == np.uint8
     np.testing.assert_array_equal(back, np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
@@ -96,7 +88,7 @@ def test_transparent_pixels_lie_on_white(bands: int) -> None:
     pixels = np.concatenate([noise(6, 6, bands), np.zeros((6, 6, 1), np.uint8)], 2)
     pixels[:3, :, bands] = 255
     data = vips(pixels, "srgb" if bands == 3 else "b-w").pngsave_buffer()
-    assert probe(data, max_pixels=LIMIT).bands == bands + 1
+    assert probe(data, max_pixels=LIMIT).form == Form(bands, alpha=True)
     decoded = decode(data, max_pixels=LIMIT)
     np.testing.assert_array_equal(decoded[:3], np.broadcast_to(pixels[:3, :, :bands], (3, 6, 3)))
     assert (decoded[3:] == 255).all()
@@ -142,7 +134,7 @@ def test_of_a_moving_picture_the_first_frame_is_taken() -> None:
 )
 def test_cmyk_becomes_rgb(ink: tuple[int, ...], colour: str) -> None:
     data = vips(np.full((8, 8, 4), ink, np.uint8), "cmyk").jpegsave_buffer(Q=100)
-    assert probe(data, max_pixels=LIMIT).bands == 4
+    assert probe(data, max_pixels=LIMIT).form == Form(3)
     red, green, blue = decode(data, max_pixels=LIMIT)[4, 4].tolist()
     if colour == "white":
         assert min(red, green, blue) > 245
@@ -228,7 +220,7 @@ def test_more_bands_than_a_picture_has_are_refused_from_the_header(bands: int) -
             read(data, max_pixels=LIMIT)
 
 
-@pytest.mark.parametrize("numbers", ["char", "short", "int", "uint", "float"])
+@pytest.mark.parametrize("numbers", ["char", "short", "int", "uint"])
 def test_numbers_without_an_agreed_white_are_refused_and_not_made_black(numbers: str) -> None:
     data = (
         (pyvips.Image.black(8, 8, bands=3) + 0.5).cast(numbers).copy(interpretation="srgb").tiffsave_buffer()
@@ -259,16 +251,7 @@ def test_what_is_no_picture_of_ours_is_invalid_input_and_says_what_is(data: byte
         with pytest.raises(InvalidInput) as refused:
             read(data, max_pixels=LIMIT)
         assert refused.value.field == "image"
-        assert "png, jpeg, webp, tiff, gif" in str(refused.value)
-
-
-def test_a_real_picture_of_another_kind_is_refused() -> None:
-    try:
-        data = vips(noise(16, 16)).heifsave_buffer(compression="av1")
-    except pyvips.Error:
-        pytest.skip("this libvips writes no AVIF")
-    with pytest.raises(InvalidInput, match="heifload"):
-        decode(data, max_pixels=LIMIT)
+        assert ", ".join(READABLE) in str(refused.value)
 
 
 def samples() -> dict[str, bytes]:
@@ -365,7 +348,7 @@ def test_many_threads_decode_side_by_side() -> None:
 
 @pytest.mark.parametrize("format", ["jpeg", "webp"])
 def test_the_longest_side_of_a_format_is_exact(format: str) -> None:
-    longest = LONGEST_SIDE[format]
+    longest = WRITABLE[format].longest
     for shape in ((1, longest, 1), (longest, 1, 1)):
         data = encode(np.zeros(shape, np.uint8), format)
         assert probe(data, max_pixels=longest).width == shape[1]
@@ -375,9 +358,9 @@ def test_the_longest_side_of_a_format_is_exact(format: str) -> None:
 
 
 def test_sixteen_thousand_is_where_webp_ends() -> None:
-    check_writable("webp", 16_383, 16_383)
+    Encoding("webp").check_size(16_383, 16_383)
     with pytest.raises(InvalidInput, match="png"):
-        check_writable("webp", 16_384, 1)
+        Encoding("webp").check_size(16_384, 1)
 
 
 @pytest.mark.parametrize("format", ["png", "tiff"])
@@ -389,7 +372,7 @@ def test_a_very_long_picture_is_written_and_read(format: str) -> None:
 @pytest.mark.parametrize("format", ["gif", "bmp", "", "PNG", "avif"])
 def test_a_format_that_is_not_written_is_invalid_input(format: str) -> None:
     with pytest.raises(InvalidInput, match="png, jpeg, webp, tiff"):
-        check_writable(format, 10, 10)
+        Encoding(format)
 
 
 # Numbers.

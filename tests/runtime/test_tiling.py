@@ -227,7 +227,7 @@ def test_a_canvas_takes_the_tiles_of_a_padded_image_and_cuts_the_padding(
     scale, (height, width) = 2, size
     image = np.random.default_rng(1).integers(0, 256, (3, height, width)).astype(np.float32) / 255
     padded = pad_to_multiple(image, multiple)
-    canvas = Canvas(channels=3, height=height, width=width, scale=scale, kind=kind)
+    canvas = Canvas(channels=3, height=height, width=width, scale=scale, dtype=kind)
     for part in reversed(plan(*padded.shape[1:], tile=16, halo=4, multiple=multiple)):
         canvas.paste(part, part.window(padded).repeat(scale, 1).repeat(scale, 2))
     expected = image.repeat(scale, 1).repeat(scale, 2).transpose(1, 2, 0)
@@ -250,7 +250,7 @@ def test_a_uint8_canvas_clips_and_a_float_canvas_does_not() -> None:
     (tile,) = plan(1, 3, tile=8, halo=0)
     values = np.array([[[-2.0, 0.5, 9.0]]], np.float32)
     for kind, expected in (("uint8", [0, 191, 255]), ("float32", [-2.0, 0.5, 9.0])):
-        canvas = Canvas(channels=1, height=1, width=3, scale=1, kind=kind, low=-1.0, high=1.0)  # type: ignore[arg-type]
+        canvas = Canvas(channels=1, height=1, width=3, scale=1, dtype=kind, low=-1.0, high=1.0)
         canvas.paste(tile, values)
         assert canvas.pixels[0, :, 0].tolist() == expected
 

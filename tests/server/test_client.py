@@ -70,7 +70,7 @@ def test_a_bad_picture_of_a_folder_is_told_and_the_others_are_made(served: Serve
         (["upscale", "nowhere.png", "out.png"], 2, "does not exist"),
         (["upscale", "in.png", "out.xyz"], 2, "OUT ends with .xyz"),
         (["upscale", "in.png", "out.png", "--model", "nope"], 1, "'nope' is not served here"),
-        (["upscale", "in.png", "out.png", "--outscale", "99"], 1, "outscale: got 99.0"),
+        (["upscale", "in.png", "out.png", "--outscale", "-1"], 1, "outscale: got -1.0"),
         (["generate", "out", "--model", "plain", "--label", "1"], 1, "no classes"),
         (
             ["generate", "out", "--model", "generator", "--label", "cat"],

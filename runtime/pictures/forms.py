@@ -1,0 +1,105 @@
+"""What the pixels of a picture are made of, and which file formats can hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Form:
+    """colours: 1 (grey) or 3 (RGB). alpha: whether transparency comes after them. bits: 8, 16, or 32 for floats."""
+
+    colours: int = 3
+    alpha: bool = False
+    bits: int = 8
+
+    @property
+    def channels(self) -> int:
+        return self.colours + self.alpha
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype({8: np.uint8, 16: np.uint16, 32: np.float32}[self.bits])
+
+    @property
+    def interpretation(self) -> str:
+        """libvips' word for it."""
+        grey, colour = {8: ("b-w", "srgb"), 16: ("grey16", "rgb16"), 32: ("b-w", "scrgb")}[self.bits]
+        return grey if self.colours == 1 else colour
+
+
+@dataclass(frozen=True)
+class Format:
+    """One that is written.
+
+    longest: side in pixels that the format, its library and libvips can hold. bits: the most a sample has.
+    alpha: whether it holds transparency. grey: whether it holds pictures of one colour.
+    quality: the default of a lossy one, from 1 to 100; None where there is none. lossless: it can be.
+    by_rows: it is written while rows still come.
+    """
+
+    longest: int
+    bits: int
+    alpha: bool = True
+    grey: bool = True
+    quality: int | None = None
+    lossless: bool = True
+    by_rows: bool = True
+
+    def hold(self, form: Form) -> Form:
+        """The nearest that the format can hold."""
+        return replace(
+            form,
+            colours=form.colours if self.grey else 3,
+            alpha=form.alpha and self.alpha,
+            bits=min(form.bits, self.bits),
+        )
+
+
+WRITABLE: Mapping[str, Format] = {
+    "png": Format(longest=100_000_000, bits=16),
+    "jpeg": Format(longest=65_500, bits=8, alpha=False, quality=92, lossless=False),
+    "webp": Format(longest=16_383, bits=8, grey=False, quality=90, by_rows=False),
+    "tiff": Format(longest=100_000_000, bits=32),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How an answer is written.
+
+    quality: 1 to 100, of JPEG and WebP; None for the format's default. lossless: WebP without loss.
+    compression: effort of PNG and TIFF, 0 (none) to 9; None for the fastest that compresses.
+    What a format does not have, it takes no notice of; only a JPEG that must be lossless is refused.
+    """
+
+    format: str
+    quality: int | None = None
+    lossless: bool = False
+    compression: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in WRITABLE:
+            raise InvalidInput("format", f"got {self.format!r}, expected one of {', '.join(WRITABLE)}")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise InvalidInput("quality", f"got {self.quality}, expected 1 to 100")
+        if self.compression is not None and not 0 <= self.compression <= 9:
+            raise InvalidInput("compression", f"got {self.compression}, expected 0 to 9")
+        if self.lossless and not WRITABLE[self.format].lossless:
+            able = ", ".join(name for name, format in WRITABLE.items() if format.lossless)
+            raise InvalidInput("lossless", f"{self.format} always loses something; ask for one of {able}")
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raises InvalidInput where the format cannot hold width × height pixels."""
+        longest = WRITABLE[self.format].longest
+        if max(width, height) > longest:
+            raise InvalidInput(
+                "format",
+                f"{self.format} holds sides of at most {longest} pixels, the output is {width}×{height}; ask for png",
+            )

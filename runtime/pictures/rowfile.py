@@ -1,0 +1,113 @@
+"""Rows that are still being made, as a file that libvips can read from the top down.
+
+libvips takes pictures from memory or from files. This is a file: an uncompressed BigTIFF whose header is known at once
+and whose pixels are asked for when the reader gets there, so that the picture never exists as a whole.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import numpy as np
+
+from runtime.pictures.codec import pyvips
+from runtime.pictures.forms import Form
+from runtime.tensors import Array
+
+STRIP_BYTES = 2**20
+# TIFF 6.0's numbers of tags, types and values.
+SHORT, LONG, LONG8 = (3, "H"), (4, "I"), (16, "Q")
+UNSIGNED, FLOAT = 1, 3
+GREY, RGB = 1, 2
+STRAIGHT_ALPHA = 2
+
+
+class RowFile:
+    """width, height: of the whole picture in px. take: gives the next band of rows, [rows, W, C] of the form's dtype.
+
+    What `take` raises ends the reading, and is kept in `error`: libvips would tell of a failed read only.
+    """
+
+    def __init__(self, width: int, height: int, form: Form, take: Callable[[], Array]) -> None:
+        self._take = take
+        self._header = header(width, height, form)
+        self._size = len(self._header) + height * width * form.channels * form.dtype.itemsize
+        self._at = 0
+        self._band, self._band_at = memoryview(b""), len(self._header)
+        self.error: BaseException | None = None
+        self.source = pyvips.SourceCustom()
+        self.source.on_read(self._read)
+        self.source.on_seek(self._seek)
+
+    def image(self) -> pyvips.Image:
+        return pyvips.Image.new_from_source(self.source, "", access="sequential", fail_on="error")
+
+    def _read(self, count: int) -> bytes:
+        if self._at < len(self._header):
+            found = self._header[self._at : self._at + count]
+        elif self.error is not None or self._at >= self._size:
+            return b""
+        else:
+            try:
+                found = self._pixels(count)
+            except BaseException as error:
+                self.error = error
+                return b""
+        self._at += len(found)
+        return found
+
+    def _pixels(self, count: int) -> bytes:
+        while self._at >= self._band_at + len(self._band):
+            self._band_at += len(self._band)
+            self._band = memoryview(b"")  # so that it is free while the next is waited for
+            self._band = np.ascontiguousarray(self._take()).data.cast("B")
+        offset = self._at - self._band_at
+        assert offset >= 0, "rows are read from the top down"
+        return bytes(self._band[offset : offset + count])
+
+    def _seek(self, offset: int, whence: int) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+
+def header(width: int, height: int, form: Form) -> bytes:
+    """Of an uncompressed little-endian BigTIFF; its pixels follow, row by row."""
+    row_bytes = width * form.channels * form.dtype.itemsize
+    rows = min(height, max(1, STRIP_BYTES // row_bytes))
+    strips = -(-height // rows)
+    lengths = [min(rows, height - strip * rows) * row_bytes for strip in range(strips)]
+    tags: dict[int, tuple[tuple[int, str], list[int]]] = {
+        256: (LONG, [width]),
+        257: (LONG, [height]),
+        258: (SHORT, [form.dtype.itemsize * 8] * form.channels),
+        259: (SHORT, [1]),  # no compression
+        262: (SHORT, [GREY if form.colours == 1 else RGB]),
+        273: (LONG8, [0] * strips),  # where the strips begin, known below
+        277: (SHORT, [form.channels]),
+        278: (LONG, [rows]),
+        279: (LONG8, lengths),
+        284: (SHORT, [1]),  # channels side by side
+        **({338: (SHORT, [STRAIGHT_ALPHA])} if form.alpha else {}),
+        339: (SHORT, [FLOAT if form.dtype.kind == "f" else UNSIGNED] * form.channels),
+    }
+    table = 16
+    behind = table + 8 + 20 * len(tags) + 8
+    places: dict[int, int] = {}
+    for tag, ((_, letter), values) in tags.items():
+        size = struct.calcsize(letter) * len(values)
+        if size > 8:  # else the values stand in the table itself
+            places[tag] = behind
+            behind += size
+    tags[273] = (LONG8, [behind + strip * rows * row_bytes for strip in range(strips)])
+    entries, values_behind = b"", b""
+    for tag, ((kind, letter), values) in tags.items():
+        packed = struct.pack(f"<{len(values)}{letter}", *values)
+        entries += struct.pack("<HHQ", tag, kind, len(values))
+        if tag in places:
+            entries += struct.pack("<Q", places[tag])
+            values_behind += packed
+        else:
+            entries += packed.ljust(8, b"\0")
+    start = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, table, len(tags))
+    return start + entries + struct.pack("<Q", 0) + values_behind

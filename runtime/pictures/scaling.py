@@ -1,0 +1,21 @@
+"""Another size, antialiased; pixels' centres keep their places."""
+
+from __future__ import annotations
+
+from runtime.pictures.codec import pyvips
+
+
+def scaled(image: pyvips.Image, width: int, height: int, kernel: str = "lanczos3") -> pyvips.Image:
+    """kernel: for axes that shrink, antialiased; axes that grow are bicubic. Reads and gives rows from the top down."""
+    across, down = width / image.width, height / image.height
+    image = image.resize(min(across, 1.0), vscale=min(down, 1.0), kernel=kernel)
+    if max(across, down) > 1:
+        # libvips' resize would put an enlarged picture half a pixel to the right and down.
+        image = image.affine(
+            [max(across, 1.0), 0, 0, max(down, 1.0)],
+            interpolate=pyvips.Interpolate.new("bicubic"),
+            oarea=[0, 0, width, height],
+            idx=0.5, idy=0.5, odx=-0.5, ody=-0.5,
+            extend="copy",
+        )  # fmt: skip
+    return image

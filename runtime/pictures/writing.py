@@ -1,0 +1,114 @@
+"""Rows into picture files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import InvalidInput
+from runtime.pictures.codec import pyvips, reason
+from runtime.pictures.forms import WRITABLE, Encoding, Form
+from runtime.pictures.metadata import NONE, Metadata
+from runtime.pictures.rowfile import RowFile
+from runtime.pictures.scaling import scaled
+from runtime.tensors import Array
+
+# Level 1 costs a third of the usual level 6 and keeps the codec from being the bottleneck; "sub" suits photographs.
+FASTEST_LEVEL = 1
+PNG_FILTER = "sub"
+# Beyond it a TIFF needs 64-bit offsets, compressed or not.
+BIG_TIFF_BYTES = 2**31
+
+
+@dataclass(frozen=True)
+class Output:
+    """A picture to write.
+
+    width, height: of the rows that come, in px; form: what they are made of. Floats run from 0 to 1.
+    to_width, to_height: of the file, in px; where they differ, floats are resized before they are rounded.
+    bits: of the file's samples. metadata: of the picture that came; resolution_scale: by how much its resolution
+    grows, across and down.
+    """
+
+    width: int
+    height: int
+    form: Form
+    to_width: int
+    to_height: int
+    bits: int
+    encoding: Encoding
+    metadata: Metadata = NONE
+    resolution_scale: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def resized(self) -> bool:
+        return (self.width, self.height) != (self.to_width, self.to_height)
+
+    def to_memory(self, pixels: Array) -> bytes:
+        """The file of [H, W, C] pixels. Raises InvalidInput where the format cannot hold them."""
+        try:
+            image, options = self._prepared(as_image(pixels, self.form))
+            return image.write_to_buffer(f".{self.encoding.format}", **options)
+        except pyvips.Error as error:
+            raise self._unwritable(error) from error
+
+    def to_descriptor(self, take: Callable[[], Array], descriptor: int) -> None:
+        """Write the file into an open one, while `take` gives its rows band by band, [rows, W, C].
+
+        Raises what `take` raises, or InvalidInput where the format cannot hold the picture.
+        """
+        rows = RowFile(self.width, self.height, self.form, take)
+        try:
+            image, options = self._prepared(rows.image().copy(interpretation=self.form.interpretation))
+            target = pyvips.Target.new_to_descriptor(descriptor)
+            image.write_to_target(target, f".{self.encoding.format}", **options)
+        except pyvips.Error as error:
+            if rows.error is not None:
+                raise rows.error from None
+            raise self._unwritable(error) from error
+
+    def _prepared(self, image: pyvips.Image) -> tuple[pyvips.Image, dict[str, Any]]:
+        """As the file will have it, and the saver's options."""
+        if self.resized:
+            image = scaled(image, self.to_width, self.to_height)
+        held = WRITABLE[self.encoding.format].hold(self.form)
+        if self.form.alpha and not held.alpha:
+            white = 1.0 if self.form.bits == 32 else float(np.iinfo(self.form.dtype).max)
+            image = image.flatten(background=[white], max_alpha=white)
+        if self.form.bits == 32 and self.bits != 32:
+            # The cast clips what the resizing put beyond black and white.
+            image = (image * float(2**self.bits - 1)).rint().cast({8: "uchar", 16: "ushort"}[self.bits])
+        form = Form(self.form.colours, held.alpha, self.bits)
+        image, keep = self.metadata.put(image, form, self.resolution_scale)
+        image = image.copy(interpretation=form.interpretation)
+        return image, self._options(form) | {"keep": keep}
+
+    def _options(self, form: Form) -> dict[str, Any]:
+        encoding = self.encoding
+        quality = encoding.quality or WRITABLE[encoding.format].quality
+        level = FASTEST_LEVEL if encoding.compression is None else encoding.compression
+        match encoding.format:
+            case "png":
+                return {"compression": level, "filter": PNG_FILTER}
+            case "jpeg":
+                return {"Q": quality}
+            case "webp":
+                return {"lossless": True} if encoding.lossless else {"Q": quality}
+            case "tiff" if level == 0:
+                packed: dict[str, Any] = {"compression": "none"}
+            case _:
+                predictor = "float" if form.bits == 32 else "horizontal"
+                packed = {"compression": "deflate", "predictor": predictor, "level": level}
+        raw_bytes = self.to_width * self.to_height * form.channels * form.dtype.itemsize
+        return packed | {"bigtiff": raw_bytes >= BIG_TIFF_BYTES}
+
+    def _unwritable(self, error: pyvips.Error) -> InvalidInput:
+        return InvalidInput("format", f"{self.encoding.format} cannot hold this image: {reason(error)}")
+
+
+def as_image(pixels: Array, form: Form) -> pyvips.Image:
+    """[H, W, C] of the form's dtype."""
+    return pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).copy(interpretation=form.interpretation)

@@ -1,0 +1,47 @@
+"""Bands from the event loop to the thread that writes them: one at a time, and none before it is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import time
+from typing import Any
+
+from runtime.errors import Cancelled
+from runtime.tensors import Array
+
+
+class Handover:
+    """Made on the event loop. waited_s: seconds that the thread has spent in `take`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wanted = asyncio.Semaphore(0)
+        self._given: queue.SimpleQueue[Array | None] = queue.SimpleQueue()
+        self.waited_s = 0.0
+
+    async def put(self, band: Array, writing: asyncio.Future[None]) -> None:
+        """Wait until the thread wants a band, and give it. Raises what ended the writing, if it has ended."""
+        wanted: asyncio.Future[Any] = asyncio.ensure_future(self._wanted.acquire())
+        either: set[asyncio.Future[Any]] = {wanted, writing}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            wanted.cancel()
+        if writing.done():
+            await writing
+        self._given.put(band)
+
+    def take(self) -> Array:
+        """The next band, on the writing thread. Raises Cancelled once there will be none."""
+        start_s = time.monotonic()
+        self._loop.call_soon_threadsafe(self._wanted.release)
+        band = self._given.get()
+        self.waited_s += time.monotonic() - start_s
+        if band is None:
+            raise Cancelled("the request has ended")
+        return band
+
+    def end(self) -> None:
+        """No further band will come: a thread that waits for one stops."""
+        self._given.put(None)
