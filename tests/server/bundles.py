@@ -30,6 +30,16 @@ def write_upscaler(folder: Path, name: str = "upscaler") -> Bundle:
     return _write(folder, manifest, nodes, constants)
 
 
+def write_enlarger(folder: Path, name: str = "enlarger") -> Bundle:
+    """Each pixel four times along a side, in tiles as large as real models have: what it costs is the pipeline."""
+    node = helper.make_node("Resize", ["image", "", "scales"], ["upscaled"], mode="nearest", nearest_mode="floor",
+                            coordinate_transformation_mode="asymmetric")  # fmt: skip
+    image = TensorSpec("image", "float32", ("N", 3, "H", "W"), (0.0, 1.0))
+    upscaled = TensorSpec("upscaled", "float32", ("N", 3, "SH", "SW"), (0.0, 1.0))
+    manifest = Manifest(name, "upscale", "float32", (image,), (upscaled,), SCALE, 1, (192, 96), 16)
+    return _write(folder, manifest, [node], {"scales": np.array([1, 1, SCALE, SCALE], np.float32)})
+
+
 def write_generator(folder: Path, name: str = "generator", classes: int = CLASSES) -> Bundle:
     """tanh of a mix of the latent and the class's own offset."""
     random = np.random.default_rng(2)
