@@ -27,20 +27,28 @@ def adam(module: nn.Module, options: Options) -> torch.optim.Adam:
     return torch.optim.Adam(module.parameters(), lr=options.lr, betas=(options.beta1, options.beta2))
 
 
+def optimizers(trainer: Any) -> tuple[torch.optim.Adam, torch.optim.Adam, AveragedModel]:
+    """The generator's, the discriminator's, and the generator's average."""
+    generator, options = trainer.generator, trainer.settings
+    return adam(generator, options), adam(trainer.discriminator, options), averaged(generator, options)
+
+
+def drawn(trainer: Any) -> tuple[Tensor, Tensor]:
+    """A batch of real pictures in [-1, 1], and which they are."""
+    chosen = torch.randint(len(trainer.images), (trainer.settings.batch,))
+    pictures = trainer.images[chosen].float().div(127.5).sub(1)
+    return pictures.contiguous(memory_format=torch.channels_last), chosen
+
+
 def dcgan(trainer: Any) -> Step:
     """As pytorch/examples has it: binary cross-entropy; the generator's step on the same samples."""
     generator, discriminator, options = trainer.generator, trainer.discriminator, trainer.settings
-    images, latent_size = trainer.images, trainer.config.latent_size
-    play, judge, average = (
-        adam(generator, options),
-        adam(discriminator, options),
-        averaged(generator, options),
-    )
+    latent_size = trainer.config.latent_size
+    play, judge, average = optimizers(trainer)
     ones, zeros = torch.ones(options.batch), torch.zeros(options.batch)
 
     def step() -> None:
-        chosen = torch.randint(len(images), (options.batch,))
-        real = images[chosen].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        real, _ = drawn(trainer)
         fake = generator(torch.randn(options.batch, latent_size))
         judge.zero_grad()
         loss = F.binary_cross_entropy_with_logits(discriminator(real).logits, ones)
@@ -56,20 +64,40 @@ def dcgan(trainer: Any) -> Step:
     return step
 
 
+def wgan_gp(trainer: Any) -> Step:
+    """As Gulrajani et al. have it: several steps of the critic with the penalty on its slope, one of the generator."""
+    generator, critic, options = trainer.generator, trainer.discriminator, trainer.settings
+    play, judge, average = optimizers(trainer)
+
+    def step() -> None:
+        for _ in range(options.discriminator_steps):
+            real, _ = drawn(trainer)
+            fake = generator(torch.randn(options.batch, trainer.config.latent_size))
+            judge.zero_grad()
+            loss = critic(fake.detach()).logits.mean() - critic(real).logits.mean()
+            share = torch.rand(options.batch, 1, 1, 1)
+            between = (real + share * (fake.detach() - real)).requires_grad_()
+            (slope,) = torch.autograd.grad(critic(between).logits.sum(), between, create_graph=True)
+            loss += options.gradient_penalty * (slope.flatten(1).norm(dim=1) - 1).square().mean()
+            loss.backward()
+            judge.step()
+        play.zero_grad()
+        (-critic(fake).logits.mean()).backward()
+        play.step()
+        average.update_parameters(generator)
+
+    return step
+
+
 def acgan(trainer: Any) -> Step:
     """The same with classes: cross-entropy of the second head for both players."""
     generator, discriminator, options = trainer.generator, trainer.discriminator, trainer.settings
-    images, labels, config = trainer.images, trainer.labels, trainer.config
-    play, judge, average = (
-        adam(generator, options),
-        adam(discriminator, options),
-        averaged(generator, options),
-    )
+    labels, config = trainer.labels, trainer.config
+    play, judge, average = optimizers(trainer)
     ones, zeros = torch.ones(options.batch), torch.zeros(options.batch)
 
     def step() -> None:
-        chosen = torch.randint(len(images), (options.batch,))
-        real = images[chosen].float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        real, chosen = drawn(trainer)
         asked = torch.randint(config.classes, (options.batch,))
         fake = generator(torch.randn(options.batch, config.latent_size), asked)
         judge.zero_grad()
@@ -108,11 +136,7 @@ def psnr(trainer: Any) -> Step:
 def gan(trainer: Any) -> Step:
     """ESRGAN's second stage: perceptual, relativistic average and pixel losses."""
     generator, discriminator, options = trainer.generator, trainer.discriminator, trainer.settings
-    play, judge, average = (
-        adam(generator, options),
-        adam(discriminator, options),
-        averaged(generator, options),
-    )
+    play, judge, average = optimizers(trainer)
     numbers, believed = iter(range(10**9)), F.binary_cross_entropy_with_logits
     ones, zeros = torch.ones(options.batch), torch.zeros(options.batch)
 
@@ -144,6 +168,7 @@ def crops(trainer: Any, number: int) -> tuple[Tensor, Tensor]:
 
 PLAIN: dict[tuple[str, str], Callable[[Trainer], Step]] = {
     ("dcgan", "compact"): dcgan,
+    ("dcgan", "wgan-gp"): wgan_gp,
     ("acgan", "compact"): acgan,
     ("esrgan", "compact"): psnr,
     ("esrgan", "compact-gan"): gan,

@@ -103,6 +103,8 @@ def build(options: Options, steps: Steps) -> Bundle:
     """
     with steps.step("load", f"{options.model}, weights {options.weights or 'as shipped'}"):
         plan = prepare(options)
+        for note in plan.checkpoint.notes:
+            steps.note(note)
     checkpoint, signature = plan.checkpoint, plan.signature
     with steps.step("precision", f"{options.precision} inside, no batch norm, no transposed convolution"):
         fixed = None if free_axes(signature) else example(signature, batch=2)

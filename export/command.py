@@ -15,6 +15,7 @@ from export import generators
 from export.build import Options, build, prepare, steps_of
 from export.checkpoint import COMES_WITH, RANDOM, SHIPPED
 from export.engines import TARGETS, resolve
+from export.settings import parse_settings
 from export.steps import Steps
 from export.verify import OutOfTolerance
 from runtime.backends.cpu import native_precisions
@@ -85,7 +86,7 @@ def main(
                 "precision", f"got {' and '.join(dict.fromkeys(precisions))}, expected one of them"
             )
         precision = precisions[0] if precisions else "float32"
-        overrides = parse_settings(generators.get(model).config, settings, scale)
+        overrides = parse_overrides(generators.get(model).config, settings, scale)
         check_weights(weights)
         check_name(name)
         made, left_out = resolve(targets)
@@ -136,17 +137,9 @@ def run(options: Options, left_out: dict[str, str], *, fall_back: bool) -> None:
     )
 
 
-def parse_settings(config: type, settings: tuple[str, ...], scale: int | None) -> dict[str, str]:
+def parse_overrides(config: type, settings: tuple[str, ...], scale: int | None) -> dict[str, str]:
     """`--set key=value` pairs and `--scale` as overrides of a configuration."""
-    overrides: dict[str, str] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise InvalidInput("set", f"got {setting!r}, expected KEY=VALUE, for instance blocks=23")
-        if overrides.setdefault(key, value) != value:
-            raise InvalidInput("set", f"{key} is given twice: {overrides[key]} and {value}")
-        if re.fullmatch(r"-\d+|0+", value):  # all that is configured are sizes and counts
-            raise InvalidInput("set", f"{key}: got {value}, expected 1 or more")
+    overrides = parse_settings(settings)
     if scale is not None:
         if not hasattr(config(), "scale"):
             raise InvalidInput("scale", f"got {scale}, but this generator has none")
@@ -202,6 +195,8 @@ def rehearse(options: Options, left_out: dict[str, str]) -> str:
     }
     if not tiled:
         del lines["tile, halo"]
+    if plan.checkpoint.notes:
+        lines["notes"] = "; ".join(plan.checkpoint.notes)
     return (
         "\n".join(f"{key + ':':15}{value}" for key, value in lines.items())
         + "\nnothing was written (--dry-run)"

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.spec import Tolerance
-from runtime.backends.base import Array
-from runtime.tensors import TensorSpec
+from runtime.tensors import Array, TensorSpec
 
 # Equal arrays are infinitely close, which JSON cannot say. Float32 arithmetic itself lies near 150 dB.
 EQUAL_DB = 200.0

@@ -31,8 +31,8 @@ from export.evaluation.subjects import (
 from export.training import features as feature_nets
 from export.training.data import Split, read_labelled
 from runtime import pixels
-from runtime.backends.base import Array
 from runtime.errors import GanforgeError, InvalidInput
+from runtime.tensors import Array
 from server.client import Client
 
 BICUBIC = "bicubic"
@@ -72,7 +72,7 @@ class ServerSubject(Subject):
             return super().samples(count, labels, seed)
         asked = () if labels is None else [int(label) for label in labels]
         files = self.client.generate(count, model=self.name, seed=seed, labels=asked, format="png").images
-        bands = pixels.probe(files[0], max_pixels=MAX_PIXELS).bands
+        bands = pixels.probe(files[0], max_pixels=MAX_PIXELS).form.colours
         decoded = np.stack([pixels.decode(file, max_pixels=MAX_PIXELS) for file in files])
         return decoded.transpose(0, 3, 1, 2)[:, : 1 if bands == 1 else 3]
 

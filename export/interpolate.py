@@ -21,8 +21,8 @@ from export.checkpoint import Checkpoint
 from export.evaluation.subjects import named_model
 from export.training.data import read_picture, write_picture
 from runtime import pixels
-from runtime.backends.base import Array
 from runtime.errors import GanforgeError, InvalidInput
+from runtime.tensors import Array
 
 STRIP_ALPHAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 STRIP_PX = 48

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.backends.base import Array
 from runtime.pixels import decode, to_float
+from runtime.tensors import Array
 
 ASSETS = Path(__file__).parent / "assets"
 NAMES = ("astronaut.jpg", "rocket.jpg")

@@ -6,8 +6,9 @@ import numpy as np
 
 from export import photographs
 from runtime import pixels
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.latents import draw, draw_labels
+from runtime.tensors import Array
 from runtime.tiling import run_tiled
 
 # A crop of this many pixels a side; slow networks take 10 s for it.

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from export.checkpoint import Checkpoint
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.bundle import Bundle, Manifest
-from runtime.tensors import Precision
+from runtime.tensors import Array, Precision
 
 
 class TorchEngine(Engine):
@@ -41,5 +41,6 @@ def first_manifest(found: Checkpoint, *, name: str, precision: Precision) -> Man
         latent_size=signature.latent_size,
         classes=signature.classes,
         class_names=found.class_names,
-        weights={"source": found.source, "sha256": found.sha256},
+        weights={"source": found.source, "sha256": found.sha256}
+        | ({"dialect": found.dialect} if found.dialect else {}),
     )

@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass, field
 from export import photographs
 from export.compare import NONE, Difference, difference, peak
 from export.spec import Signature
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.errors import InvalidInput
-from runtime.tensors import Task
+from runtime.tensors import Array, Task
 from runtime.tiling import run_tiled
 
 TILES = (96, 128, 192, 256)

@@ -15,9 +15,9 @@ from export import photographs
 from export.compare import NONE, Difference, difference, peak
 from export.graph import example, free_axes
 from export.spec import Signature, Tolerance
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.errors import EngineError
-from runtime.tensors import TensorSpec
+from runtime.tensors import Array, TensorSpec
 
 # Batch, height and width in pixels: one pixel, odd and smaller than any filter's reach, not square, ordinary, and a
 # piece of a photograph large enough to show what is in it.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.backends.base import Array
 from runtime.errors import InvalidInput
+from runtime.tensors import Array
 
 LUMA = np.array([65.481, 128.553, 24.966]) / 255  # ITU-R BT.601, studio range: 16 to 235
 PEAK = 255.0

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from export import checkpoint
+from export import checkpoint, dialects
 from export.checkpoint import RANDOM, Checkpoint
 from export.reference import TorchEngine, first_manifest
 from export.training.data.resize import resize
 from export.training.ema import settle_batch_norm
 from runtime import backends, tiling
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.bundle import Bundle, load
 from runtime.errors import InvalidInput
 from runtime.latents import draw, draw_labels
 from runtime.pixels import to_float, to_uint8
-from runtime.tensors import Task
+from runtime.tensors import Array, Task
 
 # A run of samples is drawn in blocks, each of a seed of its own: a call to a server gives at most some hundreds.
 BLOCK = 100
@@ -168,11 +168,11 @@ def open_checkpoint(path: Path, model: str | None = None) -> CheckpointSubject:
 
 
 def named_model(path: Path, model: str | None = None) -> str:
-    """The generator whose weights `path` holds: `model` where it is given, else what the file's metadata says."""
+    """The generator whose weights `path` holds: `model` where it is given, else what the file tells."""
     if model is not None:
         return model
-    found = checkpoint.read(path)[1].get("model")
-    if found is None:
+    found = dialects.understand(path).model
+    if not found:
         raise InvalidInput("model", f"is missing, and {path.name} does not say which generator it holds")
     return found
 

@@ -15,9 +15,9 @@ from export.evaluation.progress import followed
 from export.evaluation.subjects import Subject
 from export.training.data import Pair, read_pairs
 from export.training.features import Features
-from runtime.backends.base import Array
 from runtime.errors import InvalidInput
 from runtime.pixels import to_float
+from runtime.tensors import Array
 
 Distance = Callable[[Array, Array], float]
 

@@ -54,8 +54,8 @@ def run(*arguments: object) -> Result:
         (("--model", "dcgan", *TINY, "--set", "channels=2"), "channels: got 2, expected 1 or 3"),
         (("--model", "dcgan", *TINY, "--scale", "2"), "--scale: got 2, but this generator has none"),
         (
-            ("--model", "esrgan", "--weights", "random:0", "--scale", "3"),
-            "scale: got 3, expected one of [1, 2, 4, 8]",
+            ("--model", "esrgan", "--weights", "random:0", "--scale", "5"),
+            "scale: got 5, expected one of [1, 2, 3, 4, 8]",
         ),
         (("--model", "dcgan", *TINY, "--fp16", "--bf16"), "got float16 and bfloat16, expected one of them"),
         (("--model", "dcgan", *TINY, "--target", "coreml"), "--target: got 'coreml', expected one of onnx"),

@@ -9,10 +9,10 @@ import pytest
 
 from export import tiles
 from export.spec import Signature
-from runtime.backends.base import Array, Engine
+from runtime.backends.base import Engine
 from runtime.bundle import Bundle, Manifest
 from runtime.errors import InvalidInput
-from runtime.tensors import TensorSpec
+from runtime.tensors import Array, TensorSpec
 
 IMAGE = TensorSpec("image", "float32", ("N", 3, "H", "W"), (0.0, 1.0))
 UPSCALED = TensorSpec("upscaled", "float32", ("N", 3, "SH", "SW"), (0.0, 1.0))

@@ -8,8 +8,8 @@ import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from export.evaluation.metrics import luma, psnr_db, psnr_y_db, ssim
-from runtime.backends.base import Array
 from runtime.errors import InvalidInput
+from runtime.tensors import Array
 
 
 def noisy(shape: tuple[int, ...], seed: int = 0) -> Array:

@@ -12,8 +12,8 @@ from torch import Tensor
 from export.evaluation.classifiers import Classifier, Net
 from export.evaluation.sampling import Comparison, Pictures, draw, fitted
 from export.evaluation.subjects import Subject
-from runtime.backends.base import Array
 from runtime.errors import InvalidInput
+from runtime.tensors import Array
 
 SIDE = 8
 

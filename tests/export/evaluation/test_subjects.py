@@ -11,9 +11,9 @@ import torch
 from export import checkpoint, generators
 from export.evaluation.subjects import BicubicSubject, named_model, open_bundle, open_checkpoint
 from export.training.data.resize import resize
-from runtime.backends.base import Array
 from runtime.errors import BundleError, InvalidInput
 from runtime.pixels import to_float, to_uint8
+from runtime.tensors import Array
 from tests.conftest import TinyBundle
 from tests.export.lively import class_names, lively
 
@@ -113,11 +113,13 @@ def test_what_a_subject_cannot_do_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_name_its_model_needs_it_told(tmp_path: Path) -> None:
-    spec = generators.get("dcgan")
     torch.manual_seed(0)
-    torch.save(spec.module(spec.config()).state_dict(), tmp_path / "dcgan.pth")
-    with pytest.raises(InvalidInput, match=r"model: is missing, and dcgan\.pth does not say which"):
-        named_model(tmp_path / "dcgan.pth")
-    assert open_checkpoint(tmp_path / "dcgan.pth", "dcgan").name == "dcgan"
+    for model in ("acgan", "dcgan"):
+        spec = generators.get(model)
+        torch.save(spec.module(spec.config()).state_dict(), tmp_path / f"{model}.pth")
+    with pytest.raises(InvalidInput, match=r"model: is missing, and acgan\.pth does not say which"):
+        named_model(tmp_path / "acgan.pth")
+    assert open_checkpoint(tmp_path / "acgan.pth", "acgan").name == "acgan"
+    assert open_checkpoint(tmp_path / "dcgan.pth").name == "dcgan"  # its tensors' names do
     with pytest.raises(InvalidInput, match="expected 'esrgan'"):
         open_checkpoint(weights(tmp_path, "dcgan"), "esrgan")

@@ -14,8 +14,8 @@ from export.evaluation.upscaling import compare, mean, measure, originals, perce
 from export.training.data import write_picture
 from export.training.data.resize import resize
 from export.training.features import NETS, Features
-from runtime.backends.base import Array
 from runtime.errors import InvalidInput
+from runtime.tensors import Array
 from tests.export.evaluation.data import found
 
 

@@ -1,0 +1,1 @@
+"""What a checkpoint file is: `python -m export.inspect FILE`."""

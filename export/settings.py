@@ -1,0 +1,21 @@
+"""`--set KEY=VALUE` on a command line."""
+
+from __future__ import annotations
+
+import re
+
+from runtime.errors import InvalidInput
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
+    """`--set key=value` pairs as overrides of a configuration."""
+    overrides: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise InvalidInput("set", f"got {setting!r}, expected KEY=VALUE, for instance blocks=23")
+        if overrides.setdefault(key, value) != value:
+            raise InvalidInput("set", f"{key} is given twice: {overrides[key]} and {value}")
+        if re.fullmatch(r"-\d+|0+", value):  # all that is configured are sizes, counts and switches
+            raise InvalidInput("set", f"{key}: got {value}, expected 1 or more")
+    return overrides
