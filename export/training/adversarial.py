@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.training import discriminators, losses, objectives
+from export.training import data, discriminators, losses, objectives
 from export.training.discriminators import Judged
 from export.training.machine import Machine
-from export.training.recipe import Batch, Losses, Options, Stateful, Trainer
+from export.training.recipe import Batch, Losses, Options, Source, Stateful, Trainer
 from runtime.errors import InvalidInput
 
 
@@ -139,6 +139,31 @@ class AdversarialTrainer(Trainer):
 
     def parts(self) -> Mapping[str, Stateful]:
         return {"generator": self.generator, "discriminator": self.discriminator, **self.optimizers()}
+
+
+class SampleTrainer(AdversarialTrainer):
+    """Of generators of samples: which real pictures and which latents a batch has."""
+
+    settings: SampleOptions
+
+    def read(self, config: Any, options: SampleOptions, source: Source, machine: Machine) -> data.Labelled:
+        """The pictures of `source`, at the generator's size. Raises InvalidInput where there are none."""
+        found = data.read_labelled(source.data, config.size, config.channels)
+        self.config, self.seed, self.rows = config, source.seed, machine.rows(options.batch)
+        self.images, self.skipped = found.images, found.skipped
+        return found
+
+    def draw(self, number: int) -> tuple[torch.Generator, Tensor, Tensor]:
+        """Of the batch of this number: its random numbers, which pictures it has, [N] int64, and latents [N, Z]."""
+        random, count = data.generator(self.seed, number), self.settings.batch
+        chosen = torch.randint(len(self.images), (count,), generator=random)[self.rows]
+        latent = torch.randn(count, self.config.latent_size, generator=random)[self.rows]
+        return random, chosen, latent
+
+    def shown_real(self, chosen: Tensor, random: torch.Generator) -> Tensor:
+        """[N, C, H, W] float32 in [-1, 1] of the chosen pictures, some of them mirrored."""
+        images = data.mirrored(self.images[chosen], self.settings.mirrored, random)
+        return data.as_floats(images) * 2 - 1
 
 
 def adam(module: nn.Module, options: Options) -> torch.optim.Adam:

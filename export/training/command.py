@@ -14,7 +14,7 @@ import torch
 from export import checkpoint, generators
 from export.checkpoint import Checkpoint
 from export.training import recipes
-from export.training.loop import Loop
+from export.training.loop import Loop, turn
 from export.training.machine import Machine
 from export.training.recipe import NEEDED, Options, Recipe, Source, Trainer, learning_rate
 from export.training.run import Run
@@ -209,12 +209,9 @@ def rehearse(
         if isinstance(part, torch.nn.Module):
             count = sum(one.numel() for one in part.parameters())
             say(f"{type(part).__name__}: {count:,} parameters on {machine.device}")
-    for number in range(2):  # the first one also prepares kernels
+    for step in range(2):  # the first one also prepares kernels
         started = time.monotonic()
-        for repeat in range(max(trainer.discriminator_steps, 1)):
-            batch = machine.take(trainer.batch(number + repeat))
-            losses = trainer.discriminator_step(batch) if trainer.discriminator_steps else {}
-        losses |= trainer.generator_step(batch)
+        losses = turn(trainer, step, lambda number: machine.take(trainer.batch(number)))
         told = "  ".join(f"{key} {float(value):.4g}" for key, value in losses.items())
     seconds = time.monotonic() - started
     say(told)

@@ -16,7 +16,7 @@ from export.training.data import Ahead
 from export.training.ema import Average, settle_batch_norm
 from export.training.machine import Machine
 from export.training.progress import Progress, interruptible
-from export.training.recipe import Losses, Options, Trainer, learning_rate
+from export.training.recipe import Batch, Losses, Options, Trainer, learning_rate
 from export.training.run import Run
 from runtime.errors import EngineError, InvalidInput
 
@@ -49,15 +49,16 @@ class Loop:
         Raises EngineError at the first step whose loss is not finite; the checkpoints before it are kept.
         """
         trainer, options, machine = self.trainer, self.options, self.machine
-        played = trainer.discriminator_steps
-        batches_a_step = max(played, 1)
         watch = Watch(self.run, machine)
         self.started = time.monotonic()
         step, (done,) = self.first, machine.furthest(self.progressed(self.first))
         trainer.generator.train()
         with (
             Ahead(
-                trainer.batch, first=step * batches_a_step, depth=options.workers + 1, workers=options.workers
+                trainer.batch,
+                first=step * trainer.batches_a_step,
+                depth=options.workers + 1,
+                workers=options.workers,
             ) as batches,
             Progress(options.steps, done, shown=machine.first) as progress,
             interruptible() as interrupted,
@@ -65,10 +66,7 @@ class Loop:
             stopping = 0.0
             while done < 1 and not stopping:
                 self.set_rates(done)
-                for number in range(step * batches_a_step, (step + 1) * batches_a_step):
-                    batch = machine.take(batches.take(number))
-                    losses = trainer.discriminator_step(batch) if played else {}
-                losses |= trainer.generator_step(batch)
+                losses = turn(trainer, step, lambda number: machine.take(batches.take(number)))
                 step += 1
                 self.average.update(trainer.generator, step)
 
@@ -167,6 +165,16 @@ class Loop:
             self.run.forget_after(self.first)
         else:
             torch.manual_seed(torch.initial_seed() + self.first)
+
+
+def turn(trainer: Trainer, step: int, take: Callable[[int], Batch]) -> Losses:
+    """The discriminator's updates, each on a batch of its own, and the generator's on the last of them; their losses."""
+    losses: Losses = {}
+    for number in range(step * trainer.batches_a_step, (step + 1) * trainer.batches_a_step):
+        batch = take(number)
+        if trainer.discriminator_steps:
+            losses = trainer.discriminator_step(batch)
+    return losses | trainer.generator_step(batch)
 
 
 class Watch:

@@ -134,6 +134,10 @@ class Trainer(ABC):
     def batch(self, number: int) -> Batch:
         """The run's batch of this number, the same whenever it is made. Called from a thread of its own."""
 
+    @property
+    def batches_a_step(self) -> int:
+        return max(self.discriminator_steps, 1)
+
     def discriminator_step(self, batch: Batch) -> Losses:
         """One update of the discriminator; its losses, detached scalars."""
         raise NotImplementedError

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from export.training import data, losses
-from export.training.adversarial import AdversarialTrainer, SampleOptions
+from export.training.adversarial import SampleOptions, SampleTrainer
 from export.training.discriminators import Judged, minibatch_layer, normalise
 from export.training.machine import Machine
 from export.training.recipe import Batch, Losses, Recipe, Source
@@ -59,7 +59,7 @@ class Discriminator(nn.Module):
         return Judged(source, features, self.category(features))
 
 
-class AcganTrainer(AdversarialTrainer):
+class AcganTrainer(SampleTrainer):
     """The auxiliary classifier's loss beside the adversarial one, for both players."""
 
     options = AcganOptions
@@ -68,25 +68,16 @@ class AcganTrainer(AdversarialTrainer):
     def __init__(
         self, generator: nn.Module, config: Any, options: AcganOptions, source: Source, machine: Machine
     ) -> None:
-        self.config, self.seed, self.rows = config, source.seed, machine.rows(options.batch)
-        found = data.read_labelled(source.data, config.size, config.channels)
-        self.images, self.labels, self.skipped = (
-            found.images,
-            checked_labels(found, config.classes),
-            found.skipped,
-        )
+        found = self.read(config, options, source, machine)
+        self.labels = checked_labels(found, config.classes)
         self.class_names = checked_names(source.class_names or found.class_names, config.classes)
         self.oppose(generator, Discriminator(config, options), options, machine)
         self.shown = torch.randn(SHOWN * config.classes, config.latent_size)
 
     def batch(self, number: int) -> Batch:
-        random, count = data.generator(self.seed, number), self.settings.batch
-        chosen = torch.randint(len(self.images), (count,), generator=random)[self.rows]
-        latent = torch.randn(count, self.config.latent_size, generator=random)[self.rows]
-        asked = torch.randint(self.config.classes, (count,), generator=random)[self.rows]
-        images = data.mirrored(self.images[chosen], self.settings.mirrored, random)
-        real = data.as_floats(images) * 2 - 1  # [N, C, H, W] float32 in [-1, 1]
-        return Batch(real, (latent, asked), self.labels[chosen])
+        random, chosen, latent = self.draw(number)
+        asked = torch.randint(self.config.classes, (self.settings.batch,), generator=random)[self.rows]
+        return Batch(self.shown_real(chosen, random), (latent, asked), self.labels[chosen])
 
     def discriminator_extras(self, batch: Batch, real: Judged, fake: Judged) -> Losses:
         on_real = losses.auxiliary_classifier(real.classes.float(), batch.labels)

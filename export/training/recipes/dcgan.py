@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from export.generators.dcgan import initialise
 from export.training import data
-from export.training.adversarial import AdversarialTrainer, SampleOptions
+from export.training.adversarial import SampleOptions, SampleTrainer
 from export.training.discriminators import Judged, minibatch_layer, normalise
 from export.training.machine import Machine
 from export.training.recipe import Batch, Recipe, Source
@@ -47,7 +47,7 @@ class Discriminator(nn.Module):
         return Judged(self.source(self.minibatch(features)).flatten(), features)
 
 
-class DcganTrainer(AdversarialTrainer):
+class DcganTrainer(SampleTrainer):
     """Any labels of the data are left aside."""
 
     options = SampleOptions
@@ -56,18 +56,13 @@ class DcganTrainer(AdversarialTrainer):
     def __init__(
         self, generator: nn.Module, config: Any, options: SampleOptions, source: Source, machine: Machine
     ) -> None:
-        self.config, self.seed, self.rows = config, source.seed, machine.rows(options.batch)
-        found = data.read_labelled(source.data, config.size, config.channels)
-        self.images, self.skipped = found.images, found.skipped
+        self.read(config, options, source, machine)
         self.oppose(generator, Discriminator(config.size, config.channels, options), options, machine)
         self.shown = torch.randn(SHOWN, config.latent_size)
 
     def batch(self, number: int) -> Batch:
-        random, count = data.generator(self.seed, number), self.settings.batch
-        chosen = torch.randint(len(self.images), (count,), generator=random)[self.rows]
-        latent = torch.randn(count, self.config.latent_size, generator=random)[self.rows]
-        images = data.mirrored(self.images[chosen], self.settings.mirrored, random)
-        return Batch(data.as_floats(images) * 2 - 1, (latent,))
+        random, chosen, latent = self.draw(number)
+        return Batch(self.shown_real(chosen, random), (latent,))
 
     @torch.inference_mode()
     def samples(self, generator: nn.Module) -> np.ndarray:
