@@ -45,6 +45,24 @@ def training(report: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def codecs(report: dict[str, Any], path: Path) -> None:
+    """Encoding speed of each format and level, ours on one thread, and the model's own."""
+    rows = report["rows"]
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    drawn = axis.barh([row["name"] for row in rows], [row["mpx_per_s"] for row in rows])
+    axis.bar_label(drawn, [f"{row['bytes_per_px']:.2f} bytes a pixel" for row in rows], padding=3)
+    axis.axvline(report["model"]["mpx_per_s"], color="grey", label=f"{report['model']['name']} makes so many")
+    axis.set(
+        title="Encoding on one core",
+        xlabel="million pixels a second",
+        xlim=(0, 1.3 * max(row["mpx_per_s"] for row in rows)),
+    )
+    axis.legend()
+    axis.invert_yaxis()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def _percentiles(axis: Any, rows: list[dict[str, Any]], title: str) -> None:
     callers = [row["callers"] for row in rows]
     for key in ("p50_ms", "p90_ms", "p99_ms"):
