@@ -166,6 +166,15 @@ class SampleTrainer(AdversarialTrainer):
         return data.as_floats(images) * 2 - 1
 
 
+def known_labels(found: data.Labelled) -> Tensor:
+    """[N] int64 from 0. Raises InvalidInput where the pictures have none."""
+    if found.labels is None:
+        raise InvalidInput(
+            "data", "the pictures have no labels (`labels`, or subfolders), which this recipe learns from"
+        )
+    return found.labels
+
+
 def adam(module: nn.Module, options: Options) -> torch.optim.Adam:
     return torch.optim.Adam(module.parameters(), lr=options.lr, betas=(options.beta1, options.beta2))
 

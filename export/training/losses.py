@@ -21,6 +21,18 @@ def auxiliary_classifier(classes: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(classes, labels)
 
 
+def categorical(classes: Tensor) -> Tensor:
+    """Least where each picture shows one class, and all of them every class equally often: −(mutual information).
+
+    The mean entropy of a picture's classes less the entropy of the batch's, in nats, of logits [N, K]: what a
+    generator minimises in CatGAN (Springenberg 2015, arXiv 1511.06390).
+    """
+    logs = F.log_softmax(classes, dim=1)
+    each = -(logs.exp() * logs).sum(dim=1).mean()
+    shares = logs.exp().mean(dim=0)
+    return each + (shares * shares.clamp_min(1e-12).log()).sum()
+
+
 def feature_matching(fake: Tensor, real: Tensor) -> Tensor:
     """‖mean of real features − mean of fake ones‖², a mean over features [N, F] (Salimans et al. 2016, arXiv 1606.03498).
 

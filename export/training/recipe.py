@@ -25,7 +25,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("log_every", "sample_every", "validate_every", "checkpoint_every", "minutes"), (0, MANY)
     ),
-    **dict.fromkeys(("lr", "cache_gib", "minibatch_kernels"), (0, MANY)),
+    **dict.fromkeys(("lr", "cache_gib", "minibatch_kernels", "balance"), (0, MANY)),
     **dict.fromkeys(("beta1", "beta2", "warmup", "ema_decay", "dropout", "mirrored"), (0, 1)),
 }
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from export.training import data, losses
-from export.training.adversarial import SampleOptions, SampleTrainer
+from export.training.adversarial import SampleOptions, SampleTrainer, known_labels
 from export.training.discriminators import Judged, minibatch_layer, normalise
 from export.training.machine import Machine
 from export.training.recipe import Batch, Losses, Recipe, Source
@@ -104,16 +104,13 @@ class AcganTrainer(SampleTrainer):
 
 def checked_labels(found: data.Labelled, classes: int) -> Tensor:
     """The labels, [N] int64. Raises InvalidInput where they are not one of `classes`."""
-    if found.labels is None:
-        raise InvalidInput(
-            "data", "the pictures have no labels (`labels`, or subfolders), which this recipe learns from"
-        )
-    low, high = int(found.labels.min()), int(found.labels.max())
+    labels = known_labels(found)
+    low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise InvalidInput(
             "data", f"labels run from {low} to {high}, expected 0 to {classes - 1}; see --set classes="
         )
-    return found.labels
+    return labels
 
 
 def checked_names(names: tuple[str, ...], classes: int) -> tuple[str, ...]:

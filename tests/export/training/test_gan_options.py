@@ -56,6 +56,14 @@ def test_every_option_trains(
     assert 0 <= losses["waiting_for_data"] <= 1
 
 
+def test_balanced_classes_train(train: Train, archive: Callable[..., Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    told = ("--model", "dcgan", "--data", archive(), "--output", run, "--steps", 2)
+    result = train(*told, *words(TINY["dcgan"]), *words("balance=0.5"))
+    assert result.exit_code == 0, result.output
+    assert {"discriminator_class", "generator_class"} <= logged(run).keys()
+
+
 @pytest.mark.parametrize("model", TINY)
 def test_mixed_precision_trains(
     train: Train, archive: Callable[..., Path], photographs: Path, tmp_path: Path, model: str

@@ -153,6 +153,21 @@ def test_the_auxiliary_classifier_takes_logits() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ([[0, 0, 0, 0]] * 4, 0.0),  # every picture shows a little of every class
+        ([[99, 0, 0, 0]] * 4, 0.0),  # all show the same class
+        ([[99 * (row == column) for column in range(4)] for row in range(4)], -2 * LN2),  # each another one
+        ([[99, 0, 0, 0], [0, 99, 0, 0]] * 2, -LN2),  # two of four classes
+    ],
+)
+def test_categorical_is_least_where_every_class_is_shown(shown: list[list[float]], expected: float) -> None:
+    assert losses.categorical(torch.tensor(shown, dtype=torch.float32)).item() == pytest.approx(
+        expected, abs=1e-5
+    )
+
+
 def test_minibatch_discrimination_sees_a_collapsed_batch() -> None:
     torch.manual_seed(0)
     layer = MinibatchDiscrimination(features=6, kernels=3)
