@@ -75,7 +75,7 @@ format: $(VENV)/.installed  ## let the formatter and the linter mend what they c
 
 bench: bundles  ## the server against its bare engines, training against plain loops; half an hour
 	@$(PY) -m benchmarks.latency --bundles $(BUNDLES)
-	@$(PY) -m benchmarks.codecs --bundles $(BUNDLES)
+	@$(PY) -m benchmarks.encoding --bundles $(BUNDLES)
 	@$(PY) -m benchmarks.training
 
 proto: $(VENV)/.installed  ## generate protos/*_pb2*.py again after a change to ganforge.proto

@@ -45,7 +45,7 @@ def training(report: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def codecs(report: dict[str, Any], path: Path) -> None:
+def encoding(report: dict[str, Any], path: Path) -> None:
     """Encoding speed of each format and level, ours on one thread, and the model's own."""
     rows = report["rows"]
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")

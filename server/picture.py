@@ -12,12 +12,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from runtime import tiling
 from runtime.bundle import Manifest
 from runtime.errors import Cancelled, EngineError
 from runtime.pictures.forms import WRITABLE, Form
 from runtime.pictures.reading import Opened, Rows
-from runtime.pictures.transparency import fill
+from runtime.pictures.transparency import fill, rows_seen
 from runtime.pictures.writing import Output
 from runtime.scheduler import Flow, Item, Job
 from runtime.tensors import Array
@@ -121,10 +123,11 @@ class Picture:
         if self._rows is None:
             self._rows = opened.rows()
         band, header, manifest = self.bands[index], self._header, self.model.manifest
-        planes = self._rows.read(band.start, min(band.stop, header.height))
+        start, stop = self._rows_read(band)
+        planes = self._rows.read(start, stop)
         if header.form.alpha:
-            planes = planes.copy()
-            planes[:-1] = fill(planes[:-1], planes[-1])
+            planes = np.concatenate((fill(planes[:-1], planes[-1]), planes[-1:]))
+        planes = planes[:, band.start - start : min(band.stop, header.height) - start]
         canvas = tiling.Canvas(
             channels=header.form.channels,
             height=min(band.high, header.height) - band.low,
@@ -136,6 +139,8 @@ class Picture:
             high=self._high,
         )
         self._work[index] = Work(tiling.pad_to_multiple(planes, manifest.size_multiple), canvas)
+        if self._opened is None:  # the request ended meanwhile
+            self.free()
 
     def job(self, index: int, deadline_s: float | None, tell: Callable[[int, int], None]) -> Job:
         """Every tile of a decoded band an item, once a pass; `tell` hears (tiles done, tiles in all), from any thread."""
@@ -200,6 +205,13 @@ class Picture:
         self._opened = self._rows = None
         self._work.clear()
 
+    def _rows_read(self, band: Band) -> tuple[int, int]:
+        """[start, stop) of the rows that are decoded for a band: what is hidden is filled from a little further away."""
+        height = self._header.height
+        if not self._header.form.alpha:
+            return band.start, min(band.stop, height)
+        return rows_seen(band.start, min(band.stop, height), height)
+
     def _flat(self, index: int, tile: tiling.Tile, one: Pass) -> float | None:
         """The one value that the tile's window has all over; None where there are several."""
         window = self._window(self._work[index], self.bands[index], tile, one.sources[:1])
@@ -244,7 +256,7 @@ class Picture:
     def _pixel_bytes(self, by_rows: bool) -> int:
         """Memory while in work: what the decoder holds, the bands' rows and canvases, and what is made of them."""
         header, output = self._header, self.output
-        tallest = max(band.stop - band.start for band in self.bands)
+        tallest = max(stop - start for start, stop in map(self._rows_read, self.bands))
         alive = min(BANDS_ALIVE, len(self.bands))
         decoder = 0 if by_rows else header.pixels * header.form.channels * header.form.dtype.itemsize
         planes = header.width * tallest * header.form.channels * FLOAT_BYTES * 2

@@ -28,6 +28,8 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass(frozen=True)
 class BitmapHeader:
+    width: int
+    height: int
     form: Form
     metadata: Metadata
 
@@ -39,23 +41,29 @@ def is_bitmap(source: bytes | Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def open_bitmap(source: bytes | Path) -> tuple[Image.Image, BitmapHeader]:
-    """Read the header only. Raises InvalidInput."""
+def read_header(source: bytes | Path) -> BitmapHeader:
+    """Raises InvalidInput."""
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["BMP"])
+        image = opened(source)
     except (UnidentifiedImageError, OSError, ValueError, struct.error, OverflowError) as error:
         raise InvalidInput("image", f"the BMP's header cannot be read: {error}") from error
-    if image.mode not in MODES:
-        raise InvalidInput("image", f"got a BMP of mode {image.mode}, expected one of {', '.join(MODES)}")
-    dpi = image.info.get("dpi")
-    metadata = Metadata((), *(value / INCH_MM for value in dpi)) if dpi and all(dpi) else Metadata()
-    return image, BitmapHeader(FORMS[MODES[image.mode]], metadata)
+    with image:
+        if image.mode not in MODES:
+            raise InvalidInput("image", f"got a BMP of mode {image.mode}, expected one of {', '.join(MODES)}")
+        dpi = image.info.get("dpi")
+        per_mm = (dpi[0] / INCH_MM, dpi[1] / INCH_MM) if dpi and min(dpi) > 0 else None
+        return BitmapHeader(image.width, image.height, FORMS[MODES[image.mode]], Metadata(per_mm=per_mm))
 
 
-def decoded(image: Image.Image) -> pyvips.Image:
+def decoded(source: bytes | Path) -> pyvips.Image:
     """Raises InvalidInput where the file is damaged."""
     try:
-        array = np.asarray(image.convert(MODES[image.mode]))
+        with opened(source) as image:
+            array = np.asarray(image.convert(MODES[image.mode]))
     except (OSError, ValueError, struct.error, IndexError, SyntaxError) as error:
         raise InvalidInput("image", f"the file is damaged or cut short: {error}") from error
     return pyvips.Image.new_from_array(np.ascontiguousarray(array.reshape(*array.shape[:2], -1)))
+
+
+def opened(source: bytes | Path) -> Image.Image:
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["BMP"])

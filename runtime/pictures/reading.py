@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import InvalidInput
-from runtime.pictures import bitmap
+from runtime.pictures import bitmap, tifftags
 from runtime.pictures.codec import damaged, pyvips, reason
 from runtime.pictures.forms import Form
 from runtime.pictures.metadata import Metadata
@@ -30,6 +30,8 @@ READABLE = (
     *(name for loader, name in LOADERS.items() if pyvips.type_find("VipsForeign", loader)),
     bitmap.NAME,
 )
+# Formats that are decoded a band at a time, where the file is not interlaced or progressive.
+BY_ROWS = {"png", "jpeg", "tiff"}
 # libvips' word for a sample → bits. The others (signed, 32-bit integers) have no white that anybody agrees on.
 BITS = {"uchar": 8, "ushort": 16, "float": 32, "double": 32}
 # Colour spaces that are converted to sRGB → the bits that it then takes; None for those of the samples.
@@ -136,10 +138,10 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> Opened:
     if not size:
         raise InvalidInput("image", f"got 0 bytes, expected an image file ({', '.join(READABLE)})")
     if bitmap.is_bitmap(source):
-        image, bitmap_header = bitmap.open_bitmap(source)
-        check_size(image.width, image.height, max_pixels)
-        header = Header(image.width, image.height, bitmap_header.form, bitmap.NAME)
-        return Opened(header, bitmap_header.metadata, False, lambda: bitmap.decoded(image))
+        found = bitmap.read_header(source)
+        check_size(found.width, found.height, max_pixels)
+        header = Header(found.width, found.height, found.form, bitmap.NAME)
+        return Opened(header, found.metadata, False, lambda: bitmap.decoded(source))
     try:
         image = opened(source, "sequential")
         loader = image.get("vips-loader").split("_")[0]
@@ -151,6 +153,8 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> Opened:
     if loader not in LOADERS:
         raise InvalidInput("image", f"got a file for {loader}, expected one of {', '.join(READABLE)}")
     check_size(image.width, image.height, max_pixels)
+    if LOADERS[loader] == "tiff":
+        tifftags.check_colours(source)
     form = form_of(image)
     turn = image.get("orientation") if image.get_typeof("orientation") else UPRIGHT
     size_px = (image.height, image.width) if turn in TURNED else (image.width, image.height)
@@ -160,7 +164,9 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> Opened:
         # libvips decodes a picture that is turned or read upwards as a whole: into memory, or a file if it is large.
         return converted(opened(source, "sequential" if from_the_top else "random"), form)
 
-    return Opened(Header(*size_px, form, LOADERS[loader]), Metadata.of(image), from_the_top, decoded)
+    metadata = Metadata.of(image, set_upright=turn != UPRIGHT, turned=turn in TURNED)
+    by_rows = from_the_top and LOADERS[loader] in BY_ROWS and not image.get_typeof("interlaced")
+    return Opened(Header(*size_px, form, LOADERS[loader]), metadata, by_rows, decoded)
 
 
 def opened(source: bytes | Path, access: str) -> pyvips.Image:

@@ -43,6 +43,10 @@ class RowFile:
     def image(self) -> pyvips.Image:
         return pyvips.Image.new_from_source(self.source, "", access="sequential", fail_on="error")
 
+    def free(self) -> None:
+        """Give the last band back now: the source and its callbacks refer to each other."""
+        self._take, self._band = _nothing, memoryview(b"")
+
     def _read(self, count: int) -> bytes:
         if self._at < len(self._header):
             found = self._header[self._at : self._at + count]
@@ -69,6 +73,10 @@ class RowFile:
     def _seek(self, offset: int, whence: int) -> int:
         self._at = offset + (0, self._at, self._size)[whence]
         return self._at
+
+
+def _nothing() -> Array:
+    raise EOFError("the rows were given back")
 
 
 def header(width: int, height: int, form: Form) -> bytes:

@@ -60,26 +60,36 @@ class Output:
 
         Raises what `take` raises, or InvalidInput where the format cannot hold the picture.
         """
+        failure = self._written(take, descriptor)
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # this frame and the error's traceback would keep each other
+
+    def _written(self, take: Callable[[], Array], descriptor: int) -> BaseException | None:
+        """What ended the writing; nothing of libvips' outlives the call, least of all its copy of the descriptor."""
         rows = RowFile(self.width, self.height, self.form, take)
         try:
             image, options = self._prepared(rows.image().copy(interpretation=self.form.interpretation))
             target = pyvips.Target.new_to_descriptor(descriptor)
             image.write_to_target(target, f".{self.encoding.format}", **options)
         except pyvips.Error as error:
-            if rows.error is not None:
-                raise rows.error from None
-            raise self._unwritable(error) from error
+            return rows.error or self._unwritable(error)
+        finally:
+            rows.free()
+        return None
 
     def _prepared(self, image: pyvips.Image) -> tuple[pyvips.Image, dict[str, Any]]:
         """As the file will have it, and the saver's options."""
         if self.resized:
-            image = scaled(image, self.to_width, self.to_height)
+            # Its kernels swing beyond black and white.
+            image = scaled(image, self.to_width, self.to_height).clamp()
         held = WRITABLE[self.encoding.format].hold(self.form)
         if self.form.alpha and not held.alpha:
             white = 1.0 if self.form.bits == 32 else float(np.iinfo(self.form.dtype).max)
             image = image.flatten(background=[white], max_alpha=white)
         if self.form.bits == 32 and self.bits != 32:
-            # The cast clips what the resizing put beyond black and white.
             image = (image * float(2**self.bits - 1)).rint().cast({8: "uchar", 16: "ushort"}[self.bits])
         form = Form(self.form.colours, held.alpha, self.bits)
         image, keep = self.metadata.put(image, form, self.resolution_scale)

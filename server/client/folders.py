@@ -43,8 +43,9 @@ class Errand:
         )
         if not found:
             raise FileNotFoundError(f"{source} holds no picture ({', '.join(sorted(READABLE))})")
-        stems = Counter(path.stem for path in found)
-        names = (path.stem if stems[path.stem] == 1 else path.name.replace(".", "-") for path in found)
+        # a.png and a.gif become a-png and a-gif; so does a picture whose own name is one of these.
+        claimed = Counter(name for path in found for name in (path.stem, path.name.replace(".", "-")))
+        names = (path.stem if claimed[path.stem] == 1 else path.name.replace(".", "-") for path in found)
         return [cls(path, target / name, in_folder=True) for path, name in zip(found, names, strict=True)]
 
     def fetch(self, client: Client, options: Mapping[str, Any]) -> tuple[Upscaled, Path]:

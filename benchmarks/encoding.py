@@ -1,4 +1,4 @@
-"""`python -m benchmarks.codecs`: how fast answers are encoded, how large they are, and the model's own speed beside it.
+"""`python -m benchmarks.encoding`: how fast answers are encoded, how large they are, and the model's own speed beside it.
 
 The picture is the one that `make demo` enlarges, with its detail, at the size of an answer. Each format and level is
 also written by Pillow, at the same quality or level, in the same run: the peer.
@@ -62,8 +62,8 @@ def main(bundles: Path, model: str, output: Path, rounds: int) -> None:
         click.echo(f"{row['name']:<14} {row['mpx_per_s']:8.2f} million pixels a second, "
                    f"{row['bytes_per_px']:.2f} bytes a pixel{peer}")  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
-    (output / "codecs.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    plots.codecs(report, output / "codecs.png")
+    (output / "encoding.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    plots.encoding(report, output / "encoding.png")
 
 
 def measured(picture: Array, format: str, level: int | None, rounds: int) -> dict[str, Any]:

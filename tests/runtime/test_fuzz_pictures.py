@@ -1,0 +1,70 @@
+"""Thousands of damaged files through the decoder, in a process of its own: it may refuse, and it may do nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.errors import InvalidInput
+from runtime.pictures.reading import open_picture
+from tests.runtime.mutations import MAX_PIXELS, MEMORY_BYTES, mutated, read_all, seeds
+
+ROOT = Path(__file__).parents[2]
+FILE_S = 2.0
+
+
+def read_mutated(count: int, seed: int) -> dict[str, Any]:
+    """What became of the files. A crash, an exception of another kind or too much memory fails here."""
+    command = [sys.executable, "-m", "tests.runtime.mutations", str(count), str(seed)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr[-2000:]}"
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert found["errors"] == []
+    assert found["read"] + found["refused"] == count
+    assert found["slowest_s"] < FILE_S, (
+        f"file {found['slowest']} of seed {seed} took {found['slowest_s']:.1f} s"
+    )
+    assert found["grown_bytes"] < MEMORY_BYTES
+    return found
+
+
+def test_a_thousand_damaged_files_are_read_or_refused() -> None:
+    found = read_mutated(1_000, seed=0)
+    assert (
+        min(found["read"], found["refused"]) > 100
+    )  # damage that does nothing, or only breaks files, tests little
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_ten_thousand_damaged_files_are_read_or_refused(seed: int) -> None:
+    read_mutated(5_000, seed)
+
+
+def test_a_file_on_the_disk_is_read_as_its_bytes_are(tmp_path: Path) -> None:
+    originals = list(seeds().values())
+    for number in range(200):
+        data = mutated(number, 3, originals)
+        (tmp_path / "file").write_bytes(data)
+        if data:
+            assert read_all(tmp_path / "file") == read_all(data)
+
+
+@pytest.mark.parametrize("kind", seeds())
+def test_every_beginning_of_a_file_is_read_or_refused(kind: str) -> None:
+    file = seeds()[kind]
+    assert read_all(file)
+    for length in range(0, len(file), max(1, len(file) // 40)):
+        read_all(file[:length])
+
+
+def test_no_picture_larger_than_the_limit_gets_as_far_as_its_pixels() -> None:
+    for kind, file in seeds().items():
+        with pytest.raises(InvalidInput, match="41×37"):
+            open_picture(file, max_pixels=41 * 37 - 1)
+        assert open_picture(file, max_pixels=MAX_PIXELS).header.pixels == 41 * 37, kind

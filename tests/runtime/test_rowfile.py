@@ -1,0 +1,130 @@
+"""Rows that are still being made, read by libvips as a file: right in every form and shape, and gone afterwards."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import pyvips
+
+from runtime.errors import Cancelled
+from runtime.pictures.forms import WRITABLE, Encoding, Form
+from runtime.pictures.rowfile import STRIP_BYTES, RowFile
+from runtime.pictures.writing import Output
+from runtime.tensors import Array
+
+FORMS = [Form(colours, alpha, bits) for colours in (1, 3) for alpha in (False, True) for bits in (8, 16, 32)]
+
+
+def noise(height: int, width: int, form: Form) -> Array:
+    random = np.random.default_rng(height + width)
+    if form.bits == 32:
+        return random.random((height, width, form.channels), np.float32)
+    return random.integers(0, 2**form.bits, (height, width, form.channels), form.dtype)
+
+
+def bands_of(pixels: Array, rows: int) -> Callable[[], Array]:
+    left: Iterator[Array] = iter([pixels[start : start + rows] for start in range(0, len(pixels), rows)])
+    return lambda: next(left)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize(
+    ("width", "height", "rows"),
+    [
+        (1, 1, 1),
+        (7, 5, 2),
+        (1, 70_000, 999),
+        (70_000, 1, 1),
+        (STRIP_BYTES // 2 + 1, 3, 1),  # a row is more than a strip
+        (600, 1_000, 130),  # several strips, and bands that end in the middle of one
+    ],
+)
+def test_rows_come_out_as_they_went_in(form: Form, width: int, height: int, rows: int) -> None:
+    pixels = noise(height, width, form)
+    image = RowFile(width, height, form, bands_of(pixels, rows)).image()
+    assert (image.width, image.height, image.bands) == (width, height, form.channels)
+    assert bool(image.hasalpha()) == form.alpha
+    found = np.frombuffer(image.write_to_memory(), form.dtype).reshape(pixels.shape)
+    np.testing.assert_array_equal(found, pixels)
+
+
+def test_no_band_is_taken_before_it_is_needed() -> None:
+    taken: list[int] = []
+
+    def take() -> Array:
+        taken.append(len(taken))
+        return np.zeros((100, 50, 3), np.uint8)
+
+    image = RowFile(50, 1_000, Form(3), take).image()
+    assert taken == []
+    region = pyvips.Region.new(image)
+    region.fetch(0, 0, 50, 10)
+    assert len(taken) < 10
+
+
+def written(output: Output, take: Callable[[], Array]) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        output.to_descriptor(take, file.fileno())
+        file.seek(0)
+        return file.read()
+
+
+def output(format: str, height: int = 100, width: int = 40) -> Output:
+    return Output(width, height, Form(3), width, height, 8, Encoding(format))
+
+
+@pytest.mark.parametrize("format", WRITABLE)
+def test_a_file_of_bands_is_the_file_of_the_whole(format: str) -> None:
+    pixels = noise(100, 40, Form(3))
+    wanted = output(format).to_memory(pixels)
+    for rows in (1, 7, 64, 100):
+        found = written(output(format), bands_of(pixels, rows))
+        left, right = (pyvips.Image.new_from_buffer(one, "").numpy() for one in (found, wanted))
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("format", WRITABLE)
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_what_ends_the_rows_ends_the_file(format: str, after: int) -> None:
+    bands = bands_of(noise(100, 40, Form(3)), 10)
+    count = iter(range(100))
+
+    def take() -> Array:
+        if next(count) == after:
+            raise Cancelled("the request has ended")
+        return bands()
+
+    with pytest.raises(Cancelled, match="the request has ended"):
+        written(output(format), take)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_bands_are_gone_when_the_file_is_not_when_garbage_is_collected(fails: bool) -> None:
+    alive: list[weakref.ref[Any]] = []
+
+    def take() -> Array:
+        if fails and len(alive) == 5:
+            raise Cancelled("the request has ended")
+        band = noise(10, 40, Form(3))
+        alive.append(weakref.ref(band))
+        return band
+
+    gc.collect()
+    gc.disable()
+    try:
+        if fails:
+            with pytest.raises(Cancelled) as caught:
+                written(output("png"), take)
+            assert caught.value.__context__ is None  # which would hold libvips' frames, and they its objects
+        else:
+            written(output("png"), take)
+        assert len(alive) >= 5
+        assert [one() for one in alive if one() is not None] == []
+    finally:
+        gc.enable()

@@ -1,0 +1,117 @@
+"""What lies under transparency: nobody's business, and close to what is seen beside it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.pictures.transparency import SQUARE_PX, fill, rows_seen
+from runtime.tensors import Array
+
+SEEDS = st.integers(0, 2**32 - 1)
+SIDES = st.integers(1, 90)
+
+
+def scene(seed: int, height: int, width: int, shown: float, channels: int = 3) -> tuple[Array, Array]:
+    """Random colours, and an alpha in blobs that is above 0 in about `shown` of the picture."""
+    random = np.random.default_rng(seed)
+    colour = random.random((channels, height, width), np.float32)
+    blobs = random.random((height // 9 + 1, width // 9 + 1)).repeat(9, 0).repeat(9, 1)[:height, :width]
+    alpha = np.where(blobs < shown, random.random((height, width)) + 0.01, 0).astype(np.float32)
+    return colour, alpha
+
+
+@settings(max_examples=60)
+@given(SEEDS, SIDES, SIDES, st.floats(0, 1), st.sampled_from([1, 3]))
+def test_hidden_values_never_matter(seed: int, height: int, width: int, shown: float, channels: int) -> None:
+    colour, alpha = scene(seed, height, width, shown, channels)
+    filled = fill(colour, alpha)
+    assert (filled.shape, filled.dtype) == (colour.shape, np.float32)
+    for other in (0, 1, np.nan, np.inf):
+        changed = np.where(alpha > 0, colour, np.float32(other))
+        np.testing.assert_array_equal(fill(changed, alpha), filled)
+
+
+@settings(max_examples=60)
+@given(SEEDS, SIDES, SIDES, st.floats(0, 1))
+def test_visible_values_stay_and_the_others_lie_between_them(
+    seed: int, height: int, width: int, shown: float
+) -> None:
+    colour, alpha = scene(seed, height, width, shown)
+    before = colour.copy()
+    filled = fill(colour, alpha)
+    np.testing.assert_array_equal(colour, before)  # what came in is left as it was
+    visible = alpha > 0
+    np.testing.assert_array_equal(filled[:, visible], colour[:, visible])
+    if visible.any():
+        rounding = 1e-6
+        assert filled.max() <= colour[:, visible].max() + rounding
+        assert filled.min() >= 0
+
+
+def beside(mask: Array, steps: int = 1) -> Array:
+    """The pixels within `steps` of those of a mask, diagonals counted."""
+    height, width = mask.shape
+    for _ in range(steps):
+        padded = np.pad(mask, 1)
+        mask = np.any([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
+    return mask
+
+
+@settings(max_examples=60)
+@given(SEEDS, SIDES, SIDES, st.floats(0.05, 0.95))
+def test_beside_the_visible_the_hidden_looks_like_it(
+    seed: int, height: int, width: int, shown: float
+) -> None:
+    """A hidden pixel that touches a visible one has a colour from within three pixels, wherever the picture is cut."""
+    colour, alpha = scene(seed, height, width, shown)
+    # Each pixel's colour is its place: two pixels' distance shows in their colours.
+    colour[0], colour[1] = np.mgrid[0:height, 0:width]
+    visible = alpha > 0
+    filled = fill(colour, alpha)
+    edge = beside(visible) & ~visible
+    rows, columns = np.nonzero(edge)
+    assert np.abs(filled[0, rows, columns] - rows).max(initial=0) <= 3
+    assert np.abs(filled[1, rows, columns] - columns).max(initial=0) <= 3
+
+
+def test_far_from_anything_visible_is_black_and_near_is_not() -> None:
+    colour, alpha = np.ones((1, 300, 300), np.float32), np.zeros((300, 300), np.float32)
+    alpha[150, 150] = 0.01
+    filled = fill(colour, alpha)[0]
+    near = beside(alpha > 0, SQUARE_PX // 2)
+    np.testing.assert_allclose(filled[near], 1, rtol=1e-6)
+    assert not filled[~beside(alpha > 0, 2 * SQUARE_PX)].any()
+
+
+def test_nothing_visible_is_black_and_everything_visible_is_itself() -> None:
+    colour = np.random.default_rng(0).random((3, 7, 5)).astype(np.float32)
+    assert not fill(colour, np.zeros((7, 5), np.float32)).any()
+    assert fill(colour, np.ones((7, 5), np.float32)) is colour
+
+
+@settings(max_examples=60)
+@given(SEEDS, st.integers(1, 260), st.integers(1, 40), st.floats(0, 1), st.data())
+def test_bands_are_filled_as_the_whole_is(
+    seed: int, height: int, width: int, shown: float, data: st.DataObject
+) -> None:
+    colour, alpha = scene(seed, height, width, shown)
+    start = data.draw(st.integers(0, height - 1))
+    stop = data.draw(st.integers(start + 1, height))
+    first, last = rows_seen(start, stop, height)
+    assert 0 <= first <= start < stop <= last <= height
+    part = fill(colour[:, first:last], alpha[first:last])
+    np.testing.assert_array_equal(part[:, start - first : stop - first], fill(colour, alpha)[:, start:stop])
+
+
+@pytest.mark.parametrize("shape", [(1, 100_000), (100_000, 1), (2000, 2000)])
+def test_large_hidden_areas_take_no_long_time(shape: tuple[int, int]) -> None:
+    alpha = np.zeros(shape, np.float32)
+    alpha[0, 0] = 1
+    start_s = time.process_time()
+    fill(np.ones((3, *shape), np.float32), alpha)
+    assert time.process_time() - start_s < 5  # a tenth of it here

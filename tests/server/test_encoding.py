@@ -1,0 +1,237 @@
+"""How an answer is written: quality, losslessness and compression, through gRPC, the Python client and the command line."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import pyvips
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from PIL import Image
+
+from protos import ganforge_pb2 as pb
+from runtime import pixels
+from runtime.errors import GanforgeError, InvalidInput
+from server.client import STREAM_FROM_BYTES
+from server.client.folders import Errand
+from tests.server.conftest import SCALE, Served, decoded, expected, levels_apart, picture, png, refusal
+from tests.server.kinds import levels, saved, transparent_bmp, vips, waves
+from tests.server.test_client import run
+
+
+def field_refused(served: Served, **options: Any) -> str:
+    """The request's field that the server names when it refuses."""
+    request = pb.UpscaleRequest(image=png(9, 9), **options)
+    error = refusal(lambda: served.stub.Upscale(request))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    details = error_details_pb2.BadRequest()
+    assert rpc_status.from_call(error).details[0].Unpack(details)
+    return str(details.field_violations[0].field)
+
+
+# What is asked for.
+
+
+@pytest.mark.parametrize("format", ["jpeg", "webp"])
+def test_quality_is_heard_and_has_the_stated_default(served: Served, format: str) -> None:
+    file = png(40, 40)
+    sizes = [len(served.client.upscale(file, format=format, quality=q).image) for q in (1, 50, 100)]
+    assert sizes[0] < sizes[1] < sizes[2]
+    default = {"jpeg": 92, "webp": 90}[format]
+    asked = served.client.upscale(file, format=format, quality=default)
+    assert asked.image == served.client.upscale(file, format=format).image
+
+
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_a_lossless_format_takes_no_notice_of_quality(served: Served, format: str) -> None:
+    answers = {served.client.upscale(png(20, 20), format=format, quality=q).image for q in (None, 1, 100)}
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_lossless_webp_has_the_pixels_of_the_png(served: Served, channels: int) -> None:
+    random = np.random.default_rng(channels).integers(1, 256, (50, 40, channels), np.uint8)
+    file = vips(random, "b-w" if channels == 1 else "srgb").pngsave_buffer()
+    webp = served.client.upscale(file, format="webp", lossless=True, quality=5)
+    same = served.client.upscale(file, format="png")
+    mode = "RGBA" if channels == 4 else "RGB"
+    left, right = (np.asarray(Image.open(io.BytesIO(one.image)).convert(mode)) for one in (webp, same))
+    np.testing.assert_array_equal(left, right)
+    assert served.client.upscale(file, format="webp").image != webp.image
+
+
+def test_a_lossless_webp_that_came_is_not_kept_lossless_unless_asked(served: Served) -> None:
+    file = saved(Image.fromarray(picture(20, 20)), "WEBP", lossless=True)
+    kept = served.client.upscale(file, lossless=True)
+    assert kept.format == "webp"
+    assert levels_apart(decoded(kept.image), expected(picture(20, 20))) <= 1
+
+
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_compression_costs_size_and_never_pixels(served: Served, format: str) -> None:
+    for bits, words in ((8, "srgb"), (16, "rgb16")):
+        steps = np.rint(waves(3, 90, 90) * 6) / 6 * (2**bits - 1)  # repeats, which a better search finds
+        file = vips(steps.astype(f"u{bits // 8}"), words).pngsave_buffer()
+        answers = {c: served.client.upscale(file, format=format, compression=c).image for c in (0, 1, 9)}
+        sizes = {c: len(answer) for c, answer in answers.items()}
+        assert sizes[0] > 360 * 360 * 3 * bits // 8 > 2 * sizes[1]
+        assert sizes[9] < sizes[1]
+        first, *others = (pyvips.Image.new_from_buffer(one, "").numpy() for one in answers.values())
+        for other in others:
+            np.testing.assert_array_equal(first, other)
+        assert served.client.upscale(file, format=format).image == answers[1]
+
+
+def test_a_float_tiff_is_compressed_without_loss(served: Served) -> None:
+    file = vips(waves(3, 40, 40), "scrgb").tiffsave_buffer()
+    plain, packed = (served.client.upscale(file, compression=c).image for c in (0, 9))
+    assert len(packed) < len(plain)
+    left, right = (pyvips.Image.new_from_buffer(one, "").numpy() for one in (plain, packed))
+    np.testing.assert_array_equal(left, right)
+
+
+def test_what_cannot_be_is_refused_by_its_name(served: Served) -> None:
+    jpeg, webp = pb.IMAGE_FORMAT_JPEG, pb.IMAGE_FORMAT_WEBP
+    assert field_refused(served, format=jpeg, lossless=True) == "lossless"
+    assert field_refused(served, compression=10) == "compression"
+    assert field_refused(served, compression=2**32 - 1) == "compression"
+    assert field_refused(served, format=webp, quality=0) == "quality"
+    assert field_refused(served, format=webp, quality=101) == "quality"
+    assert field_refused(served, format=webp, outscale=2000.0) == "format"  # 18,000 px are too long for it
+    # A JPEG that came is as little lossless as one that was asked for.
+    file = saved(Image.fromarray(picture(9, 9)), "JPEG")
+    error = refusal(lambda: served.stub.Upscale(pb.UpscaleRequest(image=file, lossless=True)))
+    assert "png, webp, tiff" in error.details()
+
+
+# The Python client.
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_path_is_read_and_an_open_file_is_written(served: Served, tmp_path: Path, large: bool) -> None:
+    side = 170 if large else 20
+    source = tmp_path / "in.png"
+    source.write_bytes(png(side, side))
+    assert (source.stat().st_size > STREAM_FROM_BYTES) == large
+    whole = served.client.upscale(source.read_bytes())
+    assert served.client.upscale(source).image == whole.image
+    with (tmp_path / "out.png").open("wb") as file:
+        file.write(b"before ")
+        answer = served.client.upscale(source, into=file)
+    assert answer.image == b""
+    assert (answer.width, answer.format) == (side * SCALE, "png")
+    assert (tmp_path / "out.png").read_bytes() == b"before " + whole.image
+    memory = io.BytesIO()
+    served.client.upscale(source.read_bytes(), into=memory)
+    assert memory.getvalue() == whole.image
+
+
+def test_a_path_that_is_no_file_is_told_as_such(served: Served, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        served.client.upscale(tmp_path / "nowhere.png")
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(InvalidInput, match="0 bytes"):
+        served.client.upscale(tmp_path / "empty.png", into=io.BytesIO())
+
+
+# The command line.
+
+
+def test_lossless_and_compression_are_flags(served: Served, tmp_path: Path) -> None:
+    source = tmp_path / "in.png"
+    source.write_bytes(png(30, 30))
+    assert run(served, "upscale", source, tmp_path / "out.webp", "--lossless").exit_code == 0
+    assert levels_apart(decoded((tmp_path / "out.webp").read_bytes()), expected(picture(30, 30))) <= 1
+    sizes = []
+    for compression in ("0", "9"):
+        target = tmp_path / f"{compression}.png"
+        assert run(served, "upscale", source, target, "--compression", compression).exit_code == 0
+        sizes.append(target.stat().st_size)
+    assert sizes[0] > sizes[1]
+    refused = run(served, "upscale", source, tmp_path / "out.jpg", "--lossless")
+    assert refused.exit_code == 1
+    assert "lossless" in refused.output
+    wrong = run(served, "upscale", source, tmp_path / "out.png", "--compression", "10")
+    assert wrong.exit_code == 2
+
+
+def test_a_folder_of_kinds_gets_each_its_ending(served: Served, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image = Image.fromarray(levels(3))
+    for name, format in (
+        ("a.png", "PNG"),
+        ("b.JPG", "JPEG"),
+        ("c.webp", "WEBP"),
+        ("d.tiff", "TIFF"),
+        ("e.gif", "GIF"),
+        ("f.avif", "AVIF"),
+        ("g.bmp", "BMP"),
+    ):
+        (folder / name).write_bytes(saved(image, format))
+    (folder / "h.bmp").write_bytes(transparent_bmp().file)
+    (folder / "i.tif").write_bytes(vips(waves(3), "scrgb").tiffsave_buffer())
+    result = run(served, "upscale", folder, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    found = {path.name: path for path in (tmp_path / "out").iterdir()}
+    assert sorted(found) == [
+        "a.png", "b.jpg", "c.webp", "d.tiff", "e.png", "f.png", "g.png", "h.png", "i.tiff"
+    ]  # fmt: skip
+    for path in found.values():
+        header = pixels.probe(path.read_bytes(), max_pixels=10**6)
+        assert (header.width, header.height) == (image.width * SCALE, image.height * SCALE)
+    assert pixels.probe(found["h.png"].read_bytes(), max_pixels=10**6).form.alpha
+    assert pixels.probe(found["i.tiff"].read_bytes(), max_pixels=10**6).form.bits == 32
+
+
+def test_names_that_differ_only_by_their_ending_stay_apart(served: Served, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image = Image.fromarray(levels(3))
+    # The third has the name that the first would get to tell it from the second.
+    names = {"same.png": "PNG", "same.bmp": "BMP", "same-png.gif": "GIF"}
+    for name, format in names.items():
+        (folder / name).write_bytes(saved(image, format))
+    errands = Errand.list(folder, tmp_path / "out")
+    assert len({errand.target for errand in errands}) == len(names)
+    assert run(served, "upscale", folder, tmp_path / "out").exit_code == 0
+    assert len(list((tmp_path / "out").iterdir())) == len(names)
+
+
+def test_a_call_that_fails_leaves_no_file_and_spoils_none(served: Served, tmp_path: Path) -> None:
+    damaged = tmp_path / "in.png"
+    damaged.write_bytes(png(40, 40)[:-2000])
+    target = tmp_path / "out" / "out.png"
+    assert run(served, "upscale", damaged, target).exit_code == 1
+    assert list((tmp_path / "out").iterdir()) == []
+    target.write_bytes(b"an older answer")
+    assert run(served, "upscale", damaged, target).exit_code == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
+        "out.png": b"an older answer"
+    }
+
+
+def test_an_answer_that_breaks_off_leaves_no_half_of_it(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file's first piece is written when the call fails."""
+    source = tmp_path / "in.png"
+    source.write_bytes(png(40, 40))
+    upscale = served.client.upscale
+
+    def broken(*arguments: Any, into: Any, **options: Any) -> Any:
+        upscale(*arguments, into=into, **options)
+        into.flush()
+        assert any(path.name.endswith(".part") for path in (tmp_path / "out").iterdir())
+        raise GanforgeError("the line went dead")
+
+    monkeypatch.setattr(served.client, "upscale", broken)
+    (errand,) = Errand.list(source, tmp_path / "out" / "out.png")
+    with pytest.raises(GanforgeError):
+        errand.fetch(served.client, {})
+    assert list((tmp_path / "out").iterdir()) == []
