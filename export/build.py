@@ -35,7 +35,7 @@ from export.verify import Verified, cases, verify
 from runtime import backends
 from runtime.backends.base import Engine
 from runtime.bundle import GRAPH, Bundle, EngineFile, Manifest, file_info
-from runtime.errors import BackendUnavailable, EngineError, InvalidInput
+from runtime.errors import BackendUnavailable, EngineError
 from runtime.tensors import Precision
 
 STEPS = ("load", "precision", "graph", "tiles", "engines", "verify", "preview", "manifest")
@@ -83,12 +83,7 @@ class Plan:
 
 def prepare(options: Options) -> Plan:
     """Load the weights, strictly, and resolve what was left open. Raises InvalidInput."""
-    try:
-        checkpoint = load(options.model, options.weights, options.overrides)
-    except (RuntimeError, MemoryError, OverflowError) as error:  # torch's words for what it cannot make
-        raise InvalidInput(
-            "set", f"this configuration cannot be made: {str(error).splitlines()[0]}"
-        ) from error
+    checkpoint = load(options.model, options.weights, options.overrides)
     signature = checkpoint.spec.signature(checkpoint.config)
     tiles.check(checkpoint.spec.task, signature, options.tile, options.halo)
     usual = f"{options.model}-x{signature.scale}" if checkpoint.spec.task == "upscale" else options.model

@@ -169,6 +169,20 @@ def build(spec: Spec, config: Any) -> nn.Module:
         return spec.module(config)
     except ValueError as error:
         raise InvalidInput("set", str(error)) from error
+    except (
+        RuntimeError,
+        MemoryError,
+        OverflowError,
+        TypeError,
+    ) as error:  # torch's words for what it cannot make
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInput("set", f"this configuration cannot be made: {told}") from error
+
+
+def outline(spec: Spec, config: Any) -> nn.Module:
+    """The module without memory for its weights: what shapes it has. Raises InvalidInput as `build`."""
+    with torch.device("meta"):
+        return build(spec, config)
 
 
 def random_module(spec: Spec, config: Any, source: str) -> nn.Module:

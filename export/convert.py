@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from export import checkpoint, dialects, generators
@@ -40,13 +41,15 @@ def convert(source: Path, target: Path, to: str, overrides: Mapping[str, str] | 
         raise checkpoint.unknown(found)
     spec = generators.get(found.model)
     config = checkpoint.settle(found, spec, overrides or {})
-    checkpoint.check_fit(checkpoint.build(spec, config), found.tensors, source)
+    checkpoint.check_fit(checkpoint.outline(spec, config), found.tensors, source)
     name, write = writer(found, config, to)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(target.name + ".part")
     try:
         write(unfinished)
         unfinished.replace(target)
+    except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a failed write
+        raise InvalidInput("out", f"{target} cannot be written: {str(error).splitlines()[0]}") from error
     finally:
         unfinished.unlink(missing_ok=True)
     return f"{found.model}, from {found.dialect} to {name}, {len(found.tensors)} tensors"

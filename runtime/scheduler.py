@@ -27,8 +27,8 @@ import numpy as np
 from runtime.errors import Cancelled, DeadlineExceeded
 from runtime.tensors import Array
 
-# Weight of the newest batch in the running estimate of seconds per pixel.
-SMOOTHING = 0.2
+# What a batch counts, in the running estimate of seconds per pixel, once another has run.
+FADING = 0.9
 
 
 class Runner(Protocol):
@@ -128,7 +128,8 @@ class Scheduler:
         self._virtual_px = self._next_virtual_px = 0.0
         self._closed = False
         self._batches = self._items = self._pixels = self._dropped = 0
-        self._seconds_per_px: dict[Runner, float] = {}
+        # Of each engine's batches, the older the less: seconds, and pixels.
+        self._spent: dict[Runner, tuple[float, float]] = {}
         self._deliverers = ThreadPoolExecutor(deliverers, "deliver")
         self._undelivered = threading.Semaphore(slots + deliverers)
         self._workers = [
@@ -158,7 +159,8 @@ class Scheduler:
     def seconds_per_px(self, engine: Runner) -> float | None:
         """A running estimate of this engine's time on the device for one pixel; None before its first batch."""
         with self._changed:
-            return self._seconds_per_px.get(engine)
+            seconds, pixels = self._spent.get(engine, (0.0, 0.0))
+            return seconds / pixels if pixels else None
 
     def stats(self) -> Stats:
         with self._changed:
@@ -265,8 +267,9 @@ class Scheduler:
             self._batches += 1
             self._items += len(batch)
             self._pixels += pixels
-            before = self._seconds_per_px.get(engine, seconds / pixels)
-            self._seconds_per_px[engine] = before + SMOOTHING * (seconds / pixels - before)
+            # Sums, not a mean of rates: a picture of one pixel takes long for its pixels, and says little.
+            seconds_before, pixels_before = self._spent.get(engine, (0.0, 0.0))
+            self._spent[engine] = (FADING * seconds_before + seconds, FADING * pixels_before + pixels)
             for taken in batch:
                 taken.job.items_run += 1
                 taken.job.inference_ms += seconds * 1e3 / len(batch)

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from export import generators
@@ -101,7 +102,7 @@ def own(opened: Opened) -> Found:
     metadata = opened.metadata
     try:
         config, class_names = json.loads(metadata["config"]), json.loads(metadata.get("class_names", "[]"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("weights", f"{opened.path.name}: its metadata is not JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(class_names, list):
         raise InvalidInput(
@@ -147,12 +148,29 @@ def translated(opened: Opened, way: Reading, model: str, dialect: Dialect) -> Fo
 
 
 def told(found: Found) -> Found:
-    """With notes about the dialect and the numbers' precision in front."""
+    """With notes about the dialect and the numbers' precision in front. Raises InvalidInput for tensors of no use."""
+    for name, tensor in found.tensors.items():
+        if wrong := useless(tensor):
+            raise InvalidInput("weights", f"{found.path.name}: {name} {wrong}")
     floats = sorted({dtype(tensor) for tensor in found.tensors.values() if tensor.is_floating_point()})
     notes = [f"dialect: {found.dialect}"] if found.dialect not in ("", OURS) else []
     if floats != ["float32"] and found.dialect != OURS:
         notes.append(f"stored in {', '.join(floats)}; a build starts from it as float32")
     return replace(found, notes=(*notes, *found.notes))
+
+
+def useless(tensor: Tensor) -> str:
+    """Why no generator can compute with it; "" where one can."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        kind = "meta" if tensor.is_meta else "quantized" if tensor.is_quantized else str(tensor.layout)
+        return f"is {kind}, expected plain numbers; save its dense values"
+    if tensor.is_complex():
+        return f"is {dtype(tensor)}, expected real numbers"
+    if tensor.numel() > tensor.untyped_storage().nbytes() // tensor.element_size():
+        return f"claims {tensor.numel()} values and holds fewer, expected all of them"
+    if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
+        return "holds NaN or infinity: its training had failed; take an earlier checkpoint"
+    return ""
 
 
 def dtype(tensor: Tensor) -> str:

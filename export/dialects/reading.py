@@ -40,8 +40,11 @@ class Opened:
 
 def open_file(path: Path) -> Opened:
     """Read `path` onto the CPU. Raises InvalidInput, a Stranger where it is known what else the file is."""
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise InvalidInput("weights", f"{path.name} cannot be read: {error.strerror}") from error
     if not head:
         raise InvalidInput("weights", f"{path.name} cannot be read: it is empty")
     if is_safetensors(head):
@@ -81,7 +84,7 @@ def refuse_archives(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # a damaged table of contents has many ways to be wrong
         raise InvalidInput(
             "weights", f"{path.name} cannot be read: it is damaged or cut short ({error}); fetch it again"
         ) from error

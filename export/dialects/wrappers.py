@@ -45,7 +45,7 @@ def readings(content: Mapping[Any, Any]) -> Iterator[Reading]:
 def _unwrapped(
     content: Mapping[Any, Any], inside: tuple[str, ...], notes: tuple[str, ...]
 ) -> Iterator[Reading]:
-    there = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+    there = [key for key in WRAPPERS if isinstance(content.get(key), Mapping) and content[key] is not content]
     for key in there if len(inside) < DEPTH else ():
         rest = [other for other in there if other != key]
         told = taken(key, rest) if rest or "ema" in key else ()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from export import checkpoint, dialects
+from export import checkpoint, dialects, generators
 from export.dialects import Found
 from export.dialects.strangers import Stranger
 from runtime.errors import GanforgeError
@@ -25,6 +25,11 @@ def main(file: str) -> None:
         found = dialects.understand(path)
         if not found.model:
             raise checkpoint.unknown(found)
+        if not found.questions:
+            spec = generators.get(found.model)
+            checkpoint.check_fit(
+                checkpoint.outline(spec, checkpoint.settle(found, spec, {})), found.tensors, path
+            )
         click.echo(table({"file": path.name} | described(found) | {"sha256": sha256(path)}))
     except Stranger as stranger:
         click.echo(

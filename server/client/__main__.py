@@ -77,6 +77,17 @@ def upscale(
     source: Path, target: Path, jobs: int, address: str, timeout_s: float | None, **options: Any
 ) -> None:
     """Upscale the picture IN, or every picture in the folder IN, into OUT."""
+    meant = formats.SUFFIXES.get(target.suffix.lower())
+    if (
+        options["format"]
+        and meant
+        and source.is_file()
+        and not target.is_dir()
+        and meant != options["format"]
+    ):
+        raise click.UsageError(
+            f"OUT ends with {target.suffix}, which is not --format {options['format']}; give one of the two"
+        )
     if options["format"] is None and source.is_file() and not target.is_dir() and target.suffix:
         options["format"] = formats.SUFFIXES.get(target.suffix.lower())
         if options["format"] is None:

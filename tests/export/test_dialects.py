@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import pickle
 import zipfile
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from export import checkpoint, command, dialects, generators
+from export.convert import main as convert_main
 from export.dialects.strangers import FILES, NETWORKS, Stranger
 from export.generators.esrgan import Config, RRDBNet
 from export.inspect.__main__ import main as inspect_main
@@ -228,6 +230,45 @@ def test_a_file_that_is_not_whole_names_the_tensors_in_its_own_words(tmp_path: P
     torch.save(state | {"conv_first.weight": torch.zeros(3)}, tmp_path / "flat.pth")
     with pytest.raises(InvalidInput, match=r"conv_first\.weight: got \[3\], expected a convolution's"):
         checkpoint.load("esrgan", str(tmp_path / "flat.pth"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda weight: weight * torch.nan, "holds NaN or infinity"),
+        (lambda weight: weight.to_sparse(), "sparse"),
+        (lambda weight: weight.to("meta"), "is meta"),
+        (lambda weight: weight.to(torch.complex64), "is complex64, expected real numbers"),
+        (lambda weight: torch.zeros(1).expand(1 << 20, 1 << 20, 3, 3), "holds fewer"),
+    ],
+)
+def test_a_tensor_of_no_use_is_named(change: Callable[[Tensor], Tensor], told: str, tmp_path: Path) -> None:
+    state = original(BasicSR, scale=4).state_dict()
+    state["conv_hr.weight"] = change(state["conv_hr.weight"])
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(InvalidInput, match=r"conv_hr\.weight") as refused:
+        checkpoint.load("esrgan", str(tmp_path / "odd.pth"))
+    assert told in str(refused.value)
+    shown = CliRunner().invoke(inspect_main, [str(tmp_path / "odd.pth")])
+    assert (shown.exit_code, told in shown.output) == (1, True)
+
+
+@pytest.mark.parametrize("key", ["conv_hr.weight", "body.0.rdb2.conv3.bias"])
+def test_inspect_exits_with_1_for_shapes_that_no_build_can_use(key: str, tmp_path: Path) -> None:
+    state = original(BasicSR, scale=4).state_dict()
+    state[key] = torch.zeros(2, 2)
+    torch.save(state, tmp_path / "odd.pth")
+    shown = CliRunner().invoke(inspect_main, [str(tmp_path / "odd.pth")])
+    assert (shown.exit_code, key in shown.output) == (1, True)
+
+
+@pytest.mark.parametrize("features", [-5, 10**6, 10**30])
+def test_metadata_of_a_network_that_cannot_be_is_one_sentence(features: int, tmp_path: Path) -> None:
+    metadata = {"model": "esrgan", "config": json.dumps({"features": features}), "class_names": "[]"}
+    save_file({"conv_first.weight": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata)
+    for main, words in ((inspect_main, ()), (convert_main, (str(tmp_path / "o.pth"), "--to", "basicsr"))):
+        result = CliRunner().invoke(main, [str(tmp_path / "odd.safetensors"), *words])
+        assert (result.exit_code, type(result.exception)) == (1, SystemExit), result.output
 
 
 def test_a_scale_that_no_generator_has_is_named(tmp_path: Path) -> None:

@@ -180,6 +180,22 @@ def test_times_are_the_wait_and_the_share_of_the_device() -> None:
         assert scheduler.seconds_per_px(engine) == pytest.approx(2.0 / TILE_PX)
 
 
+def test_a_dear_speck_hardly_moves_the_estimate() -> None:
+    """A batch of one pixel takes nearly as long as one of a tile: its rate is no other request's."""
+    engine, clock = Gated(4), Clock()
+    with scheduling(engine, clock=clock) as scheduler:
+        for pixels in (TILE_PX, 1):
+            one = job(engine, pixels=pixels)
+            scheduler.submit(one)
+            engine.held()
+            clock.now_s += 2.0
+            engine.let_go()
+            one.done.result(TIMEOUT_S)
+        found = scheduler.seconds_per_px(engine)
+        assert found is not None
+        assert found < 3 * 2.0 / TILE_PX
+
+
 def test_stats_count_what_ran_and_what_was_dropped() -> None:
     engine = Gated(4)
     with scheduling(engine) as scheduler:

@@ -90,13 +90,12 @@ def test_sixteen_clients_with_sixteen_sizes_each_get_their_own(served: Served) -
 
 def test_tiles_of_different_requests_share_batches(upscaler: tuple[Served, FakeUpscaler]) -> None:
     served, engine = upscaler
-    with ThreadPoolExecutor(4) as pool, held(engine):
-        answers = [pool.submit(served.client.upscale, png(32, 32, seed=n)) for n in range(5)]
-        scheduler = next(iter(served.service.models)).scheduler
-        while (
-            scheduler.stats().jobs_waiting < 3
-        ):  # the first is on the device, a thread of four makes three wait
-            engine.entered.wait()
+    scheduler = next(iter(served.service.models)).scheduler
+    with ThreadPoolExecutor(5) as pool, held(engine):
+        answers = [pool.submit(served.client.upscale, png(32, 32, seed=0))]
+        assert engine.entered.wait(20)  # the first is on the device alone, so the others wait for it
+        answers += [pool.submit(served.client.upscale, png(32, 32, seed=n)) for n in range(1, 5)]
+        until(lambda: scheduler.stats().jobs_waiting == 4)
         engine.gate.set()
         for number, answer in enumerate(answers):
             found = decoded(answer.result(30).image)
