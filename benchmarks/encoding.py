@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import machine, plots
-from export.photographs import crop
+from export.build.photographs import crop
 from runtime import backends, bundle
 from runtime.pictures.forms import Encoding, Form
 from runtime.pictures.writing import Output

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.load import Loop, Measured, direct
-from export import photographs
+from export.build import photographs
 from runtime import pixels, tiling
 from runtime.backends.base import Engine
-from runtime.backends.cpu import widen
+from runtime.backends.openvino_backend import widen
 from runtime.latents import draw, draw_labels
 from runtime.tensors import Array
 from runtime.tiling import Canvas

@@ -26,8 +26,8 @@ import torch
 from benchmarks.gpu_models import Case, Model
 from benchmarks.gpu_paths import DTYPES, RunPath, all_paths
 from benchmarks.gpu_timing import matrix_ceiling_tflops
-from export import generators
-from export.compare import Difference, difference, peak
+from export import families
+from export.build.compare import Difference, difference, peak
 from runtime.errors import GanforgeError
 from runtime.tensors import Precision
 
@@ -124,7 +124,7 @@ def full_float32() -> None:
 
 
 def real(*, quick: bool) -> Plan:
-    esrgan, dcgan = generators.get("esrgan"), generators.get("dcgan")
+    esrgan, dcgan = families.get("esrgan"), families.get("dcgan")
     models = {
         "rrdb-23": Model.make("rrdb-23", esrgan, esrgan.config()),
         "dcgan": Model.make("dcgan", dcgan, dcgan.config()),
@@ -140,7 +140,7 @@ def real(*, quick: bool) -> Plan:
 
 
 def tiny() -> Plan:
-    models = {name: Model.make(name, spec := generators.get(name), spec.tiny) for name in ("esrgan", "dcgan")}
+    models = {name: Model.make(name, spec := families.get(name), spec.tiny) for name in ("esrgan", "dcgan")}
     cases = {"esrgan": (Case(1, 16),), "dcgan": (Case(4),)}
     checks = {"esrgan": (Case(2, 16), Case(1, 7)), "dcgan": (Case(4), Case(3))}
     return Plan(models, cases, checks, 0.02)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from export.precision import at_precision
-from export.rewrite import rewrite
-from export.spec import Signature, Spec
+from export.build.precision import at_precision
+from export.build.rewrite import rewrite
+from export.families.spec import Signature, Spec
 from runtime.bundle import Bundle, Manifest, Writer, load
 from runtime.tensors import Array, Precision, TensorSpec
 
@@ -111,7 +111,7 @@ def write(folder: Path, model: Model, precision: Precision) -> Bundle:
     path = folder / wanted.name
     if path.exists():
         return load(path)
-    from export.graph import write_graph  # needs onnx, which a machine that only runs torch may lack
+    from export.build.graph import write_graph  # needs onnx, which a machine that only runs torch may lack
 
     fixed = None if model.spec.task == "upscale" else model.inputs(Case(1))
     module = at_precision(rewrite(model.module.cpu(), fixed), precision)

@@ -18,7 +18,8 @@ from torch import Tensor
 from benchmarks.gpu_models import Case, Model, manifest, write
 from benchmarks.gpu_timing import calls_per_s, device_ms, wall_ms
 from runtime import backends
-from runtime.backends import nvidia, portable
+from runtime.backends import onnxruntime_backend as portable
+from runtime.backends import tensorrt_backend as nvidia
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import GanforgeError

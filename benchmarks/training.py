@@ -22,13 +22,16 @@ import torch
 
 from benchmarks import machine, plots
 from benchmarks.plain_loops import PLAIN
-from export import checkpoint, generators, photographs
-from export.training import features, recipes
-from export.training.data import write_picture
+from export import families
+from export.build import photographs
+from export.checkpoints import checkpoint
+from export.data import write_picture
+from export.models.esrgan.recipes import GanOptions
+from export.networks import features
+from export.training import recipes
 from export.training.loop import Loop
 from export.training.machine import Machine
 from export.training.recipe import Options, Source, Trainer
-from export.training.recipes.esrgan import GanOptions
 from export.training.run import Run
 
 FEATURES = "vgg19-conv3_1"  # as deep as the shallow net that the compact recipe names
@@ -92,9 +95,9 @@ def prepared(model: str, name: str, scratch: Path) -> tuple[Trainer, Options, An
     config = (
         checkpoint.load(model).config
         if recipe.start
-        else replace(generators.get(model).config(), **recipe.config)
+        else replace(families.get(model).config(), **recipe.config)
     )
-    module = checkpoint.build(generators.get(model), config)
+    module = checkpoint.build(families.get(model), config)
     here = Machine("cpu")
     source = Source(made_up(model, config, scratch), vgg19=random_vgg(scratch), started=bool(recipe.start))
     options: Options = recipe.options
@@ -107,7 +110,7 @@ def prepared(model: str, name: str, scratch: Path) -> tuple[Trainer, Options, An
 
 def made_up(model: str, config: Any, scratch: Path) -> Path:
     """Photographs that ship for an upscaler, noise with labels for the others."""
-    if generators.get(model).task == "upscale":
+    if families.get(model).task == "upscale":
         folder = scratch / "photographs"
         folder.mkdir(exist_ok=True)
         picture = photographs.crop(480, 640)  # [3, H, W] float32 in [0, 1]

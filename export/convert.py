@@ -14,10 +14,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from export import checkpoint, dialects, generators
-from export.dialects import Found
-from export.dialects.dialect import Dialect
-from export.settings import parse_settings
+from export import families
+from export.checkpoints import checkpoint, dialects
+from export.checkpoints.dialect import Dialect
+from export.checkpoints.dialects import Found
+from export.families.settings import parse_settings
 from runtime.errors import GanforgeError, InvalidInput
 
 SAFETENSORS = "safetensors"
@@ -39,7 +40,7 @@ def convert(source: Path, target: Path, to: str, overrides: Mapping[str, str] | 
     found = dialects.understand(checkpoint.locate(str(source)))
     if not found.model:
         raise checkpoint.unknown(found)
-    spec = generators.get(found.model)
+    spec = families.get(found.model)
     config = checkpoint.settle(found, spec, overrides or {})
     checkpoint.check_fit(checkpoint.outline(spec, config), found.tensors, source)
     name, write = writer(found, config, to)

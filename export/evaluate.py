@@ -17,7 +17,8 @@ import click
 import numpy as np
 import torch
 
-from export import checkpoint
+from export.checkpoints import checkpoint
+from export.data import Split, read_labelled
 from export.evaluation import classifiers, inception, report, upscaling
 from export.evaluation.inception import InceptionFigures
 from export.evaluation.sampling import Comparison, Figures, Pictures
@@ -28,8 +29,7 @@ from export.evaluation.subjects import (
     open_bundle,
     open_checkpoint,
 )
-from export.training import features as feature_nets
-from export.training.data import Split, read_labelled
+from export.networks import features as feature_nets
 from runtime import pixels
 from runtime.errors import GanforgeError, InvalidInput
 from runtime.tensors import Array

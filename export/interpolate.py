@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export import checkpoint
-from export.checkpoint import Checkpoint
+from export.checkpoints import checkpoint
+from export.checkpoints.checkpoint import Checkpoint
+from export.data import read_picture, write_picture
 from export.evaluation.subjects import named_model
-from export.training.data import read_picture, write_picture
 from runtime import pixels
 from runtime.errors import GanforgeError, InvalidInput
 from runtime.tensors import Array

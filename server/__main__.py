@@ -41,7 +41,7 @@ def limit(flag: str, help: str) -> Any:
 )
 @click.option(
     "--backend",
-    type=click.Choice(["auto", *backends.MODULES]),
+    type=click.Choice(["auto", *backends.NAMES]),
     default="auto",
     show_default=True,
     help="auto: the first that can run each bundle here.",

@@ -33,13 +33,13 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
     @cache
     def make(model: str, precision: Precision = "float32") -> Bundle:
         # Imported here, so that tests of the serving side start without torch.
-        from export import generators
-        from export.build import Options, build, steps_of
-        from export.checkpoint import save
-        from export.steps import Steps
+        from export import families
+        from export.build.pipeline import Options, build, steps_of
+        from export.build.steps import Steps
+        from export.checkpoints.checkpoint import save
         from tests.export.lively import class_names, lively
 
-        spec = generators.get(model)
+        spec = families.get(model)
         tiled = spec.task == "upscale"
         weights = folder / f"{model}.safetensors"
         save(weights, model, spec.tiny, lively(spec), class_names(spec))
@@ -62,8 +62,8 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
 @pytest.fixture(scope="session")
 def tiny_bundles(tiny_bundle: TinyBundle) -> Path:
     """A folder with tiny float32 bundles of every generator: esrgan-x4 (tile 48, halo 8), dcgan, acgan."""
-    from export import generators
+    from export import families
 
-    folders = {tiny_bundle(model, "float32").path.parent for model in generators.names()}
+    folders = {tiny_bundle(model, "float32").path.parent for model in families.names()}
     (folder,) = folders
     return folder

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from export import checkpoint, generators, photographs
-from export.build import Options, build, steps_of
-from export.compare import difference
-from export.steps import Steps
+from export import families
+from export.build import photographs
+from export.build.compare import difference
+from export.build.pipeline import Options, build, steps_of
+from export.build.steps import Steps
+from export.checkpoints import checkpoint
 from runtime import bundle, pixels, tiling
 from runtime.pixels import to_uint8
 from server.client import Client
@@ -39,7 +41,7 @@ def served(
     """A client of a server process that serves the shipped weights in one precision."""
     folder = tmp_path_factory.mktemp("bundles")
     options = Options(MODEL, None, {}, folder, None, request.param, targets=("onnx", "openvino"), tile=TILE)
-    made = build(options, Steps(steps_of(generators.get(MODEL))))
+    made = build(options, Steps(steps_of(families.get(MODEL))))
     with launched(folder, log=folder / "server.log") as server, Client(server.address) as client:
         yield client, made
 

@@ -21,7 +21,7 @@ from server.launch import launched
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md")
 # Where the command line of `python -m NAME` is, if not in NAME itself or its __main__.
-COMMANDS = {"export.build": "export.command"}
+COMMANDS = {"export.build": "export.build.command"}
 ADDRESS = "127.0.0.1:50051"
 
 

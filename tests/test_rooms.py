@@ -24,12 +24,12 @@ MAY_IMPORT = {
 OFFLINE = {"torch", "onnx", "onnxscript", "safetensors", "matplotlib"}
 # Engine libraries, each of which belongs to one file; TensorRT to two: one compiles a plan, one runs it.
 ENGINES = {
-    "openvino": {"runtime/backends/cpu.py"},
-    "onnxruntime": {"runtime/backends/portable.py"},
+    "openvino": {"runtime/backends/openvino_backend.py"},
+    "onnxruntime": {"runtime/backends/onnxruntime_backend.py"},
     "cuda": {"runtime/backends/cuda_memory.py"},
-    "tensorrt": {"runtime/backends/nvidia.py", "runtime/backends/plan.py"},
-    "tensorrt_rtx": {"runtime/backends/nvidia.py", "runtime/backends/plan.py"},
-    "tensorrt_rtx_bindings": {"runtime/backends/nvidia.py", "runtime/backends/plan.py"},
+    "tensorrt": {"runtime/backends/tensorrt_backend.py", "runtime/backends/plan.py"},
+    "tensorrt_rtx": {"runtime/backends/tensorrt_backend.py", "runtime/backends/plan.py"},
+    "tensorrt_rtx_bindings": {"runtime/backends/tensorrt_backend.py", "runtime/backends/plan.py"},
 }
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from export.data import Labelled, read_labelled
 from export.evaluation.classifiers import BATCH, Config, SmallNet, save_small
 from export.evaluation.progress import followed
-from export.training.data import Labelled, read_labelled
 from runtime.errors import GanforgeError, InvalidInput
 
 BATCH_TRAINED = 64

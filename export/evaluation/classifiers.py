@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export import checkpoint
+from export.checkpoints import checkpoint
 from export.evaluation.progress import followed
-from export.training.features import IMAGENET_MEAN, IMAGENET_STD
+from export.networks.features import IMAGENET_MEAN, IMAGENET_STD
 from runtime.errors import InvalidInput
 
 BATCH = 256

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.data.sets import framed
 from export.evaluation.classifiers import Classifier, Seen
 from export.evaluation.distributions import frechet_distance, kernel_distance, nearest, spread
 from export.evaluation.progress import followed
 from export.evaluation.subjects import BLOCK, BLOCKS_A_SEED, Subject
-from export.training.data.sets import framed
 from runtime.errors import InvalidInput
 
 # The distance that this share of the pictures stays under: copies of training pictures would show here.

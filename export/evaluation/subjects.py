@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from export import checkpoint, dialects
-from export.checkpoint import RANDOM, Checkpoint
-from export.reference import TorchEngine, first_manifest
-from export.training.data.resize import resize
+from export.build.reference import TorchEngine, first_manifest
+from export.checkpoints import checkpoint, dialects
+from export.checkpoints.checkpoint import RANDOM, Checkpoint
+from export.data.resize import resize
 from export.training.ema import settle_batch_norm
 from runtime import backends, tiling
 from runtime.backends.base import Engine

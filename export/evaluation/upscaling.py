@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.data import Pair, read_pairs
 from export.evaluation.metrics import inside, luma, psnr_db, ssim
 from export.evaluation.progress import followed
 from export.evaluation.subjects import Subject
-from export.training.data import Pair, read_pairs
-from export.training.features import Features
+from export.networks.features import Features
 from runtime.errors import InvalidInput
 from runtime.pixels import to_float
 from runtime.tensors import Array

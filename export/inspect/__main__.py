@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
-from export import checkpoint, dialects, generators
-from export.dialects import Found
-from export.dialects.strangers import Stranger
+from export import families
+from export.checkpoints import checkpoint, dialects
+from export.checkpoints.dialects import Found
+from export.checkpoints.unsupported import Stranger
 from runtime.errors import GanforgeError
 
 REFUSED = 1
@@ -26,7 +27,7 @@ def main(file: str) -> None:
         if not found.model:
             raise checkpoint.unknown(found)
         if not found.questions:
-            spec = generators.get(found.model)
+            spec = families.get(found.model)
             checkpoint.check_fit(
                 checkpoint.outline(spec, checkpoint.settle(found, spec, {})), found.tensors, path
             )

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.training import data, discriminators, losses, objectives
-from export.training.discriminators import Judged
+from export import data
+from export.networks import discriminators
+from export.networks.discriminators import Judged
+from export.training import losses, objectives
 from export.training.machine import Machine
 from export.training.recipe import Batch, Losses, Options, Source, Stateful, Trainer
 from runtime.errors import InvalidInput

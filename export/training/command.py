@@ -11,8 +11,9 @@ from typing import Any
 import click
 import torch
 
-from export import checkpoint, generators
-from export.checkpoint import Checkpoint
+from export import families
+from export.checkpoints import checkpoint
+from export.checkpoints.checkpoint import Checkpoint
 from export.training import recipes
 from export.training.loop import Loop, turn
 from export.training.machine import Machine
@@ -92,7 +93,7 @@ def start(asked: Asked) -> bool:
 
 def prepare(asked: Asked, recipe: Recipe) -> tuple[torch.nn.Module, Any, Options, bool]:
     """The generator, its configuration, the recipe's options, and whether the generator comes from weights."""
-    spec, overrides = generators.get(asked.model), parse(asked.settings)
+    spec, overrides = families.get(asked.model), parse(asked.settings)
     if asked.steps:
         overrides["steps"] = str(asked.steps)
     begun = starting_weights(asked, recipe, overrides)
@@ -109,7 +110,7 @@ def starting_weights(asked: Asked, recipe: Recipe, overrides: dict[str, str]) ->
     start = asked.start or recipe.start
     if start == NEEDED:
         raise InvalidInput("start", "missing; this recipe begins from trained weights: give --start PATH")
-    ours = {field.name for field in fields(generators.get(asked.model).config)}
+    ours = {field.name for field in fields(families.get(asked.model).config)}
     settings = {key: value for key, value in overrides.items() if key in ours}
     return checkpoint.load(asked.model, start, settings) if start else None
 

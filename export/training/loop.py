@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from export import checkpoint
-from export.training.data import Ahead
+from export.checkpoints import checkpoint
+from export.data import Ahead
 from export.training.ema import Average, settle_batch_norm
 from export.training.machine import Machine
 from export.training.progress import Progress, interruptible

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from export.training.data import write_picture
+from export.data import write_picture
 from runtime.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable
 
-# Backend name → the module that wraps its library; files are named for what they do, and loaded when asked for.
-MODULES = {"tensorrt": "nvidia", "openvino": "cpu", "onnxruntime": "portable"}
+# In the order of preference. Each is the module `<name>_backend`, imported when it is asked for.
+NAMES = ("tensorrt", "openvino", "onnxruntime")
 
 
 class Backend(Protocol):
@@ -28,9 +28,9 @@ class Backend(Protocol):
 
 def load(name: str) -> Backend:
     """The backend called `name`. Importing it imports no engine library."""
-    if name not in MODULES:
-        raise BackendUnavailable(f"backend: got {name!r}, expected one of {', '.join(MODULES)} or auto")
-    return cast(Backend, importlib.import_module(f"{__name__}.{MODULES[name]}"))
+    if name not in NAMES:
+        raise BackendUnavailable(f"backend: got {name!r}, expected one of {', '.join(NAMES)} or auto")
+    return cast(Backend, importlib.import_module(f"{__name__}.{name}_backend"))
 
 
 def open_engine(bundle: Bundle, backend: str = "auto", device: str | None = None) -> tuple[Engine, str]:
@@ -39,7 +39,7 @@ def open_engine(bundle: Bundle, backend: str = "auto", device: str | None = None
     device: "CPU", "cuda:0", …; None takes the backend's first.
     Returns the engine and a sentence that says which it is and why. Raises BackendUnavailable with every reason.
     """
-    names = tuple(MODULES) if backend == "auto" else (backend,)
+    names = NAMES if backend == "auto" else (backend,)
     reasons: list[str] = []
     for name in names:
         module = load(name)

@@ -14,7 +14,7 @@ from benchmarks import gpu
 from benchmarks.gpu_models import Case, Model
 from benchmarks.gpu_paths import EnginePath, TorchPath, all_paths
 from benchmarks.gpu_timing import calls_per_s, matrix_ceiling_tflops, wall_ms
-from export import generators
+from export import families
 from runtime.errors import EngineError
 
 CPU = torch.device("cpu")
@@ -103,7 +103,7 @@ class FakePath:
 
 @pytest.fixture(scope="module")
 def dcgan() -> Model:
-    spec = generators.get("dcgan")
+    spec = families.get("dcgan")
     return Model.make("dcgan", spec, spec.tiny)
 
 
@@ -131,7 +131,7 @@ def test_a_path_that_fails_is_left_out_with_its_words(dcgan: Model, failure: Exc
 
 def test_operations_are_counted_as_two_a_product() -> None:
     """RRDB-23 at scale 4 is 17.93 million products with sums an input pixel."""
-    spec = generators.get("esrgan")
+    spec = families.get("esrgan")
     with torch.device("meta"):
         module = spec.module(spec.config())
     model = Model("rrdb-23", spec, module, spec.signature(spec.config()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from export.graph import example
-from export.spec import Spec
+from export.build.graph import example
+from export.families.spec import Spec
 
 # Spread of the last layer's output. Of an upscaler it is the picture itself; a sampler's goes through tanh.
 SPREAD = 0.3

@@ -16,9 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 from torch import nn
 
-from export import command, engines, generators
-from export.spec import Signature, Tolerance
-from export.staging import staging
+from export import families
+from export.build import command, engines
+from export.build.staging import staging
+from export.families.spec import Signature, Tolerance
 from runtime import bundle as bundles
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, BundleError
@@ -113,7 +114,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
 def test_list_names_every_generator() -> None:
     result = run("--list")
     assert result.exit_code == 0
-    assert all(name in result.output for name in generators.names())
+    assert all(name in result.output for name in families.names())
     assert "features=64 blocks=23" in result.output
 
 
@@ -133,10 +134,10 @@ def built(tiny_bundle: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> tuple[str
 
 def demand(monkeypatch: pytest.MonkeyPatch, *precisions: Precision) -> None:
     """Make the tolerance at these precisions one that nothing keeps."""
-    spec = generators.get("dcgan")
+    spec = families.get("dcgan")
     strict = dict.fromkeys(precisions, Tolerance(999.0, 0.0, "nothing is as good"))
     monkeypatch.setattr(
-        "export.generators.dcgan.SPEC", replace(spec, tolerances={**spec.tolerances, **strict})
+        "export.models.dcgan.generator.SPEC", replace(spec, tolerances={**spec.tolerances, **strict})
     )
 
 
@@ -188,7 +189,7 @@ def test_a_killed_build_leaves_nothing_a_server_takes(number: signal.Signals, tm
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-@pytest.mark.parametrize("model", generators.names())
+@pytest.mark.parametrize("model", families.names())
 def test_tensorrt_rtx_compiles_without_a_gpu(
     model: str, precision: Precision, tiny_bundle: TinyBundle, tmp_path: Path
 ) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from export import checkpoint, dialects, generators
+from export import families
+from export.checkpoints import checkpoint, dialects
 from export.convert import TARGETS, convert, main
 from runtime.errors import InvalidInput
 from tests.export.originals import BasicSR, New, Old, dcgan_generator
@@ -118,7 +119,7 @@ def test_safetensors_hold_the_configuration(tmp_path: Path) -> None:
     assert checkpoint.load("esrgan", str(tmp_path / "ours.safetensors")).config.scale == 3
 
 
-@pytest.mark.parametrize("model", generators.names())
+@pytest.mark.parametrize("model", families.names())
 def test_every_generator_goes_to_safetensors(model: str, tmp_path: Path) -> None:
     result = run(f"shipped:{model}", tmp_path / "copy.safetensors", "--to", "safetensors")
     assert result.exit_code == 0, result.output

@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from export import checkpoint, command, dialects, generators
+from export import families
+from export.build import command
+from export.build.reference import first_manifest
+from export.checkpoints import checkpoint, dialects
+from export.checkpoints.unsupported import FILES, NETWORKS, Stranger
 from export.convert import main as convert_main
-from export.dialects.strangers import FILES, NETWORKS, Stranger
-from export.generators.esrgan import Config, RRDBNet
 from export.inspect.__main__ import main as inspect_main
-from export.reference import first_manifest
+from export.models.esrgan.generator import Config, RRDBNet
 from runtime.errors import InvalidInput
 from tests.export.evaluation.data import found
 from tests.export.originals import BasicSR, New, Old, dcgan_discriminator, dcgan_generator
@@ -314,7 +316,7 @@ def test_a_file_of_another_generator_is_named(tmp_path: Path) -> None:
 
 
 def test_a_generator_without_dialects_is_read_under_our_names(tmp_path: Path) -> None:
-    spec = generators.get("acgan")
+    spec = families.get("acgan")
     module = spec.module(spec.config()).eval()
     torch.save(module.state_dict(), tmp_path / "acgan.pth")
     loaded = checkpoint.load("acgan", str(tmp_path / "acgan.pth")).module.state_dict()
@@ -391,8 +393,8 @@ def test_a_network_of_another_kind_is_told_by_name_and_keys(name: str, prefix: s
 
 
 def test_no_generator_of_ours_is_taken_for_a_stranger(tmp_path: Path) -> None:
-    for model in generators.names():
-        spec = generators.get(model)
+    for model in families.names():
+        spec = families.get(model)
         torch.save(spec.module(spec.tiny).state_dict(), tmp_path / "ours.pth")
         dialects.understand(tmp_path / "ours.pth")
     assert (

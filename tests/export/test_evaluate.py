@@ -13,11 +13,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from export import checkpoint, generators
+from export import families
+from export.checkpoints import checkpoint
+from export.data import write_picture
 from export.evaluate import ServerSubject, main
 from export.evaluation.classifiers import Config, SmallNet, save_small
-from export.training.data import write_picture
-from export.training.features import NETS, layers
+from export.networks.features import NETS, layers
 from runtime import pixels
 from server.client import Client
 from tests.conftest import TinyBundle
@@ -34,7 +35,7 @@ def run(*arguments: object) -> Result:
 
 
 def weights(folder: Path, model: str) -> Path:
-    spec, path = generators.get(model), folder / f"{model}.safetensors"
+    spec, path = families.get(model), folder / f"{model}.safetensors"
     checkpoint.save(path, model, spec.tiny, lively(spec), class_names(spec))
     return path
 

@@ -11,9 +11,9 @@ import onnx
 import pytest
 import torch
 
-from export import generators
-from export.compare import difference, peak
-from export.graph import example, free_axes
+from export import families
+from export.build.compare import difference, peak
+from export.build.graph import example, free_axes
 from runtime import bundle as bundles
 from runtime.backends import open_engine
 from runtime.bundle import Bundle
@@ -29,13 +29,13 @@ WEIGHTS = {
 }
 TinyBundle = Callable[[str, Precision], Bundle]
 
-every_generator = pytest.mark.parametrize("model", generators.names())
+every_generator = pytest.mark.parametrize("model", families.names())
 every_precision = pytest.mark.parametrize("precision", WEIGHTS)
 
 
 @every_generator
 def test_the_module_gives_what_its_signature_says(model: str) -> None:
-    spec = generators.get(model)
+    spec = families.get(model)
     signature, module = spec.signature(spec.tiny), spec.module(spec.tiny).eval()
     multiple = signature.size_multiple
     height, width = 3 * multiple, 5 * multiple
@@ -50,7 +50,7 @@ def test_the_module_gives_what_its_signature_says(model: str) -> None:
 
 @every_generator
 def test_a_sample_does_not_depend_on_its_batch(model: str) -> None:
-    spec = generators.get(model)
+    spec = families.get(model)
     module, inputs = lively(spec), example(spec.signature(spec.tiny), batch=3, height=8, width=12)
     with torch.inference_mode():
         together = module(*inputs)
@@ -63,7 +63,7 @@ def test_a_sample_does_not_depend_on_its_batch(model: str) -> None:
 def test_the_graph_is_narrow_inside_and_wide_at_its_ends(
     model: str, precision: Precision, tiny_bundle: TinyBundle
 ) -> None:
-    spec = generators.get(model)
+    spec = families.get(model)
     signature = spec.signature(spec.tiny)
     graph = onnx.load(tiny_bundle(model, precision).onnx).graph
     ends = {value.name: value.type.tensor_type for value in (*graph.input, *graph.output)}
@@ -80,7 +80,7 @@ def test_the_graph_is_narrow_inside_and_wide_at_its_ends(
 @every_generator
 @every_precision
 def test_the_bundle_says_what_was_measured(model: str, precision: Precision, tiny_bundle: TinyBundle) -> None:
-    spec = generators.get(model)
+    spec = families.get(model)
     bundle = bundles.load(tiny_bundle(model, precision).path)
     manifest, tolerance = bundle.manifest, spec.tolerances[precision]
     assert manifest.precision == precision
@@ -103,7 +103,7 @@ def test_the_bundle_says_what_was_measured(model: str, precision: Precision, tin
 @every_generator
 def test_the_engine_computes_what_torch_does(model: str, tiny_bundle: TinyBundle) -> None:
     """Sizes and batches that the build itself did not try."""
-    spec = generators.get(model)
+    spec = families.get(model)
     signature, module = spec.signature(spec.tiny), lively(spec)
     engine, _ = open_engine(tiny_bundle(model, "float32"))
     sizes = [

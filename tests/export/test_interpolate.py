@@ -11,9 +11,10 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
-from export import checkpoint, generators
+from export import families
+from export.checkpoints import checkpoint
+from export.data import read_picture, write_picture
 from export.interpolate import interpolate, main
-from export.training.data import read_picture, write_picture
 from runtime.errors import InvalidInput
 
 
@@ -21,7 +22,7 @@ def weights(
     path: Path, seed: int, model: str = "esrgan", names: tuple[str, ...] = (), **changed: Any
 ) -> Path:
     """A checkpoint of a tiny generator, `changed` in its configuration."""
-    spec = generators.get(model)
+    spec = families.get(model)
     config = checkpoint.configure(spec.tiny, {key: str(value) for key, value in changed.items()})
     torch.manual_seed(seed)
     checkpoint.save(path, model, config, spec.module(config), names)
@@ -48,9 +49,7 @@ def test_every_parameter_lies_between(ends: tuple[Path, Path], tmp_path: Path) -
         torch.testing.assert_close(
             value.float(), 0.2 * a[key].float() + 0.8 * b[key].float(), rtol=1e-3, atol=1e-6
         )
-    assert (
-        checkpoint.load("esrgan", str(tmp_path / "out.safetensors")).config == generators.get("esrgan").tiny
-    )
+    assert checkpoint.load("esrgan", str(tmp_path / "out.safetensors")).config == families.get("esrgan").tiny
 
 
 @pytest.mark.parametrize("alpha", [0, 1])

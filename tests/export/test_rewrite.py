@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from export import generators
-from export.graph import example, free_axes
-from export.rewrite import fold, phases, pixel_product, rewrite
+from export import families
+from export.build.graph import example, free_axes
+from export.build.rewrite import fold, phases, pixel_product, rewrite
 from tests.export.lively import lively
 
 # Float32 sums of a few hundred products of standard normals, in another order.
@@ -121,9 +121,9 @@ def test_a_layer_used_twice_keeps_its_weights() -> None:
     torch.testing.assert_close(rewrite(module)(x), module(x), rtol=0, atol=CLOSE)
 
 
-@pytest.mark.parametrize("name", generators.names())
+@pytest.mark.parametrize("name", families.names())
 def test_generators_are_rewritten_whole_and_unharmed(name: str) -> None:
-    spec = generators.get(name)
+    spec = families.get(name)
     signature, module = spec.signature(spec.tiny), lively(spec)
     before = copy.deepcopy(module.state_dict())
     fixed = None if free_axes(signature) else example(signature, batch=2)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export import tiles
-from export.spec import Signature
+from export.build import tiles
+from export.families.spec import Signature
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle, Manifest
 from runtime.errors import InvalidInput

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from runtime import backends
-from runtime.backends import cpu, portable
+from runtime.backends import onnxruntime_backend as portable
+from runtime.backends import openvino_backend as cpu
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
@@ -217,7 +218,7 @@ class TestONNXRuntime:
 
 @pytest.mark.gpu
 def test_tensorrt_launches_a_cuda_graph_for_a_fixed_shape(tmp_path: Path) -> None:
-    from runtime.backends.nvidia import TensorRTEngine
+    from runtime.backends.tensorrt_backend import TensorRTEngine
 
     engine = open_or_skip(make_bundle(tmp_path, "upscale", "float16"), "tensorrt", "cuda:0")
     assert isinstance(engine, TensorRTEngine)

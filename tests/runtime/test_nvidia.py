@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.backends import nvidia, plan
+from runtime.backends import plan
+from runtime.backends import tensorrt_backend as nvidia
 from runtime.backends.cuda_memory import Buffer, Cuda
 from runtime.backends.gpu_slot import DYNAMIC_GRAPHS, REMEMBERED, Context, ShapeChoice, Shapes
 from runtime.backends.plan_cache import PlanCache

@@ -17,16 +17,7 @@ from runtime.backends.base import Engine
 from runtime.bundle import Bundle, Manifest
 from runtime.errors import InvalidInput
 from runtime.tensors import TensorSpec
-from runtime.tiling import (
-    Canvas,
-    Span,
-    choose_tile,
-    pad_to_multiple,
-    plan,
-    run_tiled,
-    split,
-    work,
-)
+from runtime.tiling import Canvas, Span, choose_tile, pad_to_multiple, plan, run_tiled, split, work
 
 
 @st.composite

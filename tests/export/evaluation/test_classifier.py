@@ -10,9 +10,9 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
+from export.data import Labelled
 from export.evaluation.classifier import main, train, varied
 from export.evaluation.classifiers import Config, SmallNet, load
-from export.training.data import Labelled
 
 
 def archive(path: Path, **replaced: np.ndarray | None) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from export import checkpoint
+from export.checkpoints import checkpoint
 from export.evaluation.classifiers import (
     BATCH,
     CIFAR10,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from export import checkpoint, generators
+from export import families
+from export.checkpoints import checkpoint
+from export.data.resize import resize
 from export.evaluation.subjects import BicubicSubject, named_model, open_bundle, open_checkpoint
-from export.training.data.resize import resize
 from runtime.errors import BundleError, InvalidInput
 from runtime.pixels import to_float, to_uint8
 from runtime.tensors import Array
@@ -20,7 +21,7 @@ from tests.export.lively import class_names, lively
 
 def weights(folder: Path, model: str) -> Path:
     """A file with the weights that `tiny_bundle` builds from."""
-    spec, path = generators.get(model), folder / f"{model}.safetensors"
+    spec, path = families.get(model), folder / f"{model}.safetensors"
     checkpoint.save(path, model, spec.tiny, lively(spec), class_names(spec))
     return path
 
@@ -48,7 +49,7 @@ def test_a_checkpoint_upscales_as_its_module_does(tmp_path: Path) -> None:
 
 
 def test_sides_that_the_network_cannot_take_are_padded_and_cut(tmp_path: Path) -> None:
-    spec = generators.get("esrgan")
+    spec = families.get("esrgan")
     config = checkpoint.configure(spec.tiny, {"scale": "2"})
     torch.manual_seed(0)
     checkpoint.save(tmp_path / "x2.safetensors", "esrgan", config, spec.module(config))
@@ -115,7 +116,7 @@ def test_what_a_subject_cannot_do_is_named(tmp_path: Path) -> None:
 def test_a_file_that_does_not_name_its_model_needs_it_told(tmp_path: Path) -> None:
     torch.manual_seed(0)
     for model in ("acgan", "dcgan"):
-        spec = generators.get(model)
+        spec = families.get(model)
         torch.save(spec.module(spec.config()).state_dict(), tmp_path / f"{model}.pth")
     with pytest.raises(InvalidInput, match=r"model: is missing, and acgan\.pth does not say which"):
         named_model(tmp_path / "acgan.pth")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from export.data import write_picture
+from export.data.resize import resize
 from export.evaluation.metrics import psnr_db, psnr_y_db, ssim
 from export.evaluation.subjects import BicubicSubject, Subject
 from export.evaluation.upscaling import compare, mean, measure, originals, perceptual_distance
-from export.training.data import write_picture
-from export.training.data.resize import resize
-from export.training.features import NETS, Features
+from export.networks.features import NETS, Features
 from runtime.errors import InvalidInput
 from runtime.tensors import Array
 from tests.export.evaluation.data import found

@@ -11,8 +11,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from export.data import write_picture
 from export.training.__main__ import main
-from export.training.data import write_picture
 
 Train = Callable[..., Result]
 

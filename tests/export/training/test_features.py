@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.training.features import IMAGENET_MEAN, IMAGENET_STD, NETS, load
+from export.networks.features import IMAGENET_MEAN, IMAGENET_STD, NETS, load
 from runtime.errors import InvalidInput
 from tests.export.evaluation.data import found
 

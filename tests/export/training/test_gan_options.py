@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from export import checkpoint
-from export.training import features, recipes
+from export.checkpoints import checkpoint
+from export.networks import features
+from export.training import recipes
 from export.training.objectives import OBJECTIVES
 from export.training.recipe import Options, learning_rate
 from runtime.errors import InvalidInput

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from export.networks.discriminators import MinibatchDiscrimination, finish
 from export.training import losses, objectives
-from export.training.discriminators import MinibatchDiscrimination, finish
 from export.training.objectives import OBJECTIVES
 from runtime.errors import InvalidInput
 

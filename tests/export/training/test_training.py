@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export import checkpoint, generators
+from export import families
+from export.checkpoints import checkpoint
 from export.training import recipes
 from export.training.loop import Loop
 from export.training.machine import Machine
@@ -28,7 +29,7 @@ from tests.export.training.conftest import Train
 def command(request: pytest.FixtureRequest, tmp_path: Path) -> list[Any]:
     """A run of four steps with the generator's tiny configuration, whichever recipe it is."""
     model = request.param
-    spec = generators.get(model)
+    spec = families.get(model)
     data = request.getfixturevalue("photographs" if spec.task == "upscale" else "archive")
     settings = asdict(spec.tiny) | {"batch": 2, "log_every": 1, "checkpoint_every": 2}
     if spec.task == "upscale":
@@ -141,7 +142,7 @@ def test_acgan_takes_class_names_from_the_archive_or_from_the_user(
 ) -> None:
     tiny = [
         word
-        for key, value in asdict(generators.get("acgan").tiny).items()
+        for key, value in asdict(families.get("acgan").tiny).items()
         for word in ("--set", f"{key}={value}")
     ]
     common = [
@@ -168,8 +169,8 @@ def test_acgan_takes_class_names_from_the_archive_or_from_the_user(
 
 
 def test_esrgan_measures_psnr_on_held_out_pairs(train: Train, photographs: Path, tmp_path: Path) -> None:
-    from export.training.data import read_picture, write_picture
-    from export.training.data.resize import resize
+    from export.data import read_picture, write_picture
+    from export.data.resize import resize
 
     held_out = tmp_path / "held-out"
     (held_out / "HR").mkdir(parents=True)
@@ -292,7 +293,7 @@ def loop(tmp_path: Path) -> Callable[..., Loop]:
     def make(accident: str, **options: Any) -> Loop:
         run = Run(tmp_path / "run", "esrgan")
         run.start({})
-        config, machine = generators.get("esrgan").tiny, Machine("cpu")
+        config, machine = families.get("esrgan").tiny, Machine("cpu")
         return Loop("esrgan", config, Counter(accident), Options(**options), run, machine)
 
     return make

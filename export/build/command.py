@@ -1,0 +1,220 @@
+"""The command line of `python -m export.build`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+import safetensors
+
+from export import families
+from export.build.pipeline import Options, build, prepare, steps_of
+from export.checkpoints.checkpoint import COMES_WITH, RANDOM, SHIPPED
+from export.build.engines import TARGETS, resolve
+from export.families.settings import parse_settings
+from export.build.steps import Steps
+from export.build.verify import OutOfTolerance
+from runtime.backends.openvino_backend import native_precisions
+from runtime.errors import GanforgeError, InvalidInput
+from runtime.tensors import Precision
+
+# What is wrong with the command line, and what went wrong while building.
+BAD_INPUT, FAILED = 2, 1
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--model", metavar="NAME", help="The generator: one of those that --list shows.")
+@click.option(
+    "--weights", metavar="PATH|shipped:NAME|random:SEED", help="A checkpoint.  [default: what ships]"
+)
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Configuration, e.g. blocks=23; repeatable."
+)
+@click.option("--scale", metavar="N", type=int, help="Short for --set scale=N.")
+@click.option(
+    "--output", metavar="DIR", type=click.Path(path_type=Path), default="bundles", show_default=True
+)
+@click.option(
+    "--name", metavar="NAME", help="The bundle's name.  [default: MODEL-xSCALE for upscalers, else MODEL]"
+)
+@click.option("--fp32", "precisions", flag_value="float32", multiple=True, help="Full precision.  [default]")
+@click.option(
+    "--fp16", "precisions", flag_value="float16", multiple=True, help="float16 inside, float32 at the ends."
+)
+@click.option(
+    "--bf16", "precisions", flag_value="bfloat16", multiple=True, help="bfloat16 inside, float32 at the ends."
+)
+@click.option(
+    "--fastest", "precisions", flag_value="fastest", multiple=True, help="What this CPU computes fastest."
+)
+@click.option(
+    "--target", "targets", metavar="|".join(TARGETS), multiple=True, help="Repeatable.  [default: all it can]"
+)
+@click.option("--tile", metavar="N", type=int, help="Side of a tile, in input pixels.  [default: measured]")
+@click.option("--halo", metavar="N", type=int, help="Overlap of tiles, in input pixels.  [default: measured]")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@click.option(
+    "--list", "listing", is_flag=True, help="Show the generators, their configuration and shipped weights."
+)
+def main(
+    model: str | None,
+    weights: str | None,
+    settings: tuple[str, ...],
+    scale: int | None,
+    output: Path,
+    name: str | None,
+    precisions: tuple[str, ...],
+    targets: tuple[str, ...],
+    tile: int | None,
+    halo: int | None,
+    dry_run: bool,
+    listing: bool,
+) -> None:
+    """Build a bundle: a checkpoint becomes a checked graph with engines, which `python -m server` serves."""
+    try:
+        if listing:
+            click.echo("\n".join(describe(known) for known in families.names()))
+            return
+        if model is None:
+            raise InvalidInput("model", f"is missing; expected one of {', '.join(families.names())}")
+        if len(set(precisions)) > 1:
+            raise InvalidInput(
+                "precision", f"got {' and '.join(dict.fromkeys(precisions))}, expected one of them"
+            )
+        precision = precisions[0] if precisions else "float32"
+        overrides = parse_overrides(families.get(model).config, settings, scale)
+        check_weights(weights)
+        check_name(name)
+        made, left_out = resolve(targets)
+        options = Options(
+            model=model,
+            weights=weights,
+            overrides=overrides,
+            output=output,
+            name=name,
+            precision=native_precisions()[0] if precision == "fastest" else as_precision(precision),
+            targets=made,
+            asked=bool(targets),
+            tile=tile,
+            halo=halo,
+        )
+        if dry_run:
+            click.echo(rehearse(options, left_out))
+            return
+        run(options, left_out, fall_back=precision == "fastest")
+    except InvalidInput as error:
+        option = (
+            f"--{error.field}"
+            if error.field in {p.name for p in main.params} | {"set", "target"}
+            else error.field
+        )
+        click.echo(f"error: {option}: {error.problem}", err=True)
+        sys.exit(BAD_INPUT)
+    except GanforgeError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(FAILED)
+
+
+def run(options: Options, left_out: dict[str, str], *, fall_back: bool) -> None:
+    """Build, and where `fall_back` and the narrow precision misses its tolerance, build float32 instead, aloud."""
+    steps = Steps(steps_of(families.get(options.model)))
+    steps.say(f"{options.model} in {options.precision}; targets: {told_targets(options, left_out)}")
+    try:
+        bundle = build(options, steps)
+    except OutOfTolerance as error:
+        if not fall_back or options.precision == "float32":
+            raise
+        steps.say(f"WARNING: {error}")
+        steps.say("building float32 instead, since --fastest was asked for")
+        bundle = build(replace(options, precision="float32"), Steps(steps_of(families.get(options.model))))
+    error_db, off = bundle.manifest.error["psnr_db"], bundle.manifest.error["max_abs"]
+    steps.say(
+        f"{bundle.path}: {bundle.manifest.precision}, {error_db:.1f} dB from float32 torch, at most {off:.2g} off"
+    )
+
+
+def parse_overrides(config: type, settings: tuple[str, ...], scale: int | None) -> dict[str, str]:
+    """`--set key=value` pairs and `--scale` as overrides of a configuration."""
+    overrides = parse_settings(settings)
+    if scale is not None:
+        if not hasattr(config(), "scale"):
+            raise InvalidInput("scale", f"got {scale}, but this generator has none")
+        if overrides.setdefault("scale", str(scale)) != str(scale):
+            raise InvalidInput(
+                "scale", f"got {scale}, and --set scale={overrides['scale']}; give one of them"
+            )
+    return overrides
+
+
+def check_weights(weights: str | None) -> None:
+    if (
+        weights is not None
+        and weights.startswith(RANDOM)
+        and not re.fullmatch(r"[0-9]{1,18}", weights[len(RANDOM) :])
+    ):
+        raise InvalidInput(
+            "weights", f"got {weights!r}, expected a path, or {RANDOM}SEED with at most 18 digits"
+        )
+
+
+def check_name(name: str | None) -> None:
+    if name is not None and (not name or name.startswith(".") or Path(name).name != name or "\0" in name):
+        raise InvalidInput(
+            "name", f"got {name!r}, expected a plain folder name that does not start with a dot"
+        )
+
+
+def as_precision(name: str) -> Precision:
+    known: dict[str, Precision] = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+    return known[name]
+
+
+def told_targets(options: Options, left_out: dict[str, str]) -> str:
+    told = ", ".join(options.targets)
+    return told + "".join(f"; not {name}: {reason}" for name, reason in left_out.items())
+
+
+def rehearse(options: Options, left_out: dict[str, str]) -> str:
+    """What a build with these options would do. The weights are loaded, so that what does not fit is found now."""
+    plan = prepare(options)
+    tiled = plan.checkpoint.spec.task == "upscale"
+    lines = {
+        "model": f"{options.model} ({plan.checkpoint.spec.task})",
+        "configuration": " ".join(f"{key}={value}" for key, value in asdict(plan.checkpoint.config).items()),
+        "weights": plan.checkpoint.source
+        + (f" (sha256 {plan.checkpoint.sha256[:12]}…)" if plan.checkpoint.sha256 else ""),
+        "precision": options.precision,
+        "targets": told_targets(options, left_out),
+        "tile, halo": f"{options.tile or 'measured'}, {'measured' if options.halo is None else options.halo}",
+        "bundle": str(options.output / plan.name),
+        "steps": ", ".join(steps_of(plan.checkpoint.spec)),
+    }
+    if not tiled:
+        del lines["tile, halo"]
+    if plan.checkpoint.notes:
+        lines["notes"] = "; ".join(plan.checkpoint.notes)
+    return (
+        "\n".join(f"{key + ':':15}{value}" for key, value in lines.items())
+        + "\nnothing was written (--dry-run)"
+    )
+
+
+def describe(name: str) -> str:
+    """A few lines about a generator: task, shipped weights, configuration."""
+    spec = families.get(name)
+    config = asdict(spec.config())
+    lines = [f"{name} ({spec.task})", f"  configuration: {' '.join(f'{k}={v}' for k, v in config.items())}"]
+    for path in sorted(SHIPPED.glob("*.safetensors")):
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("model") == name:
+            lines.append(f"  weights: {COMES_WITH}{path.stem}, {path.stat().st_size / 1e6:.1f} MB, made for:")
+            stored = json.loads(metadata["config"])
+            lines.append(f"    {' '.join(f'{key}={value}' for key, value in stored.items())}")
+    if len(lines) == 2:
+        lines.append("  weights: none ship; --weights PATH or random:SEED")
+    return "\n".join(lines)

@@ -1,0 +1,124 @@
+"""From a torch module to a checked ONNX graph whose names and axes are the signature's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from export.families.spec import Signature
+from runtime.tensors import TensorSpec
+
+# Convolution in bfloat16 entered the standard with 22.
+OPSET = 22
+# What the free axes are while the graph is traced: any sizes but 1, which the tracer would take for a constant.
+TRACED = {"N": 2, "H": 12, "W": 20}
+
+
+def example(
+    signature: Signature, *, batch: int, height: int = 1, width: int = 1, seed: int = 0
+) -> tuple[Tensor, ...]:
+    """Random inputs of the signature: floats uniform in their range or standard normal, labels in theirs.
+
+    height, width: in pixels, for inputs that have these axes free.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {"N": batch, "H": height, "W": width}
+    return tuple(
+        _draw(spec, [sizes[a] if isinstance(a, str) else a for a in spec.shape], generator)
+        for spec in signature.inputs
+    )
+
+
+def _draw(spec: TensorSpec, shape: list[int], generator: torch.Generator) -> Tensor:
+    if spec.dtype == "int64":
+        assert spec.range is not None, f"{spec.name}: whole numbers need a range"
+        return torch.randint(int(spec.range[0]), int(spec.range[1]) + 1, shape, generator=generator)
+    if spec.range is None:
+        return torch.randn(shape, generator=generator)
+    low, high = spec.range
+    return torch.rand(shape, generator=generator) * (high - low) + low
+
+
+def free_axes(signature: Signature) -> set[str]:
+    """The names of the inputs' axes that vary, beside the batch."""
+    return {axis for spec in signature.inputs for axis in spec.shape if isinstance(axis, str)} - {"N"}
+
+
+def write_graph(module: nn.Module, signature: Signature, path: Path) -> onnx.ModelProto:
+    """Trace `module` with torch's dynamo exporter, name its ends and free axes after `signature`, check and save it.
+
+    Raises onnx.checker.ValidationError where the graph breaks the standard.
+    """
+    multiple = signature.size_multiple
+    inputs = example(
+        signature, batch=TRACED["N"], height=TRACED["H"] * multiple, width=TRACED["W"] * multiple
+    )
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            dynamic_shapes=_dynamic_shapes(module, signature),
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None, "the dynamo exporter always returns its program"
+    model = program.model_proto
+    _name_axes(model, signature)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return model
+
+
+def _dynamic_shapes(module: nn.Module, signature: Signature) -> tuple[Any, ...]:
+    """Per input: axis number → its dimension. A size that must be a multiple of m is m times a dimension."""
+    multiple = signature.size_multiple
+    dims = {"N": torch.export.Dim("N", min=1)}
+    for axis in free_axes(signature):
+        dims[axis] = (
+            torch.export.Dim(axis, min=1) * multiple if multiple > 1 else torch.export.Dim(axis, min=1)
+        )
+    shapes = tuple(
+        {i: dims[a] for i, a in enumerate(spec.shape) if isinstance(a, str)} for spec in signature.inputs
+    )
+    takes_varargs = type(module).forward.__code__.co_flags & 0x04
+    return (shapes,) if takes_varargs else shapes
+
+
+def _name_axes(model: onnx.ModelProto, signature: Signature) -> None:
+    """Write the signature's axis names on the graph's ends, in place of the expressions that the tracer found."""
+    ends = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
+    for value in (*model.graph.input, *model.graph.output):
+        for dim, axis in zip(value.type.tensor_type.shape.dim, ends[value.name].shape, strict=True):
+            if isinstance(axis, str):
+                dim.dim_param = axis
+            else:
+                dim.dim_value = axis
+    del model.graph.value_info[:]  # these still speak of the tracer's names; every reader infers its own
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own progress lines and deprecation warnings off the terminal; errors still raise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loud = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+        levels = [logger.level for logger in loud]
+        for logger in loud:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loud, levels, strict=True):
+                logger.setLevel(level)

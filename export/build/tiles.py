@@ -1,0 +1,239 @@
+"""Tile and halo, chosen by measurement on real photographs.
+
+A halo is what tiling costs: its pixels are computed and thrown away. How many a network needs, only its weights can
+tell, so the halo is the least one whose stitched output equals whole-image inference, and the tile the one with the
+least time per useful pixel, (tile - 2·halo)². How close a stitched image is depends on the halo and hardly on the
+tile, so the halo is searched at one tile and the chosen pair is measured again.
+
+Where two tiles are about as fast, the smaller one is taken: a request waits for the tiles in front of it. Smaller ones
+beside it, down to half its side, serve images that it would cover badly: 200×200 is four tiles of 192, or of 128.
+
+Every comparison is the hardest case: windows overlap by exactly twice the halo.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+
+from export.build import photographs
+from export.build.compare import NONE, Difference, difference, peak
+from export.families.spec import Signature
+from runtime.backends.base import Engine
+from runtime.errors import InvalidInput
+from runtime.tensors import Array, Task
+from runtime.tiling import run_tiled
+
+TILES = (96, 128, 192, 256)
+HALOS = (4, 6, 8, 10, 12, 16, 24, 32, 48)
+# How much slower a smaller tile may be, a useful pixel, and still be preferred.
+ABOUT_AS_FAST = 1.1
+REQUIRED_DB = 60.0
+# Nobody sees a seam where no pixel moves by more than one of 256 levels. Half of that is asked for here, since other
+# pictures will be harder than the few that are measured.
+REQUIRED_LEVELS = 0.5
+REQUIRED_MAX = REQUIRED_LEVELS / 255
+# Seconds a search should take. A network too slow for it is measured on one photograph and on smaller pieces.
+BUDGET_S = 90.0
+# Side in pixels of the picture that tells how fast the network is.
+TRIAL_PX = 64
+# Tiles up to this side are timed whatever the search has taken by then: a choice needs something to choose from.
+ALWAYS_TIMED_PX = 192
+# Seconds over which one tile is timed at least; a tile that takes longer is run once.
+TIMED_S = 0.2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The pair that was chosen, and why. tile, halo: input pixels. close: stitched against whole.
+
+    sizes: the tile and the smaller ones that serve beside it, ascending.
+    halos: {"tile", "halo", "psnr_db", "max_abs"} per comparison made.
+    tiles: {"tile", "ms", "ns_per_useful_px"} per tile timed.
+    """
+
+    tile: int
+    halo: int
+    sizes: tuple[int, ...]
+    close: Difference
+    good: bool
+    halos: tuple[dict[str, float], ...] = field(default=())
+    tiles: tuple[dict[str, float], ...] = field(default=())
+
+    def report(self) -> dict[str, object]:
+        required = {"psnr_db": REQUIRED_DB, "max_levels": REQUIRED_LEVELS}
+        return asdict(self) | {"required": required, "photographs": photographs.NAMES}
+
+
+def check(task: Task, signature: Signature, tile: int | None, halo: int | None) -> None:
+    """Raises InvalidInput where the user's own tile or halo cannot work."""
+    for option, value in (("tile", tile), ("halo", halo)):
+        if task != "upscale" and value is not None:
+            raise InvalidInput(option, f"got {value}, but only an upscaler cuts its images into tiles")
+    multiple = signature.size_multiple
+    if tile is not None and (tile < 1 or tile % multiple):
+        expected = (
+            "a positive number of pixels" if multiple == 1 else f"a positive multiple of {multiple} pixels"
+        )
+        raise InvalidInput("tile", f"got {tile}, expected {expected}")
+    if halo is not None and halo < 0:
+        raise InvalidInput("halo", f"got {halo}, expected 0 pixels or more")
+    if halo is not None and not _fits(tile or max(TILES), halo, multiple):
+        raise InvalidInput(
+            "halo", f"got {halo} with a tile of {tile or max(TILES)}, expected less than half of the tile"
+        )
+    if tile is not None and halo is None and not _fits(tile, min(HALOS), multiple):
+        raise InvalidInput(
+            "tile", f"got {tile}, expected more than {2 * min(HALOS)} pixels, or give --halo as well"
+        )
+
+
+def choose(engine: Engine, comparer: Engine, *, tile: int | None = None, halo: int | None = None) -> Choice:
+    """Measure what was not given.
+
+    engine: is timed. comparer: computes stitched and whole images, in float32 (the halo is a property of the weights;
+    the rounding of a narrower type would hide it). tile, halo: pixels, to keep what the user asked for.
+    """
+    search = _Search(engine, comparer)
+    multiple = engine.manifest.size_multiple
+    tiles = [tile] if tile else [size for size in TILES if size % multiple == 0]
+    if halo is None:
+        halo = search.least_halo(tiles[0], [h for h in HALOS if _fits(tiles[0], h, multiple)])
+    fitting = [size for size in tiles if _fits(size, halo, multiple)]
+    chosen = search.fastest_tile(fitting, halo)
+    close = search.compare(chosen, halo, thorough=True)
+    if not tile and not _good(close, search.peak) and halo < max(HALOS):
+        # Seen on larger pictures after all: take the next halo, once.
+        halo = next(h for h in HALOS if h > halo)
+        fitting = [size for size in tiles if _fits(size, halo, multiple)]
+        chosen = search.fastest_tile(fitting, halo)
+        close = search.compare(chosen, halo, thorough=True)
+    times = tuple(
+        {
+            "tile": size,
+            "ms": round(s * 1e3, 3),
+            "ns_per_useful_px": round(s * 1e9 / useful_side(size, halo, multiple) ** 2, 1),
+        }
+        for size, s in search.seconds.items()
+        if _fits(size, halo, multiple)
+    )
+    halos = tuple(
+        {"tile": t, "halo": h, "psnr_db": found.psnr_db, "max_abs": found.max_abs}
+        for (t, h), found in search.compared.items()
+    )
+    sizes = tuple(size for size in fitting if chosen <= 2 * size <= 2 * chosen)
+    return Choice(chosen, halo, sizes, close, _good(close, search.peak), halos, times)
+
+
+def useful_side(tile: int, halo: int, multiple: int = 1) -> int:
+    """Pixels of a tile's side that reach the image."""
+    return (tile - 2 * halo) // multiple * multiple
+
+
+class _Search:
+    """What has been measured so far."""
+
+    def __init__(self, engine: Engine, comparer: Engine) -> None:
+        self.engine, self.comparer = engine, comparer
+        self.peak = peak(engine.manifest.outputs[0])
+        self.seconds: dict[int, float] = {}  # tile → seconds a tile, all slots busy
+        self.compared: dict[tuple[int, int], Difference] = {}  # (tile, halo) → stitched against whole
+        self._started = time.monotonic()
+        self._px_per_s = self._trial()
+        # A bisection of the halos takes about four comparisons; all photographs may have half of the time for it.
+        probe = 4 * _compared_px(TILES[0], 0)
+        affordable = self._affordable(2 * probe * len(photographs.NAMES))
+        self._names = photographs.NAMES if affordable else photographs.NAMES[:1]
+
+    def least_halo(self, tile: int, halos: list[int]) -> int:
+        """The least halo that is good enough, by bisection; the largest where none is."""
+        low, high = 0, len(halos) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if _good(self.compare(tile, halos[middle]), self.peak):
+                high = middle
+            else:
+                low = middle + 1
+        return halos[low]
+
+    def fastest_tile(self, tiles: list[int], halo: int) -> int:
+        multiple = self.engine.manifest.size_multiple
+        for size in tiles:
+            affordable = size <= ALWAYS_TIMED_PX or self._affordable(size * size * self.engine.slots)
+            if size not in self.seconds and affordable:
+                self.seconds[size] = self._time(size)
+        timed = {
+            size: self.seconds[size] / useful_side(size, halo, multiple) ** 2
+            for size in tiles
+            if size in self.seconds
+        }
+        limit = ABOUT_AS_FAST * min(timed.values(), default=0.0)
+        return next((size for size, seconds_per_px in timed.items() if seconds_per_px <= limit), tiles[0])
+
+    def compare(self, tile: int, halo: int, *, thorough: bool = False) -> Difference:
+        """Stitched against whole, where windows overlap by exactly 2·halo.
+
+        thorough: the last word on a pair; a slow network gets one row of two windows for it instead of a square, and
+        a very slow one smaller windows.
+        """
+        multiple = self.engine.manifest.size_multiple
+        if thorough and not self._affordable(_compared_px(tile, halo) // 2):
+            tile = min((size for size in TILES if size < tile and _fits(size, halo, multiple)), default=tile)
+        long = tile + useful_side(tile, halo, multiple)
+        square = not thorough or self._affordable(_compared_px(tile, halo) * len(self._names))
+        found = NONE
+        for name in self._names:
+            image = photographs.crop(long if square else tile, long, channels=self._channels, name=name)
+            found = found.worst(self._stitched_against_whole(image, tile, halo))
+        self.compared[tile, halo] = found
+        return found
+
+    @property
+    def _channels(self) -> int:
+        channels = self.engine.manifest.inputs[0].shape[1]
+        assert isinstance(channels, int), "channels are fixed in every signature"
+        return channels
+
+    def _stitched_against_whole(self, image: Array, tile: int, halo: int) -> Difference:
+        source, target = self.engine.manifest.inputs[0].name, self.engine.manifest.outputs[0].name
+        with ThreadPoolExecutor(1) as other:
+            whole = other.submit(lambda: self.comparer.run({source: image[None]})[target][0])
+            stitched = run_tiled(self.comparer, image, tile=tile, halo=halo)
+            return difference(stitched, whole.result(), peak=self.peak)
+
+    def _trial(self) -> float:
+        """Pixels a second of the comparer."""
+        image = photographs.crop(TRIAL_PX, TRIAL_PX, channels=self._channels)[None]
+        started = time.monotonic()
+        self.comparer.run({self.engine.manifest.inputs[0].name: image})
+        return TRIAL_PX**2 / (time.monotonic() - started)
+
+    def _affordable(self, pixels: int) -> bool:
+        return time.monotonic() - self._started + pixels / self._px_per_s < BUDGET_S
+
+    def _time(self, tile: int) -> float:
+        """Seconds a tile takes while every slot of the engine is busy: the best of a few rounds."""
+        source = self.engine.manifest.inputs[0].name
+        image = photographs.crop(tile, tile, channels=self._channels)[None]
+        best, spent = float("inf"), 0.0
+        with ThreadPoolExecutor(self.engine.slots) as pool:
+            while spent < TIMED_S:
+                started = time.perf_counter()
+                list(pool.map(lambda _: self.engine.run({source: image}), range(self.engine.slots)))
+                took = time.perf_counter() - started
+                best, spent = min(best, took / self.engine.slots), spent + took
+        return best
+
+
+def _fits(tile: int, halo: int, multiple: int) -> bool:
+    return useful_side(tile, halo, multiple) > 0
+
+
+def _compared_px(tile: int, halo: int) -> int:
+    """Pixels the network sees for one comparison: four tiles, and the whole that they cover."""
+    return (2 * (tile - halo)) ** 2 + 4 * tile * tile
+
+
+def _good(found: Difference, peak: float) -> bool:
+    return found.psnr_db >= REQUIRED_DB and found.max_abs <= REQUIRED_MAX * peak

@@ -1,0 +1,145 @@
+"""A bundle's outputs against float32 torch, through the engines that serve it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.build import photographs
+from export.build.compare import NONE, Difference, difference, peak
+from export.build.graph import example, free_axes
+from export.families.spec import Signature, Tolerance
+from runtime.backends.base import Engine
+from runtime.errors import EngineError
+from runtime.tensors import Array, TensorSpec
+
+# Batch, height and width in pixels: one pixel, odd and smaller than any filter's reach, not square, ordinary, and a
+# piece of a photograph large enough to show what is in it.
+IMAGE_CASES = ((1, 1, 1), (2, 7, 5), (1, 33, 48), (2, 33, 48), (1, 64, 64), (1, 96, 128))
+SAMPLE_BATCHES = (1, 3, 8)
+
+
+class OutOfTolerance(EngineError):
+    """An engine's output lies further from float32 torch than the generator's SPEC allows."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One batch and the truth about it: both are the graph's own tensors, by name."""
+
+    inputs: dict[str, Array]
+    expected: dict[str, Array]
+
+    @property
+    def batch(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        return {name: list(array.shape) for name, array in self.inputs.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one engine did on one case."""
+
+    shapes: dict[str, list[int]]
+    found: Difference
+
+
+@dataclass
+class Verified:
+    """How one engine did on all cases that it takes."""
+
+    backend: str
+    device: str
+    precision: str
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def worst(self) -> Difference:
+        worst = NONE
+        for row in self.rows:
+            worst = worst.worst(row.found)
+        return worst
+
+    def report(self) -> dict[str, Any]:
+        rows = [
+            {"inputs": r.shapes, "psnr_db": r.found.psnr_db, "max_abs": r.found.max_abs} for r in self.rows
+        ]
+        return {"backend": self.backend, "device": self.device, "executed": self.precision, "rows": rows}
+
+
+def cases(reference: Engine, signature: Signature, tile_sizes: tuple[int, ...]) -> list[Case]:
+    """Batches of several sizes with what `reference` makes of them: photographs, or random latents and labels."""
+    return [Case(inputs, reference.run(inputs)) for inputs in _inputs(signature, tile_sizes)]
+
+
+def _inputs(signature: Signature, tile_sizes: tuple[int, ...]) -> Iterator[dict[str, Array]]:
+    if not free_axes(signature):
+        for batch in SAMPLE_BATCHES:
+            yield _named(signature, example(signature, batch=batch, seed=batch))
+        return
+    multiple = signature.size_multiple
+    for batch, height, width in IMAGE_CASES:
+        rows, columns = (-(-side // multiple) * multiple for side in (height, width))
+        yield {spec.name: _photographs(spec, batch, rows, columns) for spec in signature.inputs}
+    for tile in tile_sizes:  # the shape that nearly all requests come in
+        yield {spec.name: _photographs(spec, 1, tile, tile) for spec in signature.inputs}
+
+
+def _named(signature: Signature, tensors: tuple[torch.Tensor, ...]) -> dict[str, Array]:
+    return {spec.name: tensor.numpy() for spec, tensor in zip(signature.inputs, tensors, strict=True)}
+
+
+def _photographs(spec: TensorSpec, batch: int, height: int, width: int) -> Array:
+    """[N, C, H, W]: crops of the shipped pictures in turn."""
+    names = photographs.NAMES
+    channels = spec.shape[1]
+    assert isinstance(channels, int), "channels are fixed in every signature"
+    crops = [
+        photographs.crop(height, width, channels=channels, name=names[i % len(names)]) for i in range(batch)
+    ]
+    low, high = spec.range or (0.0, 1.0)
+    return np.stack(crops) * np.float32(high - low) + np.float32(low)
+
+
+def verify(engine: Engine, cases: list[Case], tolerance: Tolerance, budget_s: float = math.inf) -> Verified:
+    """Run every case that fits the engine's batch. Raises OutOfTolerance with the figures of the worst one.
+
+    budget_s: cases that would take longer, judging by the speed of those before, are left out (some types are slow).
+    """
+    if engine.device == "CPU":
+        # A processor runs any batch; its engines' sizes only say which are worth waiting for.
+        engine.batch_sizes = tuple(sorted({*engine.batch_sizes, *(case.batch for case in cases)}))
+    verified = Verified(engine.backend, engine.device, engine.precision)
+    started = time.monotonic()
+    seconds_per_value = 0.0
+    for case in cases:
+        values = sum(array.size for array in case.inputs.values())
+        elapsed = time.monotonic() - started
+        if case.batch > engine.max_batch or elapsed + seconds_per_value * values > budget_s:
+            continue
+        outputs = engine.run(case.inputs)
+        seconds_per_value = (time.monotonic() - started - elapsed) / values
+        found = NONE
+        for spec in engine.manifest.outputs:
+            found = found.worst(difference(outputs[spec.name], case.expected[spec.name], peak=peak(spec)))
+        verified.rows.append(Row(case.shapes, found))
+        if not found.within(tolerance):
+            raise OutOfTolerance(_explain(engine, case.shapes, found, tolerance))
+    return verified
+
+
+def _explain(engine: Engine, shapes: Mapping[str, list[int]], found: Difference, tolerance: Tolerance) -> str:
+    return (
+        f"{engine.manifest.name} on {engine.backend} in {engine.precision} is too far from float32 torch for inputs "
+        f"{dict(shapes)}: {found}; a {engine.manifest.precision} bundle must reach {tolerance.psnr_db:g} dB and "
+        f"{tolerance.max_abs:g} ({tolerance.reason}). Build a wider precision (--fp32), or look at the weights"
+    )

@@ -1,0 +1,1 @@
+"""Checkpoints: reading files safely, telling what they hold, loading them strictly, writing ours."""

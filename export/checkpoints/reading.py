@@ -1,0 +1,116 @@
+"""Any checkpoint file, opened without running anything that it holds.
+
+The bytes decide what a file is, never its suffix, and only what torch.save or safetensors wrote reaches a reader.
+Pickles go through torch's restricted unpickler (`weights_only`), which makes tensors and plain values and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+
+from export.checkpoints.unsupported import EXPECTED, HEAD_BYTES, ITS_CHECKPOINT, Stranger, refuse_bytes
+from runtime.errors import InvalidInput
+
+ZIP = b"PK\x03\x04"
+# torch.save's own number, pickled at the front of a file of the older form.
+LEGACY = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+# A safetensors file begins with the length of its JSON header, which no real one takes beyond this.
+MAX_HEADER_BYTES = 100_000_000
+SAVE_AGAIN = "save what its state_dict() gives, with torch.save or as .safetensors"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a file holds. format: for people; content: tensors by name, or a dictionary with such inside."""
+
+    path: Path
+    format: str
+    content: Mapping[str, Any]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_file(path: Path) -> Opened:
+    """Read `path` onto the CPU. Raises InvalidInput, a Stranger where it is known what else the file is."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise InvalidInput("weights", f"{path.name} cannot be read: {error.strerror}") from error
+    if not head:
+        raise InvalidInput("weights", f"{path.name} cannot be read: it is empty")
+    if is_safetensors(head):
+        return read_safetensors(path)
+    if head.startswith(ZIP):
+        refuse_archives(path)
+        return read_pickle(path, "PyTorch")
+    if LEGACY in head[:32]:
+        return read_pickle(path, "PyTorch, before 1.6")
+    if re.match(rb"\x80[\x02-\x05]", head):
+        raise Stranger(
+            path, "a Python pickle that torch.save did not write", (f"its bytes {head[:2]!r}",),
+            f"nothing of it was run; {SAVE_AGAIN}",
+        )  # fmt: skip
+    refuse_bytes(path, head)
+    guess = f" (an ncnn network's weights? {ITS_CHECKPOINT})" if path.suffix == ".bin" else ""
+    raise InvalidInput(
+        "weights", f"{path.name} cannot be read: its bytes are of no kind known here{guess}; {EXPECTED}"
+    )
+
+
+def is_safetensors(head: bytes) -> bool:
+    return 2 <= int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES and head[8:9] == b"{"
+
+
+def read_safetensors(path: Path) -> Opened:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        return Opened(path, "safetensors", load_file(path), metadata)
+    except Exception as error:  # the library has its own, and passes on the system's
+        raise InvalidInput("weights", f"{path.name} cannot be read: {error}") from error
+
+
+def refuse_archives(path: Path) -> None:
+    """Raises InvalidInput where a zip file is not what torch.save writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception as error:  # a damaged table of contents has many ways to be wrong
+        raise InvalidInput(
+            "weights", f"{path.name} cannot be read: it is damaged or cut short ({error}); fetch it again"
+        ) from error
+    inside = {name.partition("/")[2] for name in names}
+    if scripted := sorted(name for name in inside if name == "constants.pkl" or name.startswith("code/")):
+        raise Stranger(path, "a TorchScript archive, which holds code", tuple(scripted[:2]), ITS_CHECKPOINT)
+    if "data.pkl" not in inside:
+        raise Stranger(path, "a zip archive of other files", tuple(names[:3]) or ("no file in it",), EXPECTED)
+
+
+def read_pickle(path: Path, form: str) -> Opened:
+    try:
+        with path.open("rb") as file:  # by its name, torch would take one in .safetensors for such
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler meets whatever bytes there are
+        if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise Stranger(
+                path, "a pickle that asks for code", (asked[1],), f"nothing of it was run; {SAVE_AGAIN}"
+            ) from error
+        told = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
+        raise InvalidInput(
+            "weights", f"{path.name} cannot be read: {told or type(error).__name__}"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise InvalidInput(
+            "weights",
+            f"{path.name}: expected a state dict of tensors, got a {type(content).__name__}; {SAVE_AGAIN}",
+        )
+    return Opened(path, form, content)

@@ -1,0 +1,40 @@
+"""Data to train on: labelled pictures (`labelled.py`), crops for super-resolution (`crops.py`), batches of either.
+
+All is kept in memory as uint8, and decoded again where it does not fit.
+"""
+
+from export.data.batches import Ahead, generator
+from export.data.crops import Crops
+from export.data.labelled import read_labelled
+from export.data.pairs import Pair, read_held_out, read_pairs
+from export.data.pictures import (
+    as_floats,
+    as_grid,
+    as_picture,
+    mirrored,
+    pictures_under,
+    planes,
+    read_picture,
+    write_picture,
+)
+from export.data.sets import Labelled, Split
+
+__all__ = [
+    "Ahead",
+    "Crops",
+    "Labelled",
+    "Pair",
+    "Split",
+    "as_floats",
+    "as_grid",
+    "as_picture",
+    "generator",
+    "mirrored",
+    "pictures_under",
+    "planes",
+    "read_held_out",
+    "read_labelled",
+    "read_pairs",
+    "read_picture",
+    "write_picture",
+]

@@ -1,0 +1,99 @@
+"""Random crops of pictures with their reductions, to train super-resolution on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.data.pictures import as_floats, each, pictures_under, read_picture
+from export.data.resize import resized_part
+from runtime.errors import InvalidInput
+
+GIB = 2**30
+# Numbers this large, modulo a range of at most 2**22, prefer none of it by more than one part in 2**40.
+DRAWN_BELOW = 2**62
+
+
+class Crops:
+    """Aligned crops of every picture in a folder and below.
+
+    scale: S, high-resolution pixels a low-resolution one, along a side. patch_px: side of the low-resolution crops.
+    cache_gib: decoded pictures kept in memory; the others are decoded again for each crop, so that a dataset of any
+    size fits. names: of the pictures in use; skipped: those that cannot be decoded or are too small, with the reason.
+    Raises InvalidInput where that leaves nothing.
+
+    A low-resolution crop is made from the pixels under it, when it is wanted (a millisecond or two for 36 px at scale 4), and
+    equals bit for bit the crop of the whole picture's reduction: no reduced pictures are kept. Threads may share one.
+    """
+
+    def __init__(self, folder: Path, *, scale: int, patch_px: int, cache_gib: float = 8.0) -> None:
+        self.scale, self.patch_px = scale, patch_px
+        self.paths: list[Path] = []
+        self.cache: dict[Path, np.ndarray] = {}  # [S·H, S·W, 3] uint8
+        left, skipped = cache_gib * GIB, []
+        found = pictures_under(folder)
+        # All are decoded once, those that cannot be kept too: better a damaged file now than in the middle of a run.
+        for path, image in zip(found, each(found, self.read), strict=True):
+            if isinstance(image, InvalidInput):
+                skipped.append(image.problem)
+                continue
+            self.paths.append(path)
+            if image.nbytes <= left:
+                self.cache[path] = image
+                left -= image.nbytes
+        self.names = tuple(path.relative_to(folder).as_posix() for path in self.paths)
+        self.skipped = tuple(skipped)
+        if not self.names:
+            raise InvalidInput("data", f"no picture of {folder} can be used: {skipped[0]}")
+
+    def batch(
+        self, random: torch.Generator, count: int, *, part: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
+        """`count` random crops, each turned one of the eight ways a square can be; of them, the rows of `part`.
+
+        What each row shows depends on `random` and `count` alone, so that processes can share out one batch. Gives
+        low [N, 3, patch, patch] and high [N, 3, S·patch, S·patch], float32 in [0, 1], channels last.
+        """
+        drawn = torch.randint(DRAWN_BELOW, (count, 4), generator=random)[part].tolist()
+        low, high = (
+            np.empty((len(drawn), side, side, 3), np.uint8)
+            for side in (self.patch_px, self.scale * self.patch_px)
+        )
+        for row, choice in enumerate(drawn):
+            low[row], high[row] = self.crop(*choice)
+        return as_floats(channels_second(low)), as_floats(channels_second(high))
+
+    def crop(self, picture: int, top: int, left: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
+        """The crop that four numbers of any size choose: low [patch, patch, 3], high [S·patch, S·patch, 3] uint8."""
+        path = self.paths[picture % len(self.paths)]
+        image = self.cache[path] if path in self.cache else self.read(path)
+        side, scale = self.patch_px, self.scale
+        top %= image.shape[0] // scale - side + 1
+        left %= image.shape[1] // scale - side + 1
+        low = resized_part(image, 1 / scale, range(top, top + side), range(left, left + side))
+        rows, columns = (slice(scale * start, scale * (start + side)) for start in (top, left))
+        return turned(low, turn % 8), turned(image[rows, columns], turn % 8)
+
+    def read(self, path: Path) -> np.ndarray:
+        """[S·H, S·W, 3] uint8. Raises InvalidInput where the picture cannot be decoded, or a crop does not fit in it."""
+        image = read_picture(path)
+        height, width = (length // self.scale * self.scale for length in image.shape[:2])
+        least = self.scale * self.patch_px
+        if min(height, width) < least:
+            got = f"{image.shape[1]}×{image.shape[0]}"
+            raise InvalidInput("data", f"{path.name} is {got}, expected {least} px a side or more")
+        return image[:height, :width]
+
+
+def turned(image: np.ndarray, turn: int) -> np.ndarray:
+    """[H, W, C] turned by turn // 2 quarters, mirrored before where `turn` is odd."""
+    quarters, mirror = divmod(turn, 2)
+    return np.rot90(image[:, ::-1] if mirror else image, quarters)
+
+
+def channels_second(images: np.ndarray) -> Tensor:
+    """[N, H, W, C] → [N, C, H, W], in the same memory."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -1,0 +1,70 @@
+"""What every generator declares about itself, so that nothing else needs to know its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from runtime.tensors import Precision, Task, TensorSpec
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a bundle's output may lie from float32 torch before its build fails.
+
+    psnr_db: the least PSNR, in dB, with the output's range as peak.
+    max_abs: the largest absolute difference of one value, in units of the output.
+    reason: where the figures come from.
+    """
+
+    psnr_db: float
+    max_abs: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What one configuration of a generator takes and gives.
+
+    scale: output pixels per input pixel along a side; 1 for a generator of samples.
+    size_multiple: height and width must be multiples of this many pixels (pixel-unshuffle in front), else 1.
+    latent_size: values in one latent; 0 where there is none.
+    classes: number of classes a label chooses from; 0 where there are no labels.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    scale: int = 1
+    size_multiple: int = 1
+    latent_size: int = 0
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A generator: `export/models/<name>/generator.py` holds exactly one, called SPEC.
+
+    config: a frozen dataclass of the module's options; every field has a default.
+    module: builds the nn.Module from a config; its forward takes the signature's inputs by position, in order.
+    signature: what a config takes and gives.
+    tiny: a config small enough for a test to run in milliseconds.
+    tolerances: per precision; a build beyond them fails.
+    """
+
+    task: Task
+    config: type[Any]
+    module: Callable[[Any], nn.Module]
+    signature: Callable[[Any], Signature]
+    tiny: Any
+    tolerances: Mapping[Precision, Tolerance]
+
+
+def check_sample(size: int, channels: int) -> None:
+    """Raises ValueError where a generator that doubles from 4×4 pixels cannot draw such pictures."""
+    if size < 32 or size & (size - 1):
+        raise ValueError(f"size: got {size}, expected a power of two from 32")
+    if channels not in (1, 3):
+        raise ValueError(f"channels: got {channels}, expected 1 or 3")

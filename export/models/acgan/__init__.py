@@ -1,0 +1,1 @@
+"""The family `acgan`: its files are found by name, see `export/families`."""

@@ -1,0 +1,90 @@
+"""ACGAN's generator: a class embedding joins the latent.
+
+Paper: Odena et al. 2016, "Conditional Image Synthesis with Auxiliary Classifier GANs" (arXiv 1610.09585): the
+embedding multiplies the latent, a linear layer makes the first maps, 5×5 stride-2 transposed convolutions with
+batch norm double the side, tanh ends it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from export.families.spec import Signature, Spec, Tolerance, check_sample
+from runtime.tensors import TensorSpec
+
+
+@dataclass(frozen=True)
+class Config:
+    """size: side in pixels, a power of two from 32; width: maps of the first 4×4 layer (the paper's 384)."""
+
+    size: int = 32
+    channels: int = 3
+    latent_size: int = 110
+    classes: int = 10
+    width: int = 384
+
+
+class ACGAN(nn.Module):
+    """[N, Z] float32, standard normal, and [N] int64 labels → [N, C, size, size] float32 in [-1, 1]."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        check_sample(config.size, config.channels)
+        self.embedding = nn.Embedding(config.classes, config.latent_size)
+        self.width = config.width
+        self.linear = nn.Linear(config.latent_size, config.width * 4 * 4)
+        maps = config.width
+        layers: list[nn.Module] = [nn.BatchNorm2d(maps), nn.ReLU(inplace=True)]
+        for _ in range(config.size.bit_length() - 4):
+            narrower = max(maps // 2, 8)
+            layers += [up(maps, narrower), nn.BatchNorm2d(narrower), nn.ReLU(inplace=True)]
+            maps = narrower
+        layers += [up(maps, config.channels), nn.Tanh()]
+        self.main = nn.Sequential(*layers)
+        self.apply(initialise)
+
+    def forward(self, latent: Tensor, label: Tensor) -> Tensor:
+        joined = latent * self.embedding(label)  # [N, Z]
+        return self.main(torch.unflatten(self.linear(joined), 1, (self.width, 4, 4)))
+
+
+def up(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1)
+
+
+def initialise(module: nn.Module) -> None:
+    """N(0, 0.02) for convolutions and the linear layer, N(0, 1) for the embedding: it multiplies a standard normal."""
+    if isinstance(module, nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, 0.0, 1.0)
+
+
+def signature(config: Config) -> Signature:
+    latent = TensorSpec("latent", "float32", ("N", config.latent_size))
+    label = TensorSpec("label", "int64", ("N",), (0, config.classes - 1))
+    sample = TensorSpec("sample", "float32", ("N", config.channels, config.size, config.size), (-1.0, 1.0))
+    return Signature(
+        inputs=(latent, label), outputs=(sample,), latent_size=config.latent_size, classes=config.classes
+    )
+
+
+SPEC = Spec(
+    task="generate",
+    config=Config,
+    module=ACGAN,
+    signature=signature,
+    tiny=Config(latent_size=8, classes=3, width=8),
+    tolerances={
+        "float32": Tolerance(80.0, 2e-3, "summation order, and batch norm folded into the weights"),
+        "float16": Tolerance(
+            50.0, 5e-2, "11-bit significands through five layers; tanh flattens what is left"
+        ),
+        "bfloat16": Tolerance(36.0, 2.5e-1, "8-bit significands through five layers"),
+    },
+)

@@ -1,0 +1,1 @@
+"""The family `dcgan`: its files are found by name, see `export/families`."""

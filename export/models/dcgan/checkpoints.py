@@ -1,0 +1,58 @@
+"""DCGAN's generator as pytorch/examples saves it, at any depth: our own names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from export.checkpoints.dialect import Dialect, Inferred
+from runtime.errors import InvalidInput
+
+SIDE_PX = 4  # what the first layer makes of a latent; each further one doubles it
+
+
+def names(keys: Iterable[str]) -> Mapping[str, str]:
+    """A convolution at every third place, batch norm after each but the last."""
+    convolutions = [int(found[1]) for key in keys if (found := re.fullmatch(r"main\.(\d+)\.weight", key))]
+    last = min(max(convolutions), 3 * len(convolutions)) // 3 * 3
+    expected = [f"main.{at}.weight" for at in range(0, last + 1, 3)]
+    expected += [
+        f"main.{at + 1}.{kind}"
+        for at in range(0, last, 3)
+        for kind in ("weight", "bias", "running_mean", "running_var")
+    ]
+    return {name: name for name in expected}
+
+
+def infer(tensors: Mapping[str, Tensor]) -> Inferred:
+    weights = [tensors[key] for key in sorted(tensors, key=place) if tensors[key].dim() == 4]
+    if len(weights) != len(tensors) // 5 + 1:
+        raise InvalidInput(
+            "weights",
+            f"got {len(weights)} convolutions' weights [in, out, 4, 4], expected one at every third place",
+        )
+    return Inferred(
+        {
+            "size": SIDE_PX * 2 ** (len(weights) - 1),
+            "channels": weights[-1].shape[1],
+            "latent_size": weights[0].shape[0],
+            "width": weights[-1].shape[0],
+        }
+    )
+
+
+def place(key: str) -> int:
+    return int(key.split(".")[1])
+
+
+DIALECTS = (
+    Dialect(
+        name="pytorch/examples",
+        told_by=(r"main\.0\.weight", r"main\.1\.running_mean", r"main\.3\.weight"),
+        names=names,
+        theirs=names,
+        infer=infer,
+    ),
+)

@@ -1,0 +1,227 @@
+"""ESRGAN, both stages: the generator alone for PSNR, then against a discriminator for sharpness.
+
+Paper: Wang et al. 2018 (arXiv 1809.00219). First L1 on bicubic ×S pairs with flips and quarter turns. Then, from there,
+perceptual loss before activation + 5e-3 · relativistic average GAN + 1e-2 · L1, Adam 1e-4 with betas (0.9, 0.99).
+The compact recipes replace days of GPUs by an hour of a CPU: a warm-up and one cosine, and a start whose tail is
+bilinear interpolation, which spares the steps that learning to copy the input would take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from export import data
+from export.evaluation.metrics import psnr_y_db
+from export.models.esrgan.generator import SPEC, RRDBNet
+from export.networks import features
+from export.models.esrgan.bilinear import start_as_bilinear
+from export.networks.discriminators import Judged, minibatch_layer, normalise
+from export.training import losses
+from export.training.adversarial import AdversarialOptions, AdversarialTrainer, adam
+from export.training.machine import Machine
+from export.training.recipe import NEEDED, Batch, Losses, Options, Recipe, Source, Stateful, Trainer
+from runtime.errors import InvalidInput
+
+SHOWN = 6  # crops in a picture of samples
+
+
+@dataclass(frozen=True)
+class PsnrOptions(Options):
+    """patch_px: side of the low-resolution crops. cache_gib: memory for decoded pictures.
+
+    beginning: "random" weights, or "bilinear": random ones that are exactly bilinear interpolation as they stand.
+    """
+
+    patch_px: int = 32
+    cache_gib: float = 8.0
+    beginning: str = "random"
+
+
+@dataclass(frozen=True)
+class GanOptions(AdversarialOptions):
+    """patch_px: side of the low-resolution crops; times the scale, a multiple of 32 (five halvings).
+
+    perceptual, pixel: weights of those losses. feature_net: of the perceptual loss, see `features.NETS`.
+    """
+
+    patch_px: int = 32
+    cache_gib: float = 8.0
+    beta1: float = 0.9
+    beta2: float = 0.99
+    objective: str = "relativistic-average"
+    adversarial: float = 5e-3
+    perceptual: float = 1.0
+    pixel: float = 1e-2
+    feature_net: str = "vgg19-conv5_4"
+
+
+class Pairs(Trainer):
+    """What both stages share: crops to train on, held-out pictures to measure on. For RGB."""
+
+    settings: Any
+
+    def read(self, config: Any, options: Any, source: Source, machine: Machine) -> None:
+        """To be called once, by the constructor of a stage."""
+        if config.in_channels != 3 or config.out_channels != 3:
+            raise InvalidInput("set", "in_channels and out_channels: this recipe trains on RGB, expected 3")
+        self.size_multiple = SPEC.signature(config).size_multiple
+        self.scale, self.seed, self.rows = config.scale, source.seed, machine.rows(options.batch)
+        self.crops = data.Crops(
+            source.data, scale=config.scale, patch_px=options.patch_px, cache_gib=options.cache_gib
+        )
+        self.skipped = self.crops.skipped
+        self.held_out = data.read_held_out(source.validation, config.scale) if source.validation else {}
+
+    def batch(self, number: int) -> Batch:
+        """inputs: low [N, 3, H, W]; real: high [N, 3, S·H, S·W]; float32 in [0, 1]."""
+        random = data.generator(self.seed, number)
+        low, high = self.crops.batch(random, self.settings.batch, part=self.rows)
+        return Batch(high, (low,))
+
+    @torch.inference_mode()
+    def samples(self, generator: nn.Module) -> np.ndarray:
+        """Columns: the input (nearest neighbour), the output, the truth. The same crops each time."""
+        low, high = self.crops.batch(data.generator(self.seed + 1, 0), SHOWN)
+        nearest = F.interpolate(low, scale_factor=self.scale, mode="nearest")
+        output = generator(low.to(self.machine.device)).cpu()
+        rows = torch.stack((nearest, output, high), dim=1)  # [N, 3 columns, 3, H, W]
+        return data.as_grid(rows.flatten(0, 1), columns=3)
+
+    @torch.inference_mode()
+    def validate(self, generator: nn.Module) -> Mapping[str, float]:
+        figures = []
+        for pair in self.held_out.values():
+            low = data.as_floats(pair.low[None]).to(self.machine.device)
+            height, width = low.shape[2:]
+            padding = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
+            output = generator(F.pad(low, padding, mode="replicate"))[0].cpu()
+            output = data.as_picture(output[:, : height * self.scale, : width * self.scale])
+            figures.append(psnr_y_db(output, pair.high.permute(1, 2, 0).numpy(), self.scale))
+        return {"psnr_y_db": float(np.mean(figures))} if figures else {}
+
+
+class PsnrTrainer(Pairs):
+    """First stage: L1 between the upscaled crops and the true ones."""
+
+    options = PsnrOptions
+
+    def __init__(
+        self, generator: nn.Module, config: Any, options: PsnrOptions, source: Source, machine: Machine
+    ) -> None:
+        self.settings, self.machine, self.generator = options, machine, generator
+        self.read(config, options, source, machine)
+        if options.beginning not in ("random", "bilinear"):
+            raise InvalidInput("beginning", f"got {options.beginning!r}, expected random or bilinear")
+        if options.beginning == "bilinear" and not source.started:
+            start_as_bilinear(cast(RRDBNet, generator))
+        self.optimizer = adam(generator, options)
+
+    def generator_step(self, batch: Batch) -> Losses:
+        with self.machine.autocast():
+            loss = losses.pixel(self.generator(*batch.inputs).float(), batch.real)
+        self.machine.descend(self.optimizer, loss)
+        return {"l1": loss.detach()}
+
+    def optimizers(self) -> Mapping[str, Any]:
+        return {"optimizer": self.optimizer}
+
+    def parts(self) -> Mapping[str, Stateful]:
+        return {"generator": self.generator, "optimizer": self.optimizer}
+
+
+class Discriminator(nn.Module):
+    """The paper's VGG-style one: [N, 3, side, side] float32 in [0, 1], side a multiple of 32 → Judged."""
+
+    def __init__(self, side_px: int, options: GanOptions) -> None:
+        super().__init__()
+        if side_px % 32:
+            raise InvalidInput(
+                "patch_px",
+                f"the discriminator sees {side_px} px a side, expected a multiple of 32 (patch × scale)",
+            )
+        width, norm = options.discriminator_width, options.discriminator_norm
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        maps = width
+        for halving in range(5):
+            wider = width * min(2 ** (halving + 1), 8)
+            strided = nn.Conv2d(maps, maps, 4, stride=2, padding=1, bias=False)
+            layers += [strided, normalise(norm, maps), nn.LeakyReLU(0.2, inplace=True)]
+            if halving < 4:
+                plain = nn.Conv2d(maps, wider, 3, padding=1, bias=False)
+                layers += [plain, normalise(norm, wider), nn.LeakyReLU(0.2, inplace=True)]
+                maps = wider
+        self.main = nn.Sequential(*layers, nn.Flatten())
+        self.minibatch, seen = minibatch_layer(maps * (side_px // 32) ** 2, options.minibatch_kernels)
+        self.head = nn.Sequential(nn.Linear(seen, 100), nn.LeakyReLU(0.2, inplace=True), nn.Linear(100, 1))
+
+    def forward(self, image: Tensor) -> Judged:
+        features = self.main(image)
+        return Judged(self.head(self.minibatch(features)).flatten(), features)
+
+
+class GanTrainer(AdversarialTrainer, Pairs):
+    """Second stage: perceptual, adversarial and pixel losses."""
+
+    options = GanOptions
+    settings: GanOptions
+
+    def __init__(
+        self, generator: nn.Module, config: Any, options: GanOptions, source: Source, machine: Machine
+    ) -> None:
+        self.net = machine.place(features.load(options.feature_net, source.vgg19))
+        self.read(config, options, source, machine)
+        self.oppose(generator, Discriminator(options.patch_px * config.scale, options), options, machine)
+
+    def generator_extras(self, batch: Batch, fake: Judged) -> Losses:
+        assert batch.fake is not None
+        output = batch.fake.float()
+        return {
+            "perceptual": self.settings.perceptual * losses.perceptual(self.net, output, batch.real),
+            "pixel": self.settings.pixel * losses.pixel(output, batch.real),
+        }
+
+
+PSNR = {"schedule": "halving", "halve_at": "0.2,0.4,0.6,0.8"}
+COMPACT_NET = {"features": 32, "blocks": 3, "growth": 16}
+RECIPES = {
+    "compact": Recipe(
+        "first stage on a CPU: 3 blocks of 32 maps, 36 px crops, an hour or two",
+        PsnrTrainer,
+        PsnrOptions(
+            steps=10_000, batch=4, patch_px=36, lr=5e-4, schedule="cosine", warmup=0.01, beginning="bilinear"
+        ),
+        COMPACT_NET,
+    ),
+    "compact-gan": Recipe(
+        "second stage on a CPU, from the first: 32 px crops, a narrow discriminator, shallow VGG features",
+        GanTrainer,
+        GanOptions(
+            steps=2000,
+            batch=4,
+            lr=1e-4,
+            schedule="cosine",
+            warmup=0.02,
+            discriminator_width=16,
+            feature_net="vgg-normalised-conv3_1",
+        ),
+        start="shipped:esrgan",
+    ),
+    "psnr": Recipe(
+        "the paper's first stage: 23 blocks of 64 maps, batch 16 of 192 px, a million steps",
+        PsnrTrainer,
+        PsnrOptions(steps=1_000_000, batch=16, patch_px=48, lr=2e-4, **PSNR),  # type: ignore[arg-type]
+    ),
+    "gan": Recipe(
+        "the paper's second stage: VGG19 conv5_4, batch 16 of 128 px, 400,000 steps",
+        GanTrainer,
+        GanOptions(steps=400_000, batch=16, lr=1e-4, schedule="halving", halve_at="0.125,0.25,0.5,0.75"),
+        start=NEEDED,
+    ),
+}

@@ -1,0 +1,1 @@
+"""Network parts that several families share: discriminators, feature networks, initialisations."""

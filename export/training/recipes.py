@@ -1,0 +1,32 @@
+"""Looks recipes up: `RECIPES` of `export/models/<name>/recipes.py`, the default first."""
+
+from __future__ import annotations
+
+from export import families
+from export.training.recipe import Recipe
+from runtime.errors import InvalidInput
+
+
+def models() -> list[str]:
+    """The families that can be trained."""
+    return families.trainable()
+
+
+def of(model: str) -> dict[str, Recipe]:
+    """The recipes of the family `model`, by name. Raises InvalidInput with the families that have some."""
+    if model not in models():
+        raise InvalidInput(
+            "model", f"got {model!r}, which no recipe trains; expected one of {', '.join(models())}"
+        )
+    module = families.part(model, "recipes")
+    assert module is not None
+    return module.RECIPES
+
+
+def get(model: str, name: str | None) -> tuple[str, Recipe]:
+    """A recipe and its name; the model's first for None. Raises InvalidInput with the names there are."""
+    recipes = of(model)
+    name = name or next(iter(recipes))
+    if name not in recipes:
+        raise InvalidInput("recipe", f"{model} has no recipe {name!r}, expected one of {', '.join(recipes)}")
+    return name, recipes[name]
