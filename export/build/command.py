@@ -12,12 +12,12 @@ import click
 import safetensors
 
 from export import families
-from export.build.pipeline import Options, build, prepare, steps_of
-from export.checkpoints.checkpoint import COMES_WITH, RANDOM, SHIPPED
 from export.build.engines import TARGETS, resolve
-from export.families.settings import parse_settings
+from export.build.pipeline import Options, build, prepare, steps_of
 from export.build.steps import Steps
 from export.build.verify import OutOfTolerance
+from export.checkpoints.checkpoint import COMES_WITH, RANDOM, SHIPPED
+from export.families.settings import parse_settings
 from runtime.backends.openvino_backend import native_precisions
 from runtime.errors import GanforgeError, InvalidInput
 from runtime.tensors import Precision

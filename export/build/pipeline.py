@@ -21,17 +21,17 @@ from typing import Any
 from torch import nn
 
 from export.build import engines, tiles
-from export.checkpoints.checkpoint import Checkpoint, load
 from export.build.compare import NONE, Difference
 from export.build.graph import example, free_axes, write_graph
 from export.build.precision import at_precision
 from export.build.preview import preview
 from export.build.reference import TorchEngine, first_manifest
 from export.build.rewrite import rewrite
-from export.families.spec import Signature, Spec
 from export.build.staging import staging
 from export.build.steps import Steps
 from export.build.verify import Verified, cases, verify
+from export.checkpoints.checkpoint import Checkpoint, load
+from export.families.spec import Signature, Spec
 from runtime import backends
 from runtime.backends.base import Engine
 from runtime.bundle import GRAPH, Bundle, EngineFile, Manifest, file_info

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from export import data
 from export.evaluation.metrics import psnr_y_db
+from export.models.esrgan.bilinear import start_as_bilinear
 from export.models.esrgan.generator import SPEC, RRDBNet
 from export.networks import features
-from export.models.esrgan.bilinear import start_as_bilinear
 from export.networks.discriminators import Judged, minibatch_layer, normalise
 from export.training import losses
 from export.training.adversarial import AdversarialOptions, AdversarialTrainer, adam
