@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/ganforge.proto\x12\x0bganforge.v1\"\xda\x01\n\x0eUpscaleRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x15\n\x08outscale\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12(\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x18.ganforge.v1.ImageFormat\x12\x14\n\x07quality\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x10\n\x08lossless\x18\x06 \x01(\x08\x12\x18\n\x0b\x63ompression\x18\x07 \x01(\rH\x02\x88\x01\x01\x42\x0b\n\t_outscaleB\n\n\x08_qualityB\x0e\n\x0c_compression\"\x9d\x01\n\x0fUpscaleResponse\x12\r\n\x05image\x18\x01 \x01(\x0c\x12(\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x18.ganforge.v1.ImageFormat\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05model\x18\x05 \x01(\t\x12#\n\x06timing\x18\x06 \x01(\x0b\x32\x13.ganforge.v1.Timing\"]\n\x14UpscaleStreamRequest\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.ganforge.v1.UpscaleRequestH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x8a\x01\n\x15UpscaleStreamResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.ganforge.v1.ProgressH\x00\x12.\n\x06header\x18\x02 \x01(\x0b\x32\x1c.ganforge.v1.UpscaleResponseH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"3\n\x08Progress\x12\x12\n\ntiles_done\x18\x01 \x01(\r\x12\x13\n\x0btiles_total\x18\x02 \x01(\r\"\xd3\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06labels\x18\x04 \x03(\r\x12$\n\x07latents\x18\x05 \x03(\x0b\x32\x13.ganforge.v1.Latent\x12(\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x18.ganforge.v1.ImageFormat\x12\x17\n\ntruncation\x18\x07 \x01(\x02H\x01\x88\x01\x01\x42\x07\n\x05_seedB\r\n\x0b_truncation\"\xbd\x01\n\x10GenerateResponse\x12\x0e\n\x06images\x18\x01 \x03(\x0c\x12(\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x18.ganforge.v1.ImageFormat\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06labels\x18\x06 \x03(\r\x12#\n\x06timing\x18\x07 \x01(\x0b\x32\x13.ganforge.v1.Timing\x12\x0c\n\x04seed\x18\x08 \x01(\x04\"\x18\n\x06Latent\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x87\x01\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x14\n\x0cinference_ms\x18\x02 \x01(\x01\x12\x10\n\x08\x63odec_ms\x18\x03 \x01(\x01\x12\x10\n\x08total_ms\x18\x04 \x01(\x01\x12\r\n\x05tiles\x18\x05 \x01(\r\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.ganforge.v1.ModelInfo\"\xb6\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x04task\x18\x02 \x01(\x0e\x32\x11.ganforge.v1.Task\x12\r\n\x05scale\x18\x03 \x01(\r\x12\x13\n\x0blatent_size\x18\x04 \x01(\r\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\r\n\x05width\x18\x08 \x01(\r\x12\x0e\n\x06height\x18\t \x01(\r*\x86\x01\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x12\x15\n\x11IMAGE_FORMAT_TIFF\x10\x04*A\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x10\n\x0cTASK_UPSCALE\x10\x01\x12\x11\n\rTASK_GENERATE\x10\x02\x32\xca\x02\n\x0eImageGenerator\x12\x44\n\x07Upscale\x12\x1b.ganforge.v1.UpscaleRequest\x1a\x1c.ganforge.v1.UpscaleResponse\x12Z\n\rUpscaleStream\x12!.ganforge.v1.UpscaleStreamRequest\x1a\".ganforge.v1.UpscaleStreamResponse(\x01\x30\x01\x12G\n\x08Generate\x12\x1c.ganforge.v1.GenerateRequest\x1a\x1d.ganforge.v1.GenerateResponse\x12M\n\nListModels\x12\x1e.ganforge.v1.ListModelsRequest\x1a\x1f.ganforge.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/ganforge.proto\x12\x0bganforge.v1\"\xda\x01\n\x0eUpscaleRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x15\n\x08outscale\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12(\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x18.ganforge.v1.ImageFormat\x12\x14\n\x07quality\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x10\n\x08lossless\x18\x06 \x01(\x08\x12\x18\n\x0b\x63ompression\x18\x07 \x01(\rH\x02\x88\x01\x01\x42\x0b\n\t_outscaleB\n\n\x08_qualityB\x0e\n\x0c_compression\"\x9d\x01\n\x0fUpscaleResponse\x12\r\n\x05image\x18\x01 \x01(\x0c\x12(\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x18.ganforge.v1.ImageFormat\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05model\x18\x05 \x01(\t\x12#\n\x06timing\x18\x06 \x01(\x0b\x32\x13.ganforge.v1.Timing\"]\n\x14UpscaleStreamRequest\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.ganforge.v1.UpscaleRequestH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x8a\x01\n\x15UpscaleStreamResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.ganforge.v1.ProgressH\x00\x12.\n\x06header\x18\x02 \x01(\x0b\x32\x1c.ganforge.v1.UpscaleResponseH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"\xbe\x01\n\x10TranslateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12(\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x18.ganforge.v1.ImageFormat\x12\x14\n\x07quality\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x10\n\x08lossless\x18\x06 \x01(\x08\x12\x18\n\x0b\x63ompression\x18\x07 \x01(\rH\x01\x88\x01\x01\x42\n\n\x08_qualityB\x0e\n\x0c_compressionJ\x04\x08\x03\x10\x04\"\x9f\x01\n\x11TranslateResponse\x12\r\n\x05image\x18\x01 \x01(\x0c\x12(\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x18.ganforge.v1.ImageFormat\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05model\x18\x05 \x01(\t\x12#\n\x06timing\x18\x06 \x01(\x0b\x32\x13.ganforge.v1.Timing\"a\n\x16TranslateStreamRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.ganforge.v1.TranslateRequestH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x8e\x01\n\x17TranslateStreamResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.ganforge.v1.ProgressH\x00\x12\x30\n\x06header\x18\x02 \x01(\x0b\x32\x1e.ganforge.v1.TranslateResponseH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"3\n\x08Progress\x12\x12\n\ntiles_done\x18\x01 \x01(\r\x12\x13\n\x0btiles_total\x18\x02 \x01(\r\"\xd3\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06labels\x18\x04 \x03(\r\x12$\n\x07latents\x18\x05 \x03(\x0b\x32\x13.ganforge.v1.Latent\x12(\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x18.ganforge.v1.ImageFormat\x12\x17\n\ntruncation\x18\x07 \x01(\x02H\x01\x88\x01\x01\x42\x07\n\x05_seedB\r\n\x0b_truncation\"\xbd\x01\n\x10GenerateResponse\x12\x0e\n\x06images\x18\x01 \x03(\x0c\x12(\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x18.ganforge.v1.ImageFormat\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06labels\x18\x06 \x03(\r\x12#\n\x06timing\x18\x07 \x01(\x0b\x32\x13.ganforge.v1.Timing\x12\x0c\n\x04seed\x18\x08 \x01(\x04\"\x18\n\x06Latent\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x87\x01\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x14\n\x0cinference_ms\x18\x02 \x01(\x01\x12\x10\n\x08\x63odec_ms\x18\x03 \x01(\x01\x12\x10\n\x08total_ms\x18\x04 \x01(\x01\x12\r\n\x05tiles\x18\x05 \x01(\r\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\"\x13\n\x11ListModelsRequest\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.ganforge.v1.ModelInfo\"\xe4\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x04task\x18\x02 \x01(\x0e\x32\x11.ganforge.v1.Task\x12\r\n\x05scale\x18\x03 \x01(\r\x12\x13\n\x0blatent_size\x18\x04 \x01(\r\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\x12\x11\n\tprecision\x18\x06 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x07 \x01(\t\x12\r\n\x05width\x18\x08 \x01(\r\x12\x0e\n\x06height\x18\t \x01(\r\x12\x12\n\nis_default\x18\n \x01(\x08\x12\x18\n\x10max_whole_pixels\x18\x0b \x01(\x04*\x86\x01\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x12\x15\n\x11IMAGE_FORMAT_TIFF\x10\x04*U\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x10\n\x0cTASK_UPSCALE\x10\x01\x12\x11\n\rTASK_GENERATE\x10\x02\x12\x12\n\x0eTASK_TRANSLATE\x10\x03\x32\xf8\x03\n\x0eImageGenerator\x12\x44\n\x07Upscale\x12\x1b.ganforge.v1.UpscaleRequest\x1a\x1c.ganforge.v1.UpscaleResponse\x12Z\n\rUpscaleStream\x12!.ganforge.v1.UpscaleStreamRequest\x1a\".ganforge.v1.UpscaleStreamResponse(\x01\x30\x01\x12J\n\tTranslate\x12\x1d.ganforge.v1.TranslateRequest\x1a\x1e.ganforge.v1.TranslateResponse\x12`\n\x0fTranslateStream\x12#.ganforge.v1.TranslateStreamRequest\x1a$.ganforge.v1.TranslateStreamResponse(\x01\x30\x01\x12G\n\x08Generate\x12\x1c.ganforge.v1.GenerateRequest\x1a\x1d.ganforge.v1.GenerateResponse\x12M\n\nListModels\x12\x1e.ganforge.v1.ListModelsRequest\x1a\x1f.ganforge.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.ganforge_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGEFORMAT']._serialized_start=1547
-  _globals['_IMAGEFORMAT']._serialized_end=1681
-  _globals['_TASK']._serialized_start=1683
-  _globals['_TASK']._serialized_end=1748
+  _globals['_IMAGEFORMAT']._serialized_start=2192
+  _globals['_IMAGEFORMAT']._serialized_end=2326
+  _globals['_TASK']._serialized_start=2328
+  _globals['_TASK']._serialized_end=2413
   _globals['_UPSCALEREQUEST']._serialized_start=39
   _globals['_UPSCALEREQUEST']._serialized_end=257
   _globals['_UPSCALERESPONSE']._serialized_start=260
@@ -43,22 +43,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPSCALESTREAMREQUEST']._serialized_end=512
   _globals['_UPSCALESTREAMRESPONSE']._serialized_start=515
   _globals['_UPSCALESTREAMRESPONSE']._serialized_end=653
-  _globals['_PROGRESS']._serialized_start=655
-  _globals['_PROGRESS']._serialized_end=706
-  _globals['_GENERATEREQUEST']._serialized_start=709
-  _globals['_GENERATEREQUEST']._serialized_end=920
-  _globals['_GENERATERESPONSE']._serialized_start=923
-  _globals['_GENERATERESPONSE']._serialized_end=1112
-  _globals['_LATENT']._serialized_start=1114
-  _globals['_LATENT']._serialized_end=1138
-  _globals['_TIMING']._serialized_start=1141
-  _globals['_TIMING']._serialized_end=1276
-  _globals['_LISTMODELSREQUEST']._serialized_start=1278
-  _globals['_LISTMODELSREQUEST']._serialized_end=1297
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1299
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1359
-  _globals['_MODELINFO']._serialized_start=1362
-  _globals['_MODELINFO']._serialized_end=1544
-  _globals['_IMAGEGENERATOR']._serialized_start=1751
-  _globals['_IMAGEGENERATOR']._serialized_end=2081
+  _globals['_TRANSLATEREQUEST']._serialized_start=656
+  _globals['_TRANSLATEREQUEST']._serialized_end=846
+  _globals['_TRANSLATERESPONSE']._serialized_start=849
+  _globals['_TRANSLATERESPONSE']._serialized_end=1008
+  _globals['_TRANSLATESTREAMREQUEST']._serialized_start=1010
+  _globals['_TRANSLATESTREAMREQUEST']._serialized_end=1107
+  _globals['_TRANSLATESTREAMRESPONSE']._serialized_start=1110
+  _globals['_TRANSLATESTREAMRESPONSE']._serialized_end=1252
+  _globals['_PROGRESS']._serialized_start=1254
+  _globals['_PROGRESS']._serialized_end=1305
+  _globals['_GENERATEREQUEST']._serialized_start=1308
+  _globals['_GENERATEREQUEST']._serialized_end=1519
+  _globals['_GENERATERESPONSE']._serialized_start=1522
+  _globals['_GENERATERESPONSE']._serialized_end=1711
+  _globals['_LATENT']._serialized_start=1713
+  _globals['_LATENT']._serialized_end=1737
+  _globals['_TIMING']._serialized_start=1740
+  _globals['_TIMING']._serialized_end=1875
+  _globals['_LISTMODELSREQUEST']._serialized_start=1877
+  _globals['_LISTMODELSREQUEST']._serialized_end=1896
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1898
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1958
+  _globals['_MODELINFO']._serialized_start=1961
+  _globals['_MODELINFO']._serialized_end=2189
+  _globals['_IMAGEGENERATOR']._serialized_start=2416
+  _globals['_IMAGEGENERATOR']._serialized_end=2920
 # @@protoc_insertion_point(module_scope)

@@ -20,6 +20,7 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_UNSPECIFIED: _ClassVar[Task]
     TASK_UPSCALE: _ClassVar[Task]
     TASK_GENERATE: _ClassVar[Task]
+    TASK_TRANSLATE: _ClassVar[Task]
 IMAGE_FORMAT_UNSPECIFIED: ImageFormat
 IMAGE_FORMAT_PNG: ImageFormat
 IMAGE_FORMAT_JPEG: ImageFormat
@@ -28,6 +29,7 @@ IMAGE_FORMAT_TIFF: ImageFormat
 TASK_UNSPECIFIED: Task
 TASK_UPSCALE: Task
 TASK_GENERATE: Task
+TASK_TRANSLATE: Task
 
 class UpscaleRequest(_message.Message):
     __slots__ = ("model", "image", "outscale", "format", "quality", "lossless", "compression")
@@ -80,6 +82,56 @@ class UpscaleStreamResponse(_message.Message):
     header: UpscaleResponse
     data: bytes
     def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., header: _Optional[_Union[UpscaleResponse, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class TranslateRequest(_message.Message):
+    __slots__ = ("model", "image", "format", "quality", "lossless", "compression")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    LOSSLESS_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    image: bytes
+    format: ImageFormat
+    quality: int
+    lossless: bool
+    compression: int
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., lossless: _Optional[bool] = ..., compression: _Optional[int] = ...) -> None: ...
+
+class TranslateResponse(_message.Message):
+    __slots__ = ("image", "format", "width", "height", "model", "timing")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    format: ImageFormat
+    width: int
+    height: int
+    model: str
+    timing: Timing
+    def __init__(self, image: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., model: _Optional[str] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class TranslateStreamRequest(_message.Message):
+    __slots__ = ("header", "data")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    header: TranslateRequest
+    data: bytes
+    def __init__(self, header: _Optional[_Union[TranslateRequest, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class TranslateStreamResponse(_message.Message):
+    __slots__ = ("progress", "header", "data")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    progress: Progress
+    header: TranslateResponse
+    data: bytes
+    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., header: _Optional[_Union[TranslateResponse, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("tiles_done", "tiles_total")
@@ -162,7 +214,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "task", "scale", "latent_size", "class_names", "precision", "backend", "width", "height")
+    __slots__ = ("name", "task", "scale", "latent_size", "class_names", "precision", "backend", "width", "height", "is_default", "max_whole_pixels")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     SCALE_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +224,8 @@ class ModelInfo(_message.Message):
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    MAX_WHOLE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     name: str
     task: Task
     scale: int
@@ -181,4 +235,6 @@ class ModelInfo(_message.Message):
     backend: str
     width: int
     height: int
-    def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., scale: _Optional[int] = ..., latent_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
+    is_default: bool
+    max_whole_pixels: int
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., scale: _Optional[int] = ..., latent_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., is_default: _Optional[bool] = ..., max_whole_pixels: _Optional[int] = ...) -> None: ...

@@ -44,6 +44,16 @@ class ImageGeneratorStub:
                 request_serializer=protos_dot_ganforge__pb2.UpscaleStreamRequest.SerializeToString,
                 response_deserializer=protos_dot_ganforge__pb2.UpscaleStreamResponse.FromString,
                 _registered_method=True)
+        self.Translate = channel.unary_unary(
+                '/ganforge.v1.ImageGenerator/Translate',
+                request_serializer=protos_dot_ganforge__pb2.TranslateRequest.SerializeToString,
+                response_deserializer=protos_dot_ganforge__pb2.TranslateResponse.FromString,
+                _registered_method=True)
+        self.TranslateStream = channel.stream_stream(
+                '/ganforge.v1.ImageGenerator/TranslateStream',
+                request_serializer=protos_dot_ganforge__pb2.TranslateStreamRequest.SerializeToString,
+                response_deserializer=protos_dot_ganforge__pb2.TranslateStreamResponse.FromString,
+                _registered_method=True)
         self.Generate = channel.unary_unary(
                 '/ganforge.v1.ImageGenerator/Generate',
                 request_serializer=protos_dot_ganforge__pb2.GenerateRequest.SerializeToString,
@@ -69,6 +79,20 @@ class ImageGeneratorServicer:
     def UpscaleStream(self, request_iterator, context):
         """The same for large images, in pieces, with progress. The client sends a header, then the file; the server sends
         progress while it works, then a header, then the file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Translate(self, request, context):
+        """One image in, one image out, of the size that the model gives: the same, or another.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TranslateStream(self, request_iterator, context):
+        """The same in pieces, with progress, as UpscaleStream is to Upscale.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,6 +124,16 @@ def add_ImageGeneratorServicer_to_server(servicer, server):
                     servicer.UpscaleStream,
                     request_deserializer=protos_dot_ganforge__pb2.UpscaleStreamRequest.FromString,
                     response_serializer=protos_dot_ganforge__pb2.UpscaleStreamResponse.SerializeToString,
+            ),
+            'Translate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Translate,
+                    request_deserializer=protos_dot_ganforge__pb2.TranslateRequest.FromString,
+                    response_serializer=protos_dot_ganforge__pb2.TranslateResponse.SerializeToString,
+            ),
+            'TranslateStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.TranslateStream,
+                    request_deserializer=protos_dot_ganforge__pb2.TranslateStreamRequest.FromString,
+                    response_serializer=protos_dot_ganforge__pb2.TranslateStreamResponse.SerializeToString,
             ),
             'Generate': grpc.unary_unary_rpc_method_handler(
                     servicer.Generate,
@@ -166,6 +200,60 @@ class ImageGenerator:
             '/ganforge.v1.ImageGenerator/UpscaleStream',
             protos_dot_ganforge__pb2.UpscaleStreamRequest.SerializeToString,
             protos_dot_ganforge__pb2.UpscaleStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Translate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ganforge.v1.ImageGenerator/Translate',
+            protos_dot_ganforge__pb2.TranslateRequest.SerializeToString,
+            protos_dot_ganforge__pb2.TranslateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TranslateStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/ganforge.v1.ImageGenerator/TranslateStream',
+            protos_dot_ganforge__pb2.TranslateStreamRequest.SerializeToString,
+            protos_dot_ganforge__pb2.TranslateStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
