@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from export.build.precision import at_precision
 from export.build.rewrite import rewrite
 from export.families.spec import Signature, Spec
-from runtime.bundle import Bundle, Manifest, Writer, load
+from runtime.bundle import Bundle, Writer, load
+from runtime.manifest import Manifest
 from runtime.tensors import Array, Precision, TensorSpec
 
 OUTPUT_DEVIATION = 0.3

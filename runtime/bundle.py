@@ -6,118 +6,24 @@ The manifest is written last. A folder without one is no model; a file whose has
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
+from runtime import tasks
 from runtime.errors import BundleError
+from runtime.files import UNFINISHED_SUFFIX, sha256, write_text
+from runtime.manifest import FORMAT, FileInfo, Manifest
 from runtime.records import record
-from runtime.tensors import Precision, Task, TensorSpec
 
-FORMAT = 1
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
-STAGING_SUFFIX = ".part"
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """sha256: hexadecimal digest; bytes: the file's length."""
-
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class EngineFile:
-    """A compiled engine and what it was compiled for; it runs only where all of it fits.
-
-    path: inside the bundle; library: "tensorrt" or "tensorrt_rtx"; compute_capability: "8.9", or "any" for a plan
-    that carries several; onnx_sha256: of the graph it was compiled from; profile: the shapes it takes.
-    """
-
-    path: str
-    library: str
-    library_version: str
-    compute_capability: str
-    onnx_sha256: str
-    profile: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a bundle holds and what a server must know to serve it.
-
-    scale: output pixels per input pixel along a side. size_multiple: the graph takes heights and widths that are
-    multiples of this, in pixels. tile_sizes, halo: input pixels, chosen by measurement at build.
-    error: measured at build against float32 torch ("psnr_db", "max_abs"). files: every file but the manifest.
-    """
-
-    name: str
-    task: Task
-    precision: Precision
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    scale: int = 1
-    size_multiple: int = 1
-    tile_sizes: tuple[int, ...] = ()
-    halo: int = 0
-    latent_size: int = 0
-    classes: int = 0
-    class_names: tuple[str, ...] = ()
-    error: Mapping[str, float] = field(default_factory=dict)
-    engines: tuple[EngineFile, ...] = ()
-    weights: Mapping[str, str] = field(default_factory=dict)
-    tools: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, FileInfo] = field(default_factory=dict)
-    format: int = FORMAT
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Manifest:
-        """Raises BundleError naming the field that is missing, unknown or malformed."""
-        try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{MANIFEST} is not JSON: {error}") from error
-        found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
-        if type(found) is not int or found != FORMAT:
-            raise BundleError(
-                f"{MANIFEST}: format is {found!r}, this version reads {FORMAT}; build the bundle again"
-            )
-        manifest: Manifest = record(cls, raw, MANIFEST)
-        manifest.check()
-        return manifest
-
-    def check(self) -> None:
-        """Raises BundleError where the fields contradict each other or no image could be served."""
-        unit, halo = self.size_multiple, self.halo
-        problems = {
-            "inputs": not self.inputs or (self.task == "upscale" and len(self.inputs) != 1),
-            "outputs": len(self.outputs) != 1,
-            "scale": self.scale < 1,
-            "size_multiple": unit < 1,
-            "tile_sizes": unit > 0
-            and any(size % unit or (size - 2 * halo) // unit < 1 for size in self.tile_sizes),
-            "halo": halo < 0,
-            "latent_size": self.latent_size < 0,
-            "classes": self.classes < 0,
-            "class_names": len(self.class_names) not in (0, self.classes),
-        }
-        if wrong := [name for name, is_wrong in problems.items() if is_wrong]:
-            found = ", ".join(f"{name} {getattr(self, name)!r}" for name in wrong)
-            raise BundleError(
-                f"{MANIFEST}: got {found}, which no generator of task {self.task} has; build it again"
-            )
 
 
 @dataclass(frozen=True)
@@ -180,7 +86,7 @@ class Writer:
             )
         self._target = parent / name
         parent.mkdir(parents=True, exist_ok=True)
-        self.path = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=STAGING_SUFFIX, dir=parent))
+        self.path = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=UNFINISHED_SUFFIX, dir=parent))
         self.path.chmod(0o755)
 
     def __enter__(self) -> Self:
@@ -197,12 +103,7 @@ class Writer:
             raise BundleError(f"{self._target}: already committed, or {MANIFEST} was written by hand")
         files = {name: file_info(self.path / name) for name in _relative_files(self.path)}
         whole = replace(manifest, files=files)
-        unfinished = self.path / (MANIFEST + STAGING_SUFFIX)
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(whole.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.rename(self.path / MANIFEST)
+        write_text(self.path / MANIFEST, whole.to_json())
         load(self.path)  # what a server would refuse never takes the place of what it serves
         try:
             self.path.rename(self._target)
@@ -214,18 +115,54 @@ class Writer:
 
 
 def file_info(path: Path) -> FileInfo:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return FileInfo(digest.hexdigest(), path.stat().st_size)
+    return FileInfo(sha256(path), path.stat().st_size)
+
+
+def parse_manifest(text: str) -> Manifest:
+    """The JSON of a manifest, checked. Raises BundleError naming the field that is missing, unknown or malformed."""
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{MANIFEST} is not JSON: {error}") from error
+    format = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+    if type(format) is not int or format != FORMAT:
+        raise BundleError(
+            f"{MANIFEST}: format is {format!r}, this version reads {FORMAT}; build the bundle again"
+        )
+    manifest: Manifest = record(Manifest, raw, MANIFEST)
+    check(manifest)
+    return manifest
+
+
+def check(manifest: Manifest) -> None:
+    """Raises BundleError where a manifest's fields contradict each other or no request could be served."""
+    unit, halo = manifest.size_multiple, manifest.halo
+    problems = {
+        "inputs": not manifest.inputs,
+        "outputs": len(manifest.outputs) != 1,
+        "scale": manifest.scale < 1,
+        "size_multiple": unit < 1,
+        "tile_sizes": unit > 0
+        and any(size % unit or (size - 2 * halo) // unit < 1 for size in manifest.tile_sizes),
+        "halo": halo < 0,
+        "latent_size": manifest.latent_size < 0,
+        "classes": manifest.classes < 0,
+        "class_names": len(manifest.class_names) not in (0, manifest.classes),
+    }
+    wrong = [name for name, is_wrong in problems.items() if is_wrong]
+    wrong += [name for name in tasks.of(manifest).problems(manifest) if name not in wrong]
+    if wrong:
+        values = ", ".join(f"{name} {getattr(manifest, name)!r}" for name in wrong)
+        raise BundleError(
+            f"{MANIFEST}: got {values}, which no generator of task {manifest.task} has; build it again"
+        )
 
 
 def _load(path: Path) -> Bundle:
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():
         raise BundleError(f"no {MANIFEST}, so this is no bundle; build one with python -m export.build")
-    manifest = Manifest.from_json(manifest_path.read_text(encoding="utf-8"))
+    manifest = parse_manifest(manifest_path.read_text(encoding="utf-8"))
     for name, info in manifest.files.items():
         _verify(path, name, info)
     if unlisted := [

@@ -6,6 +6,7 @@ N batch, C channels, H height, W width, Z latent size, S scale.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Dtype = Literal["float32", "int64"]
-Task = Literal["upscale", "generate"]
+TaskName = Literal["upscale", "translate", "generate"]
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
 
 
@@ -32,3 +33,21 @@ class TensorSpec:
     dtype: Dtype
     shape: tuple[int | str, ...]
     range: tuple[float, float] | None = None
+
+    def concrete_shape(self, *, batch: int, height: int = 1, width: int = 1) -> tuple[int, ...]:
+        """The shape of an input with its free axes set: the first is the batch, "H" and "W" are in pixels."""
+        sizes = {"H": height, "W": width}
+        return batch, *(sizes[axis] if isinstance(axis, str) else axis for axis in self.shape[1:])
+
+
+def zero_inputs(
+    specs: Sequence[TensorSpec], *, batch: int = 1, height: int = 1, width: int = 1
+) -> dict[str, Array]:
+    """An array of zeros for every input, by name: for warm-up and for probing what a graph does.
+
+    height, width: in pixels, for inputs that have these axes free.
+    """
+    return {
+        spec.name: np.zeros(spec.concrete_shape(batch=batch, height=height, width=width), spec.dtype)
+        for spec in specs
+    }

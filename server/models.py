@@ -8,10 +8,11 @@ from typing import Self
 
 from runtime import backends
 from runtime.backends.base import Engine
-from runtime.bundle import Bundle, Manifest
+from runtime.bundle import Bundle
 from runtime.errors import BundleError, Cancelled, InvalidInput, ModelNotFound
+from runtime.manifest import Manifest
 from runtime.scheduler import Scheduler
-from runtime.tensors import Task
+from runtime.tensors import TaskName
 
 RGB = 3
 LONGEST_ECHO = 80  # characters of a caller's own text that go into a message
@@ -82,7 +83,7 @@ class Models:
     def __iter__(self) -> Iterator[Model]:
         return iter(self._models.values())
 
-    def find(self, task: Task, name: str) -> Model:
+    def find(self, task: TaskName, name: str) -> Model:
         """The model called `name`, or the only one of `task` where it is empty.
 
         Raises ModelNotFound (no such model) or InvalidInput (it has another task, or several could be meant).

@@ -15,8 +15,8 @@ import numpy as np
 
 from protos import ganforge_pb2 as pb
 from runtime import latents as draws
-from runtime.bundle import Manifest
 from runtime.errors import InvalidInput
+from runtime.manifest import Manifest
 from runtime.pictures.forms import WRITABLE, Encoding
 from runtime.pictures.reading import Header
 from server import formats

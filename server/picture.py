@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime import tiling
-from runtime.bundle import Manifest
 from runtime.errors import Cancelled, EngineError
+from runtime.manifest import Manifest
 from runtime.pictures.forms import WRITABLE, Form
 from runtime.pictures.reading import Opened, Rows
 from runtime.pictures.transparency import fill, rows_seen

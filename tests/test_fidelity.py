@@ -19,6 +19,7 @@ from export.build.pipeline import Options, build, steps_of
 from export.build.steps import Steps
 from export.checkpoints import checkpoint
 from runtime import bundle, pixels, tiling
+from runtime.manifest import Manifest
 from runtime.pixels import to_uint8
 from server.client import Client
 from server.launch import launched
@@ -83,7 +84,7 @@ def shipped() -> torch.nn.Module:
     return checkpoint.load(MODEL).module
 
 
-def beside_seams(size: tuple[int, int], manifest: bundle.Manifest) -> np.ndarray:
+def beside_seams(size: tuple[int, int], manifest: Manifest) -> np.ndarray:
     """[SH, SW] bool: pixels within SEAM_PX of a border between two tiles' cores."""
     width, height = size
     scale, (tile,) = manifest.scale, manifest.tile_sizes

@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from runtime.backends import plan
-from runtime.bundle import GRAPH, EngineFile, Manifest
+from runtime.bundle import GRAPH
 from runtime.errors import BackendUnavailable, InvalidInput
+from runtime.manifest import EngineFile, Manifest
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,9 @@ from export.checkpoints.checkpoint import Checkpoint, load
 from export.families.spec import Signature, Spec
 from runtime import backends
 from runtime.backends.base import Engine
-from runtime.bundle import GRAPH, Bundle, EngineFile, Manifest, file_info
+from runtime.bundle import GRAPH, Bundle, file_info
 from runtime.errors import BackendUnavailable, EngineError
+from runtime.manifest import EngineFile, Manifest
 from runtime.tensors import Precision
 
 STEPS = ("load", "precision", "graph", "tiles", "engines", "verify", "preview", "manifest")

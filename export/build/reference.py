@@ -7,7 +7,8 @@ from torch import nn
 
 from export.checkpoints.checkpoint import Checkpoint
 from runtime.backends.base import Engine
-from runtime.bundle import Bundle, Manifest
+from runtime.bundle import Bundle
+from runtime.manifest import Manifest
 from runtime.tensors import Array, Precision
 
 
@@ -39,6 +40,7 @@ def first_manifest(found: Checkpoint, *, name: str, precision: Precision) -> Man
         scale=signature.scale,
         size_multiple=signature.size_multiple,
         latent_size=signature.latent_size,
+        tiled=signature.tiled,
         classes=signature.classes,
         class_names=found.class_names,
         weights={"source": found.source, "sha256": found.sha256}

@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from runtime.bundle import STAGING_SUFFIX, Writer
+from runtime.bundle import Writer
 from runtime.errors import InvalidInput
+from runtime.files import UNFINISHED_SUFFIX
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def staging(parent: Path, name: str) -> Iterator[Writer]:
 
 def clear_abandoned(parent: Path, name: str) -> None:
     """Remove staging folders of `name` that no living process holds. A lock goes with its process, however it ends."""
-    for folder in parent.glob(f".{name}.*{STAGING_SUFFIX}"):
+    for folder in parent.glob(f".{name}.*{UNFINISHED_SUFFIX}"):
         with suppress(OSError):
             lock = os.open(folder, os.O_RDONLY)
             try:

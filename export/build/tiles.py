@@ -22,7 +22,7 @@ from export.build.compare import NONE, Difference, difference, peak
 from export.families.spec import Signature
 from runtime.backends.base import Engine
 from runtime.errors import InvalidInput
-from runtime.tensors import Array, Task
+from runtime.tensors import Array, TaskName
 from runtime.tiling import run_tiled
 
 TILES = (96, 128, 192, 256)
@@ -66,7 +66,7 @@ class Choice:
         return asdict(self) | {"required": required, "photographs": photographs.NAMES}
 
 
-def check(task: Task, signature: Signature, tile: int | None, halo: int | None) -> None:
+def check(task: TaskName, signature: Signature, tile: int | None, halo: int | None) -> None:
     """Raises InvalidInput where the user's own tile or halo cannot work."""
     for option, value in (("tile", tile), ("halo", halo)):
         if task != "upscale" and value is not None:

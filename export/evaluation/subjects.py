@@ -22,7 +22,7 @@ from runtime.bundle import Bundle, load
 from runtime.errors import InvalidInput
 from runtime.latents import draw, draw_labels
 from runtime.pixels import to_float, to_uint8
-from runtime.tensors import Array, Task
+from runtime.tensors import Array, TaskName
 
 # A run of samples is drawn in blocks, each of a seed of its own: a call to a server gives at most some hundreds.
 BLOCK = 100
@@ -43,7 +43,7 @@ class Subject:
         self,
         kind: str,
         name: str,
-        task: Task,
+        task: TaskName,
         *,
         scale: int = 1,
         classes: int = 0,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from runtime.tensors import Precision, Task, TensorSpec
+from runtime.tensors import Precision, TaskName, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Signature:
 
     scale: output pixels per input pixel along a side; 1 for a generator of samples.
     size_multiple: height and width must be multiples of this many pixels (pixel-unshuffle in front), else 1.
+    tiled: whether pictures may be cut into tiles; False for networks with global statistics, which must see them
+        whole.
     latent_size: values in one latent; 0 where there is none.
     classes: number of classes a label chooses from; 0 where there are no labels.
     """
@@ -41,6 +43,7 @@ class Signature:
     size_multiple: int = 1
     latent_size: int = 0
     classes: int = 0
+    tiled: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Spec:
     tolerances: per precision; a build beyond them fails.
     """
 
-    task: Task
+    task: TaskName
     config: type[Any]
     module: Callable[[Any], nn.Module]
     signature: Callable[[Any], Signature]

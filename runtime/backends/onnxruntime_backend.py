@@ -19,8 +19,9 @@ from typing import Any, Literal
 import numpy as np
 
 from runtime.backends.base import Engine
-from runtime.bundle import Bundle, Manifest
+from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
+from runtime.manifest import Manifest
 from runtime.tensors import Array, Precision
 
 NAME = "onnxruntime"

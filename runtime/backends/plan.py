@@ -15,8 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from runtime.bundle import EngineFile, Manifest, file_info
+from runtime.bundle import file_info
 from runtime.errors import BackendUnavailable, EngineError
+from runtime.manifest import EngineFile, Manifest
 from runtime.tensors import TensorSpec
 
 Library = Literal["tensorrt", "tensorrt_rtx"]

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from runtime.bundle import EngineFile
 from runtime.errors import EngineError
+from runtime.manifest import EngineFile
 
 INDEX = "index.json"
 LOCK = "lock"

@@ -20,8 +20,9 @@ from runtime.backends.base import Engine
 from runtime.backends.cuda_memory import Cuda
 from runtime.backends.gpu_slot import Context, Slot, shapes_of
 from runtime.backends.plan_cache import PlanCache, default_folder
-from runtime.bundle import Bundle, EngineFile, Manifest
+from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
+from runtime.manifest import EngineFile, Manifest
 from runtime.tensors import Array
 
 NAME = "tensorrt"

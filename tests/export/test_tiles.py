@@ -10,8 +10,9 @@ import pytest
 from export.build import tiles
 from export.families.spec import Signature
 from runtime.backends.base import Engine
-from runtime.bundle import Bundle, Manifest
+from runtime.bundle import Bundle
 from runtime.errors import InvalidInput
+from runtime.manifest import Manifest
 from runtime.tensors import Array, TensorSpec
 
 IMAGE = TensorSpec("image", "float32", ("N", 3, "H", "W"), (0.0, 1.0))

@@ -11,7 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from runtime.bundle import Bundle, Manifest, Writer
+from runtime.bundle import Bundle, Writer
+from runtime.manifest import Manifest
 from runtime.tensors import Precision, TensorSpec
 
 Array = np.ndarray[Any, Any]

@@ -15,7 +15,7 @@ from runtime.backends import openvino_backend as cpu
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
-from runtime.tensors import Precision, Task
+from runtime.tensors import Precision, TaskName
 from tests.runtime import graphs
 
 # Summation order, and 11 or 8 bits of significand through two convolutions of values around 1.
@@ -29,7 +29,7 @@ BACKENDS = [
 PRECISIONS: list[Precision] = ["float32", "float16", "bfloat16"]
 
 
-def make_bundle(folder: Path, task: Task, precision: Precision) -> Bundle:
+def make_bundle(folder: Path, task: TaskName, precision: Precision) -> Bundle:
     if task == "upscale":
         return graphs.write_bundle(folder, graphs.upscaler(precision), graphs.upscale_manifest(precision))
     return graphs.write_bundle(folder, graphs.sampler(precision), graphs.sample_manifest(precision))
@@ -157,7 +157,7 @@ def test_what_is_not_finite_never_comes_out(upscaler: Engine) -> None:
 @pytest.mark.parametrize("task", ["upscale", "generate"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_precision_is_near_the_reference_and_reported(
-    tmp_path: Path, backend: str, device: str, task: Task, precision: Precision
+    tmp_path: Path, backend: str, device: str, task: TaskName, precision: Precision
 ) -> None:
     engine = open_or_skip(make_bundle(tmp_path, task, precision), backend, device)
     if precision == "float32":

@@ -17,8 +17,9 @@ from runtime.backends import tensorrt_backend as nvidia
 from runtime.backends.cuda_memory import Buffer, Cuda
 from runtime.backends.gpu_slot import DYNAMIC_GRAPHS, REMEMBERED, Context, ShapeChoice, Shapes
 from runtime.backends.plan_cache import PlanCache
-from runtime.bundle import Bundle, EngineFile, FileInfo
+from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
+from runtime.manifest import EngineFile, FileInfo
 from tests.runtime import graphs
 from tests.runtime.fake_gpu import Code, FakeContext, FakeCudart
 

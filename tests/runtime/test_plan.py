@@ -16,8 +16,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from runtime.backends import plan, plan_cache
-from runtime.bundle import EngineFile
 from runtime.errors import BackendUnavailable, EngineError
+from runtime.manifest import EngineFile
 from runtime.tensors import Precision
 from tests.runtime import graphs
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from runtime.backends.base import Engine
-from runtime.bundle import Bundle, Manifest
+from runtime.bundle import Bundle
 from runtime.errors import InvalidInput
+from runtime.manifest import Manifest
 from runtime.tensors import TensorSpec
 from runtime.tiling import Canvas, Span, choose_tile, pad_to_multiple, plan, run_tiled, split, work
 

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.bundle import Bundle, Manifest, Writer
+from runtime.bundle import Bundle, Writer
+from runtime.manifest import Manifest
 from runtime.tensors import TensorSpec
 
 SCALE, LATENT, SIDE, CLASSES = 4, 6, 8, 3

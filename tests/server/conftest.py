@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime import pixels
 from runtime.backends.base import Engine
-from runtime.bundle import Bundle, Manifest
+from runtime.bundle import Bundle
+from runtime.manifest import Manifest
 from runtime.tensors import Array, TensorSpec
 from server.client import Client
 from server.front import Server

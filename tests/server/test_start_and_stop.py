@@ -19,8 +19,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from protos import ganforge_pb2 as pb
-from runtime.bundle import Bundle, Manifest
+from runtime.bundle import Bundle
 from runtime.errors import BundleError, NotReady
+from runtime.manifest import Manifest
 from runtime.tensors import TensorSpec
 from server.client import Client
 from server.front import SERVICE_NAME

@@ -1,0 +1,25 @@
+"""Generate: latents (and labels) in, one sample for each out, all of the model's own size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runtime.manifest import Manifest
+from runtime.tasks.task import Task
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    if manifest.tile_sizes:
+        yield "tile_sizes"
+    if manifest.max_whole_px:
+        yield "max_whole_px"
+
+
+GENERATE = Task(
+    name="generate",
+    source="latents",
+    alpha="beside",
+    outscale=False,
+    usual_name="{model}",
+    problems=_problems,
+)
