@@ -63,11 +63,3 @@ class Spec:
     signature: Callable[[Any], Signature]
     tiny: Any
     tolerances: Mapping[Precision, Tolerance]
-
-
-def check_sample(size: int, channels: int) -> None:
-    """Raises ValueError where a generator that doubles from 4×4 pixels cannot draw such pictures."""
-    if size < 32 or size & (size - 1):
-        raise ValueError(f"size: got {size}, expected a power of two from 32")
-    if channels not in (1, 3):
-        raise ValueError(f"channels: got {channels}, expected 1 or 3")

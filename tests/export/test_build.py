@@ -127,7 +127,7 @@ def built(tiny_bundle: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> tuple[str
         shutil.copy(whole.onnx, path)
         return onnx.load(path)
 
-    monkeypatch.setattr("export.build.write_graph", copy_graph)
+    monkeypatch.setattr("export.build.pipeline.write_graph", copy_graph)
     weights = whole.path.parent.parent / whole.manifest.weights["source"]
     return ("--model", "dcgan", "--weights", str(weights), "--target", "onnx")
 
@@ -171,7 +171,7 @@ def test_fastest_falls_back_to_float32_aloud(
 def test_a_killed_build_leaves_nothing_a_server_takes(number: signal.Signals, tmp_path: Path) -> None:
     """Killed in the middle; the next build of the same name clears what SIGKILL left."""
     script = (
-        "import os, sys; from pathlib import Path; from export.staging import staging\n"
+        "import os, sys; from pathlib import Path; from export.build.staging import staging\n"
         f"with staging(Path({str(tmp_path)!r}), 'dcgan') as writer:\n"
         "    (writer.path / 'model.onnx').write_bytes(b'half')\n"
         f"    os.kill(os.getpid(), {int(number)})\n"

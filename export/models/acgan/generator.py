@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from export.families.spec import Signature, Spec, Tolerance, check_sample
+from export.families.spec import Signature, Spec, Tolerance
+from export.networks.sizes import check_doubling
 from runtime.tensors import TensorSpec
 
 
@@ -32,7 +33,7 @@ class ACGAN(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        check_sample(config.size, config.channels)
+        check_doubling(config.size, config.channels)
         self.embedding = nn.Embedding(config.classes, config.latent_size)
         self.width = config.width
         self.linear = nn.Linear(config.latent_size, config.width * 4 * 4)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from export.families.spec import Signature, Spec, Tolerance, check_sample
+from export.families.spec import Signature, Spec, Tolerance
+from export.networks.sizes import check_doubling
 from runtime.tensors import TensorSpec
 
 
@@ -29,7 +30,7 @@ class DCGAN(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        check_sample(config.size, config.channels)
+        check_doubling(config.size, config.channels)
         doublings = config.size.bit_length() - 3  # from 4×4 up
         maps = config.width * 2 ** (doublings - 1)
         layers: list[nn.Module] = [*up(config.latent_size, maps, stride=1, padding=0)]
