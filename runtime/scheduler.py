@@ -25,6 +25,7 @@ from typing import Protocol
 import numpy as np
 
 from runtime.errors import Cancelled, DeadlineExceeded
+from runtime.stopwatch import Stopwatch
 from runtime.tensors import Array
 
 # What a batch counts, in the running estimate of seconds per pixel, once another has run.
@@ -80,14 +81,11 @@ class Job:
         self.engine, self.items, self.inputs, self.deliver = engine, items, inputs, deliver
         self.deadline_s = deadline_s
         self.done: Future[None] = Future()
-        self.queue_ms = 0.0  # from submit to the first item's batch
-        self.inference_ms = 0.0  # the job's share of its batches' time on the device
-        self.items_run = 0
+        self.stopwatch = Stopwatch()  # the request's own, once it is submitted with one
         # The scheduler's own, guarded by its lock.
         self.next_item = 0
         self.delivered = 0
         self.flow = flow or Flow()
-        self.submitted_s = 0.0
         self.settled = False
 
 
@@ -138,15 +136,19 @@ class Scheduler:
         for worker in self._workers:
             worker.start()
 
-    def submit(self, job: Job) -> None:
-        """Queue a job's items. A job without items is done at once. Raises Cancelled after `close`."""
+    def submit(self, job: Job, stopwatch: Stopwatch | None = None) -> None:
+        """Queue a job's items. A job without items is done at once. Raises Cancelled after `close`.
+
+        stopwatch: the request's; counts "queue" while items wait for the device, "inference" while any is on it.
+        """
         if not job.items:
             self._end(job, None)
             return
         with self._changed:
             if self._closed:
                 raise Cancelled("the scheduler is closed")
-            job.submitted_s = self._clock()
+            job.stopwatch = stopwatch or job.stopwatch
+            job.stopwatch.begin("queue")
             job.flow.clock_px = max(job.flow.clock_px, self._virtual_px)
             self._jobs.append(job)
             self._changed.notify_all()
@@ -204,11 +206,11 @@ class Scheduler:
                 now = self._clock()
                 expired = [job for job in self._jobs if job.deadline_s is not None and job.deadline_s <= now]
                 if not expired:
-                    return self._take(now)
+                    return self._take()
             for job in expired:
                 self._end(job, DeadlineExceeded("the deadline passed; the remaining items were dropped"))
 
-    def _take(self, now: float) -> list[Taken]:
+    def _take(self) -> list[Taken]:
         """The items of the next batch, in turns by pixels. Called with the lock held and a job waiting."""
         batch: list[Taken] = []
         self._virtual_px = self._next_virtual_px
@@ -221,14 +223,12 @@ class Scheduler:
             if not ready:
                 break
             job = min(ready, key=_finish_px)
-            if job.next_item == 0:
-                job.queue_ms = (now - job.submitted_s) * 1e3
             batch.append(Taken(job, job.next_item))
             job.flow.clock_px = _finish_px(job)
             self._next_virtual_px += job.items[job.next_item].pixels / len({one.flow for one in self._jobs})
             job.next_item += 1
             if job.next_item == len(job.items):
-                self._jobs.remove(job)
+                self._forget(job)
         return batch
 
     def _run(self, batch: list[Taken]) -> list[dict[str, Array] | None]:
@@ -246,6 +246,9 @@ class Scheduler:
         if not batch:
             return []
         start = self._clock()
+        stopwatches = {taken.job.stopwatch for taken in batch}
+        for stopwatch in stopwatches:
+            stopwatch.begin("inference")
         try:
             stacked = {name: np.stack([one[name] for one in inputs]) for name in inputs[0]}
             outputs = engine.run(stacked)
@@ -257,6 +260,9 @@ class Scheduler:
             for taken in batch:
                 self._end(taken.job, error)
             return []
+        finally:
+            for stopwatch in stopwatches:
+                stopwatch.end("inference")
         self._count(batch, self._clock() - start)
         return list(rows)
 
@@ -270,9 +276,6 @@ class Scheduler:
             # Sums, not a mean of rates: a picture of one pixel takes long for its pixels, and says little.
             seconds_before, pixels_before = self._spent.get(engine, (0.0, 0.0))
             self._spent[engine] = (FADING * seconds_before + seconds, FADING * pixels_before + pixels)
-            for taken in batch:
-                taken.job.items_run += 1
-                taken.job.inference_ms += seconds * 1e3 / len(batch)
 
     # The delivering threads, and the ends of jobs.
 
@@ -297,6 +300,11 @@ class Scheduler:
         if finished:
             self._end(job, None)
 
+    def _forget(self, job: Job) -> None:
+        """A job none of whose items wait any more. Called with the lock held."""
+        self._jobs.remove(job)
+        job.stopwatch.end("queue")
+
     def _end(self, job: Job, error: BaseException | None) -> None:
         """Settle a job, once, and forget the items it has left."""
         with self._changed:
@@ -304,7 +312,7 @@ class Scheduler:
                 return
             job.settled = True
             if job in self._jobs:
-                self._jobs.remove(job)
+                self._forget(job)
             self._dropped += len(job.items) - job.next_item
             job.next_item = len(job.items)
         if not job.done.set_running_or_notify_cancel():

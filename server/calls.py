@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from protos import ganforge_pb2 as pb
 from runtime.errors import DeadlineExceeded
 from runtime.scheduler import Job
+from runtime.stopwatch import Stopwatch
 from server.models import Model
 
 
@@ -24,19 +25,18 @@ class Call:
 
     deadline_s: float | None = None
     facts: dict[str, object] = field(default_factory=dict)
-    started_s: float = field(default_factory=time.monotonic)
-    queue_s: float = 0.0
-    codec_s: float = 0.0
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def time_left_s(self) -> float | None:
         return None if self.deadline_s is None else self.deadline_s - time.monotonic()
 
     def timing(self, model: Model, jobs: Sequence[Job]) -> pb.Timing:
+        times = self.stopwatch.times()
         return pb.Timing(
-            queue_ms=self.queue_s * 1e3 + jobs[0].queue_ms,
-            inference_ms=sum(job.inference_ms for job in jobs),
-            codec_ms=self.codec_s * 1e3,
-            total_ms=(time.monotonic() - self.started_s) * 1e3,
+            queue_ms=times.queue_s * 1e3,
+            inference_ms=times.inference_s * 1e3,
+            codec_ms=times.codec_s * 1e3,
+            total_ms=times.total_s * 1e3,
             tiles=sum(len(job.items) for job in jobs),
             precision=model.engine.precision,
             backend=model.engine.backend,

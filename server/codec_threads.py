@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, ParamSpec, TypeVar
@@ -34,15 +33,15 @@ class Codecs:
     async def run(
         self, pool: Pool, call: Call, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run `function` on a thread of the pool, and count its time."""
+        """Run `function` on a thread of the pool; the call's stopwatch counts its wait and its work."""
 
-        def timed() -> tuple[T, float]:
-            start_s = time.monotonic()
-            return function(*args, **kwargs), time.monotonic() - start_s
+        def timed() -> T:
+            call.stopwatch.end("queue")
+            with call.stopwatch.during("codec"):
+                return function(*args, **kwargs)
 
-        result, seconds = await asyncio.get_running_loop().run_in_executor(self._pools[pool], timed)
-        call.codec_s += seconds
-        return result
+        call.stopwatch.begin("queue")
+        return await asyncio.get_running_loop().run_in_executor(self._pools[pool], timed)
 
     def close(self) -> None:
         for pool in self._pools.values():

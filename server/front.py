@@ -82,6 +82,7 @@ class Front(pb_grpc.ImageGeneratorServicer):
         """Around one call: its id, its deadline, its status, its log line."""
         request_id = _request_id(context)
         left_s = context.time_remaining()
+        started_s = time.monotonic()
         call = Call(deadline_s=None if left_s is None else time.monotonic() + left_s)
         code, failure = "OK", None
         try:
@@ -102,7 +103,7 @@ class Front(pb_grpc.ImageGeneratorServicer):
             failure = error
         finally:
             self._open -= 1
-            ms = round((time.monotonic() - call.started_s) * 1e3, 1)
+            ms = round((time.monotonic() - started_s) * 1e3, 1)
             facts = {"request_id": request_id, "method": name, "ms": ms, **call.facts}
             if failure is None:
                 log.info("call", code=code, **facts)
@@ -141,7 +142,7 @@ class Server:
                 ("grpc.keepalive_time_ms", KEEPALIVE_MS),
                 ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", SHORTEST_PING_MS),
+                ("grpc.http2.min_ping_interval_without_data_ms", SHORTEST_PING_MS),
             ),
         )
         pb_grpc.add_ImageGeneratorServicer_to_server(self._front, self._server)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import time
 from typing import Any
 
 from runtime.errors import Cancelled
+from runtime.stopwatch import Stopwatch
 from runtime.tensors import Array
 
 
 class Handover:
-    """Made on the event loop. waited_s: seconds that the thread has spent in `take`."""
+    """Made on the event loop. stopwatch: the request's; a writer that waits for a band does no codec work."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
         self._loop = asyncio.get_running_loop()
         self._wanted = asyncio.Semaphore(0)
         self._given: queue.SimpleQueue[Array | None] = queue.SimpleQueue()
-        self.waited_s = 0.0
 
     async def put(self, band: Array, writing: asyncio.Future[None]) -> None:
         """Wait until the thread wants a band, and give it. Raises what ended the writing, if it has ended."""
@@ -34,10 +34,10 @@ class Handover:
 
     def take(self) -> Array:
         """The next band, on the writing thread. Raises Cancelled once there will be none."""
-        start_s = time.monotonic()
         self._loop.call_soon_threadsafe(self._wanted.release)
+        self._stopwatch.end("codec")
         band = self._given.get()
-        self.waited_s += time.monotonic() - start_s
+        self._stopwatch.begin("codec")
         if band is None:
             raise Cancelled("the request has ended")
         return band

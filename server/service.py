@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -99,7 +98,7 @@ class Service:
             samples = Samples(model, order)
             async with self._admitted(model, samples, call):
                 job = samples.job(call.deadline_s)
-                await run(model, job)
+                await run(model, job, call)
                 images = await asyncio.gather(
                     *(
                         self._codecs.run("quick", call, pixels.encode, one, order.format)
@@ -168,10 +167,9 @@ class Service:
             estimate_s=seconds_per_px * work.cost_px,
             time_left_s=call.time_left_s(),
         )
-        entered_s = time.monotonic()
         try:
-            await asyncio.wrap_future(ticket.admitted)
-            call.queue_s = time.monotonic() - entered_s
+            with call.stopwatch.during("queue"):
+                await asyncio.wrap_future(ticket.admitted)
             yield
         finally:
             work.free()

@@ -29,9 +29,9 @@ async def upscale(picture: Picture, codecs: Codecs, call: Call, tell: Tell) -> t
     return await way(picture, codecs, call, tell)
 
 
-async def run(model: Model, job: Job) -> None:
+async def run(model: Model, job: Job, call: Call) -> None:
     """Wait for a job. Cancelling the wait cancels `job.done`, and that drops what the job has left."""
-    model.scheduler.submit(job)
+    model.scheduler.submit(job, call.stopwatch)
     await asyncio.wrap_future(job.done)
 
 
@@ -41,13 +41,13 @@ async def _whole(picture: Picture, codecs: Codecs, call: Call, tell: Tell) -> tu
     pool: Pool = "quick" if order.width * order.height <= QUICK_PIXELS else "slow"
     await codecs.run(pool, call, picture.decode, 0)
     job = picture.job(0, call.deadline_s, tell)
-    await run(picture.model, job)
+    await run(picture.model, job, call)
     return io.BytesIO(await codecs.run(pool, call, picture.whole)), [job]
 
 
 async def _by_bands(picture: Picture, codecs: Codecs, call: Call, tell: Tell) -> tuple[BinaryIO, list[Job]]:
     """A picture of many bands: one is decoded, the next are on the device, another is written to a file."""
-    model, handover, jobs = picture.model, Handover(), []
+    model, handover, jobs = picture.model, Handover(call.stopwatch), []
     running: deque[tuple[int, asyncio.Task[None]]] = deque()
     file = tempfile.TemporaryFile(  # noqa: SIM115 - the caller closes it
         prefix="ganforge-answer-"
@@ -60,7 +60,7 @@ async def _by_bands(picture: Picture, codecs: Codecs, call: Call, tell: Tell) ->
             if index < len(picture.bands):
                 await codecs.run("slow", call, picture.decode, index)
                 jobs.append(picture.job(index, call.deadline_s, tell))
-                running.append((index, asyncio.create_task(run(model, jobs[-1]))))
+                running.append((index, asyncio.create_task(run(model, jobs[-1], call))))
             if index >= BANDS_RUNNING - 1 and running:
                 first, done = running.popleft()
                 await done
@@ -74,5 +74,4 @@ async def _by_bands(picture: Picture, codecs: Codecs, call: Call, tell: Tell) ->
             task.cancel()
         handover.end()
         await asyncio.gather(writing, *(task for _, task in running), return_exceptions=True)
-    call.codec_s -= handover.waited_s
     return file, jobs

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from runtime.errors import Cancelled, DeadlineExceeded, EngineError
 from runtime.scheduler import Item, Job, Scheduler
+from runtime.stopwatch import Stopwatch, Times
 
 TIMEOUT_S = 30  # of a wait that ends at once unless the code is wrong
 TILE_PX, THUMBNAIL_PX = 192 * 192, 64 * 64
@@ -136,7 +137,6 @@ def test_every_item_is_delivered_once_with_its_own_output(slots: int, max_batch:
         for one in jobs:
             assert one.done.result(TIMEOUT_S) is None
     assert sorted(got) == [(n, i) for n in range(12) for i in range(n + 1)]
-    assert [one.items_run for one in jobs] == [len(one.items) for one in jobs]
 
 
 def test_a_request_without_items_is_done_at_once() -> None:
@@ -158,15 +158,15 @@ def test_done_comes_after_the_last_delivery() -> None:
     assert len(last) == 51
 
 
-def test_times_are_the_wait_and_the_share_of_the_device() -> None:
+def test_times_are_wall_time_of_waiting_and_of_the_device() -> None:
     clock, engine = Clock(), Gated(2)
     with scheduling(engine, clock=clock) as scheduler:
-        first = job(engine, 1)
-        scheduler.submit(first)
+        first, watch = job(engine, 1), Stopwatch(clock)
+        scheduler.submit(first, watch)
         engine.held()
-        pair = [job(engine, 2), job(engine, 3)]
-        for one in pair:
-            scheduler.submit(one)
+        pair, watches = [job(engine, 2), job(engine, 3)], [Stopwatch(clock), Stopwatch(clock)]
+        for one, its in zip(pair, watches, strict=True):
+            scheduler.submit(one, its)
         clock.now_s += 2.0
         engine.let_go()
         assert len(engine.held()) == 2
@@ -174,10 +174,39 @@ def test_times_are_the_wait_and_the_share_of_the_device() -> None:
         engine.let_go()
         for one in (first, *pair):
             one.done.result(TIMEOUT_S)
-        assert (first.queue_ms, first.inference_ms) == (0.0, 2000.0)
-        assert [(one.queue_ms, one.inference_ms) for one in pair] == [(2000.0, 2000.0)] * 2
+        assert watch.times() == Times(queue_s=0.0, inference_s=2.0, codec_s=0.0, total_s=6.0)
+        assert [its.times() for its in watches] == [Times(2.0, 4.0, 0.0, 6.0)] * 2
         assert scheduler.seconds_per_px(Echo()) is None
         assert scheduler.seconds_per_px(engine) == pytest.approx(2.0 / TILE_PX)
+
+
+def test_items_of_a_request_that_overlap_on_the_device_count_once() -> None:
+    clock, engine = Clock(), Gated()
+    with scheduling(engine, clock=clock, slots=2) as scheduler:
+        jobs, watch = [job(engine, n, 1) for n in range(2)], Stopwatch(clock)
+        for one in jobs:
+            scheduler.submit(one, watch)
+        engine.held(), engine.held()  # both on the device
+        clock.now_s += 3.0
+        engine.let_go()
+        engine.let_go()
+        for one in jobs:
+            one.done.result(TIMEOUT_S)
+        assert watch.times() == Times(queue_s=0.0, inference_s=3.0, codec_s=0.0, total_s=3.0)
+
+
+def test_a_request_that_is_cancelled_waits_no_longer() -> None:
+    clock, engine = Clock(), Gated()
+    with scheduling(engine, clock=clock) as scheduler:
+        running, waiting, watch = job(engine, 1), job(engine, 2, 3), Stopwatch(clock)
+        scheduler.submit(running)
+        engine.held()
+        scheduler.submit(waiting, watch)
+        clock.now_s += 1.0
+        scheduler.cancel(waiting)
+        clock.now_s += 5.0
+        assert watch.times() == Times(queue_s=1.0, inference_s=0.0, codec_s=0.0, total_s=6.0)
+        engine.let_go()
 
 
 def test_a_dear_speck_hardly_moves_the_estimate() -> None:

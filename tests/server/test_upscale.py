@@ -50,7 +50,16 @@ def test_timing_says_what_ran_and_for_how_long(served: Served) -> None:
     assert timing.tiles == 8  # 4 × 2 windows of 32 with a halo of 4
     assert timing.inference_ms > 0
     assert timing.codec_ms > 0
-    assert timing.total_ms >= timing.codec_ms
+
+
+def test_every_part_of_the_timing_compares_with_the_whole(upscaler: tuple[Served, FakeUpscaler]) -> None:
+    served, _ = upscaler
+    with ThreadPoolExecutor(4) as pool:
+        images = [png(150, 120, seed=number) for number in range(8)]
+        timings = [answer.timing for answer in pool.map(served.client.upscale, images)]
+    for timing in timings:
+        assert timing.queue_ms + timing.inference_ms <= timing.total_ms + 1e-6
+        assert timing.queue_ms + timing.codec_ms <= timing.total_ms + 1e-6
 
 
 @settings(max_examples=25)

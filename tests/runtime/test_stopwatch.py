@@ -1,0 +1,78 @@
+"""The stopwatch of a request: wall time, on a clock that the test turns."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.stopwatch import Activity, Stopwatch, Times
+
+
+class Clock:
+    """A clock that stands still until it is turned. now_s: seconds."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_items_that_overlap_on_the_device_count_once() -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    for _ in range(3):  # begins 1 s apart, each 3 s long: [0, 3), [1, 4), [2, 5)
+        stopwatch.begin("inference")
+        clock.now_s += 1
+    for _ in range(3):
+        stopwatch.end("inference")
+        clock.now_s += 1
+    assert stopwatch.times() == Times(queue_s=0, inference_s=5, codec_s=0, total_s=6)
+
+
+def test_device_and_codec_threads_may_work_at_once_and_waiting_is_when_neither_does() -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    with stopwatch.during("queue"):
+        clock.now_s += 1  # waits
+        with stopwatch.during("codec"):
+            clock.now_s += 2  # decodes
+            with stopwatch.during("inference"):
+                clock.now_s += 4  # both
+        clock.now_s += 8  # waits again
+    clock.now_s += 16  # none of the three
+    assert stopwatch.times() == Times(queue_s=9, inference_s=4, codec_s=6, total_s=31)
+
+
+def test_what_is_still_under_way_counts_until_now() -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    stopwatch.begin("inference")
+    clock.now_s += 2
+    assert stopwatch.times().inference_s == 2
+    clock.now_s += 3
+    assert stopwatch.times().inference_s == 5
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["queue", "inference", "codec"]), st.booleans(), st.integers(0, 9))
+)
+
+
+@given(steps)
+def test_no_part_exceeds_the_whole_whatever_overlaps(steps: list[tuple[Activity, bool, int]]) -> None:
+    clock = Clock()
+    stopwatch = Stopwatch(clock)
+    under_way: list[Activity] = []
+    for activity, begins, seconds in steps:
+        if begins:
+            stopwatch.begin(activity)
+            under_way.append(activity)
+        elif activity in under_way:
+            stopwatch.end(activity)
+            under_way.remove(activity)
+        clock.now_s += seconds
+    times = stopwatch.times()
+    assert times.total_s == sum(seconds for _, _, seconds in steps)
+    assert times.queue_s + times.inference_s <= times.total_s
+    assert times.queue_s + times.codec_s <= times.total_s
