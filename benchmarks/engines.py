@@ -12,7 +12,7 @@ from benchmarks.load import Loop, Measured, direct
 from export.build import photographs
 from runtime import pixels, tiling
 from runtime.backends.base import Engine
-from runtime.backends.openvino_backend import widen
+from runtime.backends.openvino_backend import compile_graph
 from runtime.latents import draw, draw_labels
 from runtime.tensors import Array
 from runtime.tiling import Canvas
@@ -81,15 +81,7 @@ def whole_image_s(engine: Engine, image: Array, *, repeats: int) -> float:
     source = engine.manifest.inputs[0].name
     if engine.backend != "openvino":
         return timed(lambda: engine.run({source: image[None]}), repeats)
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(engine.bundle.onnx)
-    if engine.precision == "float32":
-        widen(model)  # as the engine itself runs it
-    hint = {"float32": "f32", "bfloat16": "bf16"}[engine.precision]
-    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-    compiled = core.compile_model(model, "CPU", options)
+    compiled = compile_graph(engine.bundle, engine.precision, "LATENCY")
     return timed(lambda: compiled({source: image[None]}), repeats)
 
 

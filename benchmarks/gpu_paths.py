@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -192,7 +192,7 @@ class EnginePath:
         shaped = Bundle(
             bundle.path, replace(bundle.manifest, tile_sizes=manifest(model, precision, case).tile_sizes)
         )
-        options = dict([self.option] if self.option else [])
+        options: dict[str, Any] = dict([self.option] if self.option else [])
         engine = backends.load(self.backend).open_engine(shaped, engine_device(device), **options)
         if case.batch > engine.max_batch:
             with closing(engine):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from runtime import backends, bundle
 from runtime.errors import GanforgeError
+from runtime.tensors import Precision
 from server.front import Server
 from server.limits import Limits
 from server.logs import configure, log
@@ -47,6 +50,12 @@ def limit(flag: str, help: str) -> Any:
     help="auto: the first that can run each bundle here.",
 )
 @click.option("--device", default=None, help="CPU, cuda:0, …  [default: the backend's first]")
+@click.option(
+    "--min-precision",
+    type=click.Choice(get_args(Precision)),
+    default=None,
+    help="Lowest precision to compute in, e.g. bfloat16 for float16 bundles on a CPU that has it.  [default: the bundle's]",
+)
 @limit("--max-pixels", "Pixels of one input image.")
 @limit("--max-output-pixels", "Pixels of one answer; all samples of a Generate together.")
 @limit("--max-count", "Samples of one Generate.")
@@ -65,7 +74,14 @@ def limit(flag: str, help: str) -> Any:
     help="Seconds that calls under way get to finish after Ctrl-C or SIGTERM.",
 )
 def main(
-    bundles: Path, host: str, port: int, backend: str, device: str | None, grace_s: float, **limits: Any
+    bundles: Path,
+    host: str,
+    port: int,
+    backend: str,
+    device: str | None,
+    min_precision: Precision | None,
+    grace_s: float,
+    **limits: Any,
 ) -> None:
     """Serve every bundle in a folder over gRPC.
 
@@ -75,25 +91,27 @@ def main(
     assert limits.keys() == {field.name for field in fields(Limits)}
     configure()
     try:
-        asyncio.run(serve(bundles, host, port, backend, device, grace_s, Limits(**limits)))
+        open_models = partial(Models.open, backend=backend, device=device, min_precision=min_precision)
+        asyncio.run(serve(bundles, host, port, open_models, grace_s, Limits(**limits)))
     except GanforgeError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
 
 
 async def serve(
-    folder: Path, host: str, port: int, backend: str, device: str | None, grace_s: float, limits: Limits
+    folder: Path, host: str, port: int, open_models: Callable[..., Models], grace_s: float, limits: Limits
 ) -> None:
-    """Serve until a signal comes. Raises GanforgeError where it cannot begin."""
+    """Serve until a signal comes. Raises GanforgeError where it cannot begin.
+
+    open_models: `Models.open` with its backend, device and precision chosen.
+    """
     stopping = _signals()
     found = await asyncio.to_thread(bundle.discover, folder)
     server = Server(limits)
     port = await server.start(host, port)
     log.info("warming up", models=[one.manifest.name for one in found], host=host, port=port)
     try:
-        models = await asyncio.to_thread(
-            Models.open, found, backend=backend, device=device, say=_say, stopping=stopping.is_set
-        )
+        models = await asyncio.to_thread(open_models, found, say=_say, stopping=stopping.is_set)
     except BaseException:
         await server.drain(0)
         raise

@@ -12,7 +12,7 @@ from runtime.bundle import Bundle
 from runtime.errors import BundleError, Cancelled, InvalidInput, ModelNotFound
 from runtime.manifest import Manifest
 from runtime.scheduler import Scheduler
-from runtime.tensors import TaskName
+from runtime.tensors import Precision, TaskName
 
 RGB = 3
 LONGEST_ECHO = 80  # characters of a caller's own text that go into a message
@@ -55,11 +55,13 @@ class Models:
         *,
         backend: str = "auto",
         device: str | None = None,
+        min_precision: Precision | None = None,
         say: Callable[[str], None] = lambda sentence: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Self:
         """Open and warm up every bundle, telling `say` which backend each got and why.
 
+        min_precision: the lowest precision to compute in; None for each bundle's own.
         Raises BundleError, BackendUnavailable or EngineError where one cannot be served here: a server with half its
         models is none.
         Raises Cancelled where `stopping` comes true in between.
@@ -70,7 +72,7 @@ class Models:
                 if stopping():
                     raise Cancelled("stopped while the models were warming up")
                 _check_channels(bundle.manifest)
-                engine, reason = backends.open_engine(bundle, backend, device)
+                engine, reason = backends.open_engine(bundle, backend, device, min_precision=min_precision)
                 engines.append(engine)
                 engine.warm_up()
                 say(reason)

@@ -9,8 +9,10 @@ import importlib
 from typing import Protocol, cast
 
 from runtime.backends.base import Engine
+from runtime.backends.precisions import is_allowed
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable
+from runtime.tensors import Precision
 
 # In the order of preference. Each is the module `<name>_backend`, imported when it is asked for.
 NAMES = ("tensorrt", "openvino", "onnxruntime")
@@ -23,7 +25,9 @@ class Backend(Protocol):
 
     def unavailable(self, bundle: Bundle, device: str | None) -> str | None: ...
 
-    def open_engine(self, bundle: Bundle, device: str | None) -> Engine: ...
+    def open_engine(
+        self, bundle: Bundle, device: str | None, *, min_precision: Precision | None = None
+    ) -> Engine: ...
 
 
 def load(name: str) -> Backend:
@@ -33,10 +37,17 @@ def load(name: str) -> Backend:
     return cast(Backend, importlib.import_module(f"{__name__}.{name}_backend"))
 
 
-def open_engine(bundle: Bundle, backend: str = "auto", device: str | None = None) -> tuple[Engine, str]:
+def open_engine(
+    bundle: Bundle,
+    backend: str = "auto",
+    device: str | None = None,
+    *,
+    min_precision: Precision | None = None,
+) -> tuple[Engine, str]:
     """Load `bundle` on the first backend that can run it here, or on the one named.
 
     device: "CPU", "cuda:0", …; None takes the backend's first.
+    min_precision: the lowest precision that the engine may compute in; None for the bundle's own.
     Returns the engine and a sentence that says which it is and why. Raises BackendUnavailable with every reason.
     """
     names = NAMES if backend == "auto" else (backend,)
@@ -47,15 +58,18 @@ def open_engine(bundle: Bundle, backend: str = "auto", device: str | None = None
         if reason is not None:
             reasons.append(f"{name}: {reason}")
             continue
-        engine = module.open_engine(bundle, device)
+        engine = module.open_engine(bundle, device, min_precision=min_precision)
         return engine, _why(engine, reasons, asked=backend != "auto")
     raise BackendUnavailable(f"{bundle.manifest.name} cannot run here; " + "; ".join(reasons))
 
 
 def _why(engine: Engine, reasons: list[str], *, asked: bool) -> str:
     chosen = f"{engine.manifest.name} runs on {engine.backend} ({engine.device}) in {engine.precision}"
-    if engine.precision != engine.manifest.precision:
-        chosen += f" (the bundle is {engine.manifest.precision}, which this device has no faster way to run)"
+    precision = engine.manifest.precision
+    if not is_allowed(engine.precision, precision):
+        chosen += f" (the bundle is {precision}; --min-precision allows less)"
+    elif engine.precision != precision:
+        chosen += f" (the bundle is {precision}, which this device does not run faster)"
     if asked:
         return f"{chosen}: asked for"
     return f"{chosen}: first that can" + (f" ({'; '.join(reasons)})" if reasons else "")

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from runtime.backends.precisions import SIGNIFICAND_BITS, is_allowed
 from runtime.bundle import Bundle
 from runtime.errors import EngineError
 from runtime.tensors import Array, Precision, TensorSpec
@@ -16,7 +17,8 @@ from runtime.tensors import Array, Precision, TensorSpec
 class Engine(ABC):
     """One bundle's graph, loaded on one device.
 
-    device: "CPU" or "cuda:0". precision: what the engine really executes, which may differ from the bundle's.
+    device: "CPU" or "cuda:0". precision: the narrowest that any convolution or matrix product really runs in; it has no
+    fewer significand bits than the bundle's, or than min_precision where the operator allows a lower one.
     slots: how many `run` calls may be in flight at once. batch_sizes: ascending sizes the engine is prepared for;
     a batch is padded to the next of them, so that few shapes are ever seen.
     """
@@ -24,8 +26,23 @@ class Engine(ABC):
     backend: ClassVar[str]
 
     def __init__(
-        self, bundle: Bundle, *, device: str, precision: Precision, slots: int, batch_sizes: tuple[int, ...]
+        self,
+        bundle: Bundle,
+        *,
+        device: str,
+        precision: Precision,
+        slots: int,
+        batch_sizes: tuple[int, ...],
+        min_precision: Precision | None = None,
     ) -> None:
+        """Raises EngineError where `precision` is below what the bundle and the operator allow."""
+        if not is_allowed(precision, bundle.manifest.precision, min_precision):
+            raise EngineError(
+                f"{bundle.manifest.name}: {self.backend} computes in {precision} "
+                f"({SIGNIFICAND_BITS[precision]} significand bits), the bundle needs {bundle.manifest.precision} "
+                f"({SIGNIFICAND_BITS[bundle.manifest.precision]}); take another backend, or allow it with "
+                f"--min-precision {precision}"
+            )
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.device = device

@@ -10,7 +10,6 @@ import ctypes
 import json
 import os
 import tempfile
-from collections import Counter
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from runtime.backends.base import Engine
+from runtime.backends.precisions import narrowest
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
 from runtime.manifest import Manifest
@@ -60,8 +60,16 @@ def unavailable(bundle: Bundle, device: str | None) -> str | None:
     return None
 
 
-def open_engine(bundle: Bundle, device: str | None = None, *, provider: Provider | None = None) -> Engine:
-    """provider: TENSORRT runs the graph through ONNX Runtime's own TensorRT, with CUDA for what that cannot."""
+def open_engine(
+    bundle: Bundle,
+    device: str | None = None,
+    *,
+    min_precision: Precision | None = None,
+    provider: Provider | None = None,
+) -> Engine:
+    """min_precision: not used, since ONNX Runtime computes in the graph's own precision or a wider one.
+
+    provider: TENSORRT runs the graph through ONNX Runtime's own TensorRT, with CUDA for what that cannot."""
     reason = unavailable(bundle, device)
     if reason is not None:
         raise BackendUnavailable(f"{NAME}: {reason}")
@@ -190,7 +198,10 @@ def _providers(provider: Provider, index: int, manifest: Manifest) -> list[Any]:
 
 
 def executed_precision(bundle: Bundle, provider: Provider, index: int) -> Precision:
-    """What most heavy nodes compute in, from a profile of one small run. Raises EngineError if a GPU leaves them to the CPU."""
+    """The narrowest precision that a heavy node computes in, from a profile of one small run.
+
+    Raises EngineError where a GPU leaves such nodes to the CPU.
+    """
     side = -(-PROBE_SIDE_PX // bundle.manifest.size_multiple) * bundle.manifest.size_multiple
     inputs = {
         spec.name: np.zeros(
@@ -212,11 +223,11 @@ def executed_precision(bundle: Bundle, provider: Provider, index: int) -> Precis
         raise EngineError(
             f"{bundle.manifest.name}: ONNX Runtime has no {bundle.manifest.precision} kernels on CUDA and leaves nodes to the CPU"
         )
-    kinds = Counter(
-        kind
+    executed = [
+        TYPES[kind]
         for node in nodes
         for kind in next(iter(node.get("input_type_shape") or [{}]), {})
         if kind in TYPES
-    )
+    ]
     # No such node: TensorRT took them all, at the precision that is in the graph.
-    return TYPES[kinds.most_common(1)[0][0]] if kinds else bundle.manifest.precision
+    return narrowest(executed) if executed else bundle.manifest.precision

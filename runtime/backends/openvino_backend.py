@@ -1,13 +1,11 @@
 """OpenVINO on the CPU: the embedded default.
 
-The graph's precision is asked for explicitly, because OpenVINO would run a float32 graph in bfloat16 by itself where
-the CPU has matrix units for it, and would emulate a bfloat16 graph, slowly, where it has none. What really runs is read
-from the compiled graph, not from the request.
+The precision is asked for explicitly: by itself OpenVINO runs a float32 graph in bfloat16 where the CPU has matrix units
+for it, and emulates a bfloat16 graph, slowly, where it has none. What really runs is read from the compiled graph.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cache
 from importlib.util import find_spec
 from queue import SimpleQueue
@@ -16,6 +14,8 @@ from typing import Any, cast
 import numpy as np
 
 from runtime.backends.base import Engine
+from runtime.backends.cpu_features import cpu_features
+from runtime.backends.precisions import fastest_allowed, narrowest
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
 from runtime.tensors import Array, Precision
@@ -24,7 +24,8 @@ NAME = "openvino"
 # Batches of tiles are no faster than single tiles on a CPU; samples are small, and are.
 TILE_BATCHES = (1,)
 SAMPLE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
-PRECISIONS: dict[str, Precision] = {
+HINTS: dict[Precision, str] = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+EXECUTED: dict[str, Precision] = {
     "f32": "float32",
     "f16": "float16",
     "bf16": "bfloat16",
@@ -42,19 +43,18 @@ def unavailable(bundle: Bundle, device: str | None) -> str | None:
     return None
 
 
-def open_engine(bundle: Bundle, device: str | None = None) -> Engine:
+def open_engine(
+    bundle: Bundle, device: str | None = None, *, min_precision: Precision | None = None
+) -> Engine:
     reason = unavailable(bundle, device)
     if reason is not None:
         raise BackendUnavailable(f"{NAME}: {reason}")
-    return OpenVINOEngine(bundle)
+    return OpenVINOEngine(bundle, min_precision=min_precision)
 
 
-@cache
 def native_precisions() -> tuple[Precision, ...]:
-    """The floating-point precisions this CPU computes in at full speed, fastest first."""
-    capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    # FP16 is left out on purpose: OpenVINO lists it on CPUs where its convolutions are slower than float32.
-    return ("bfloat16", "float32") if "BF16" in capabilities else ("float32",)
+    """The floating-point precisions that this CPU computes in natively and no slower than float32, fastest first."""
+    return cpu_features(lambda: _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")).native_precisions
 
 
 @cache
@@ -69,20 +69,17 @@ class OpenVINOEngine(Engine):
 
     backend = NAME
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, min_precision: Precision | None = None) -> None:
         manifest = bundle.manifest
-        hint = "bf16" if manifest.precision != "float32" and "bfloat16" in native_precisions() else "f32"
+        precision = fastest_allowed(native_precisions(), manifest.precision, min_precision)
         # Tiles run side by side, each on few cores; samples are small and come in batches, each on all cores.
-        options = {
-            "INFERENCE_PRECISION_HINT": hint,
-            "PERFORMANCE_HINT": "THROUGHPUT" if manifest.task == "upscale" else "LATENCY",
-        }
-        dynamic = self._compile(bundle, options)
+        goal = "THROUGHPUT" if manifest.task == "upscale" else "LATENCY"
+        dynamic = compile_graph(bundle, precision, goal)
         slots = int(dynamic.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._compiled: dict[tuple[int, ...], Any] = {(): dynamic}  # () stands for any other shape
         for side in manifest.tile_sizes:
             tile = (1, cast(int, manifest.inputs[0].shape[1]), side, side)
-            self._compiled[tile] = self._compile(bundle, options, tile)
+            self._compiled[tile] = compile_graph(bundle, precision, goal, tile)
         self._idle: dict[tuple[int, ...], SimpleQueue[Any]] = {}
         for shape, compiled in self._compiled.items():
             self._idle[shape] = SimpleQueue()
@@ -90,22 +87,13 @@ class OpenVINOEngine(Engine):
                 self._idle[shape].put(compiled.create_infer_request())
         batches = TILE_BATCHES if manifest.task == "upscale" else SAMPLE_BATCHES
         super().__init__(
-            bundle, device="CPU", precision=executed_precision(dynamic), slots=slots, batch_sizes=batches
+            bundle,
+            device="CPU",
+            precision=narrowest(executed_precision(compiled) for compiled in self._compiled.values()),
+            slots=slots,
+            batch_sizes=batches,
+            min_precision=min_precision,
         )
-
-    @staticmethod
-    def _compile(bundle: Bundle, options: dict[str, str], shape: tuple[int, ...] | None = None) -> Any:
-        try:
-            model = _core().read_model(bundle.onnx)
-            if bundle.manifest.precision != "float32" and "bfloat16" not in native_precisions():
-                widen(model)
-            if shape is not None:
-                model.reshape(list(shape))
-            return _core().compile_model(model, "CPU", options)
-        except RuntimeError as error:
-            raise EngineError(
-                f"{bundle.manifest.name}: OpenVINO cannot compile {bundle.onnx}: {error}"
-            ) from error
 
     def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         shape = next(iter(inputs.values())).shape
@@ -123,6 +111,28 @@ class OpenVINOEngine(Engine):
     def close(self) -> None:
         self._idle.clear()
         self._compiled.clear()
+
+
+def compile_graph(
+    bundle: Bundle, precision: Precision, goal: str, shape: tuple[int, ...] | None = None
+) -> Any:
+    """The bundle's graph as an openvino.CompiledModel that computes in `precision`, or wider where the CPU lacks it.
+
+    goal: OpenVINO's performance hint, "LATENCY" (one run on all cores) or "THROUGHPUT" (several side by side).
+    shape: of the one input, None for any. Raises EngineError with OpenVINO's words.
+    """
+    options = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": goal}
+    try:
+        model = _core().read_model(bundle.onnx)
+        if precision == "float32":
+            widen(model)
+        if shape is not None:
+            model.reshape(list(shape))
+        return _core().compile_model(model, "CPU", options)
+    except RuntimeError as error:
+        raise EngineError(
+            f"{bundle.manifest.name}: OpenVINO cannot compile {bundle.onnx}: {error}"
+        ) from error
 
 
 def widen(model: Any) -> None:
@@ -143,15 +153,11 @@ def widen(model: Any) -> None:
 
 
 def executed_precision(compiled: Any) -> Precision:
-    """The precision most of the heavy layers of a compiled graph run in."""
-    layers = (operation.get_rt_info() for operation in compiled.get_runtime_model().get_ops())
-    counts = Counter(
-        str(info["runtimePrecision"].value) for info in map(dict, layers) if _layer(info) in HEAVY_LAYERS
+    """The narrowest precision that any heavy layer of a compiled graph runs in; float32 where it has none."""
+    layers = (dict(operation.get_rt_info()) for operation in compiled.get_runtime_model().get_ops())
+    return narrowest(
+        EXECUTED[str(info["runtimePrecision"].value)] for info in layers if _layer(info) in HEAVY_LAYERS
     )
-    if not counts:
-        return "float32"
-    most = counts.most_common(1)[0][0]
-    return PRECISIONS[most]
 
 
 def _layer(info: dict[str, Any]) -> str:

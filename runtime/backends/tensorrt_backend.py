@@ -23,7 +23,7 @@ from runtime.backends.plan_cache import PlanCache, default_folder
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
 from runtime.manifest import EngineFile, Manifest
-from runtime.tensors import Array
+from runtime.tensors import Array, Precision
 
 NAME = "tensorrt"
 # Two streams: one batch's copies run while the other computes.
@@ -42,8 +42,16 @@ def unavailable(bundle: Bundle, device: str | None) -> str | None:
     return "; ".join(reasons) if len(reasons) == len(plans.LIBRARIES) else None
 
 
-def open_engine(bundle: Bundle, device: str | None = None, *, library: str | None = None) -> Engine:
-    """library: "tensorrt" or "tensorrt_rtx"; None takes the one whose plan the bundle has, else the first that can."""
+def open_engine(
+    bundle: Bundle,
+    device: str | None = None,
+    *,
+    min_precision: Precision | None = None,
+    library: str | None = None,
+) -> Engine:
+    """min_precision: not used, since a plan computes in the graph's own precision: strongly typed, without TF32.
+
+    library: "tensorrt" or "tensorrt_rtx"; None takes the one whose plan the bundle has, else the first that can."""
     reason = unavailable(bundle, device)
     if reason is not None:
         raise BackendUnavailable(f"{NAME}: {reason}")

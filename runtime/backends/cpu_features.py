@@ -1,0 +1,79 @@
+"""What the CPU computes natively, and which other CPUs can be imitated to test the choices that depend on it.
+
+The OpenVINO backend asks `cpu_features` which precisions are fast here. Where the environment variable
+GANFORGE_IMITATE_CPU names a row of IMITATED, the answer is that CPU's: the backend then chooses as it would there, and
+OpenVINO emulates what the real CPU lacks, with the same rounding and at a lower speed. Only tests set it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from runtime.errors import BackendUnavailable
+from runtime.tensors import Precision
+
+IMITATE = "GANFORGE_IMITATE_CPU"
+# With either of these, float16 convolutions are faster than float32. With AVX512-FP16 alone OpenVINO lists FP16 too,
+# and takes 1.6 times as long as in float32 (RRDB-23 on a Xeon with AMX).
+FAST_FLOAT16_FLAGS = {"amx_fp16", "asimdhp"}
+
+
+@dataclass(frozen=True)
+class CpuFeatures:
+    """capabilities: as OpenVINO lists them ("FP32", "BF16", …). flags: as Linux names the instruction sets."""
+
+    capabilities: frozenset[str]
+    flags: frozenset[str]
+
+    @property
+    def native_precisions(self) -> tuple[Precision, ...]:
+        """The floating-point precisions that are native and no slower than float32, fastest first."""
+        bfloat16: tuple[Precision, ...] = ("bfloat16",) if "BF16" in self.capabilities else ()
+        fast_float16 = "FP16" in self.capabilities and not FAST_FLOAT16_FLAGS.isdisjoint(self.flags)
+        float16: tuple[Precision, ...] = ("float16",) if fast_float16 else ()
+        return (*bfloat16, *float16, "float32")
+
+
+def _cpu(capabilities: str, flags: str) -> CpuFeatures:
+    return CpuFeatures(frozenset(capabilities.split()), frozenset(flags.split()))
+
+
+IMITATED = {
+    "plain": _cpu("FP32 INT8", "avx2 avx512f avx512_vnni"),
+    "avx512-bf16": _cpu("FP32 INT8 BF16", "avx2 avx512f avx512_vnni avx512_bf16"),
+    "amx": _cpu("FP32 INT8 BF16 FP16", "avx2 avx512f avx512_vnni avx512_bf16 avx512_fp16 amx_bf16 amx_int8"),
+    "amx-fp16": _cpu(
+        "FP32 INT8 BF16 FP16", "avx2 avx512f avx512_bf16 avx512_fp16 amx_bf16 amx_int8 amx_fp16"
+    ),
+}
+
+
+def cpu_features(capabilities: Callable[[], Iterable[str]]) -> CpuFeatures:
+    """This machine's CPU, or the one that GANFORGE_IMITATE_CPU names.
+
+    capabilities: asks OpenVINO for its list. Raises BackendUnavailable where no such CPU can be imitated.
+    """
+    name = os.environ.get(IMITATE, "")
+    if not name:
+        return CpuFeatures(frozenset(capabilities()), _flags())
+    if name not in IMITATED:
+        raise BackendUnavailable(f"{IMITATE}: got {name!r}, expected one of {', '.join(IMITATED)}")
+    return IMITATED[name]
+
+
+@cache
+def _flags() -> frozenset[str]:
+    """The instruction sets of this CPU; only those that every CPU of its kind has where Linux does not list them."""
+    if platform.system() == "Darwin":
+        return frozenset({"asimdhp"}) if platform.machine() == "arm64" else frozenset()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    listed = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(listed, "").split())
