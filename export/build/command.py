@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import click
 import safetensors
@@ -52,6 +53,11 @@ BAD_INPUT, FAILED = 2, 1
     "--fastest", "precisions", flag_value="fastest", multiple=True, help="What this CPU computes fastest."
 )
 @click.option(
+    "--min-precision",
+    type=click.Choice(get_args(Precision)),
+    help="Lowest precision that engines may compute in, as on the server.  [default: the bundle's]",
+)
+@click.option(
     "--target", "targets", metavar="|".join(TARGETS), multiple=True, help="Repeatable.  [default: all it can]"
 )
 @click.option("--tile", metavar="N", type=int, help="Side of a tile, in input pixels.  [default: measured]")
@@ -68,6 +74,7 @@ def main(
     output: Path,
     name: str | None,
     precisions: tuple[str, ...],
+    min_precision: Precision | None,
     targets: tuple[str, ...],
     tile: int | None,
     halo: int | None,
@@ -101,6 +108,7 @@ def main(
             asked=bool(targets),
             tile=tile,
             halo=halo,
+            min_precision=min_precision,
         )
         if dry_run:
             click.echo(rehearse(options, left_out))

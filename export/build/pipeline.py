@@ -52,7 +52,7 @@ class Options:
     """One build. weights, overrides: as in `checkpoint.load`. name: of the bundle, None for the usual one.
 
     targets: resolved names of `engines.TARGETS`; asked: the user named them, so that each must work.
-    tile, halo: input pixels, None to measure.
+    tile, halo: input pixels, None to measure. min_precision: the lowest that engines may compute in, None for `precision`.
     """
 
     model: str
@@ -65,6 +65,7 @@ class Options:
     asked: bool = False
     tile: int | None = None
     halo: int | None = None
+    min_precision: Precision | None = None
 
 
 def steps_of(spec: Spec) -> tuple[str, ...]:
@@ -123,7 +124,7 @@ def build(options: Options, steps: Steps) -> Bundle:
         bundle = Bundle(writer.path, replace(manifest, files=_files(writer.path, manifest)))
         with ExitStack() as open_engines:
             with steps.step("verify", "against float32 torch"):
-                serving, why = backends.open_engine(bundle)
+                serving, why = backends.open_engine(bundle, min_precision=options.min_precision)
                 open_engines.callback(serving.close)
                 steps.note(why)
                 verified, not_run = _verify(bundle, serving, module, plan, steps)
@@ -165,7 +166,7 @@ def versions() -> dict[str, str]:
 
 
 def _choose_tiles(bundle: Bundle, original: nn.Module, options: Options, steps: Steps) -> tiles.Choice:
-    with closing(backends.open_engine(bundle)[0]) as engine:
+    with closing(backends.open_engine(bundle, min_precision=options.min_precision)[0]) as engine:
         comparer = engine if engine.precision == "float32" else TorchEngine(bundle, original)
         choice = tiles.choose(engine, comparer, tile=options.tile, halo=options.halo)
     steps.note(
@@ -231,7 +232,7 @@ def _verify(
             not_run[name] = reason
             steps.note(f"{name}: not run here: {reason}")
             continue
-        with closing(backend.open_engine(bundle, None)) as engine:
+        with closing(backend.open_engine(bundle, None, min_precision=options.min_precision)) as engine:
             check(engine)
     return verified, not_run
 

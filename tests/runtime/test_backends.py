@@ -11,7 +11,6 @@ import pytest
 
 from runtime import backends
 from runtime.backends import onnxruntime_backend as portable
-from runtime.backends import openvino_backend as cpu
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
@@ -167,13 +166,6 @@ def test_every_precision_is_near_the_reference_and_reported(
     found = next(iter(engine.run(inputs).values()))
     np.testing.assert_allclose(found, graphs.reference(engine.manifest, inputs), rtol=0, atol=atol)
     engine.close()
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_cpu_runs_a_bundle_in_a_precision_it_has(precision: Precision, tmp_path: Path) -> None:
-    """Never in one that it would have to emulate, whatever the graph holds."""
-    engine = cpu.open_engine(make_bundle(tmp_path, "upscale", precision))
-    assert engine.precision == ("float32" if precision == "float32" else cpu.native_precisions()[0])
 
 
 def test_auto_says_which_backend_and_why(tmp_path: Path) -> None:

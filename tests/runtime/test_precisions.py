@@ -1,0 +1,172 @@
+"""The precision rule on CPUs of every kind: what an engine computes in, what it reports, and how near the truth that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime import backends
+from runtime.backends import cpu_features, precisions
+from runtime.backends import openvino_backend as openvino
+from runtime.backends.base import Engine
+from runtime.bundle import Bundle
+from runtime.errors import BackendUnavailable, EngineError
+from runtime.tensors import Array, Precision
+from tests.runtime import graphs
+
+# What each kind of CPU computes float16, bfloat16 and int8 bundles in. OpenVINO has AMX-FP16's float16 only on such a
+# CPU: elsewhere it runs the same graph in float32, and says so.
+EXPECTED: dict[str, dict[Precision, set[str]]] = {
+    "plain": {"float32": {"float32"}, "float16": {"float32"}, "bfloat16": {"float32"}},
+    "avx512-bf16": {"float32": {"float32"}, "float16": {"float32"}, "bfloat16": {"bfloat16"}},
+    "amx": {"float32": {"float32"}, "float16": {"float32"}, "bfloat16": {"bfloat16"}},
+    "amx-fp16": {"float32": {"float32"}, "float16": {"float16", "float32"}, "bfloat16": {"bfloat16"}},
+}
+# What the rounding of weights and of arithmetic may cost, through two convolutions of values around 1.
+LEAST_DB = {"float32": 100.0, "float16": 65.0, "bfloat16": 42.0}
+
+
+@pytest.fixture(params=EXPECTED)
+def cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The kind of CPU that is imitated."""
+    monkeypatch.setenv(cpu_features.IMITATE, request.param)
+    return str(request.param)
+
+
+def make_bundle(folder: Path, precision: Precision) -> Bundle:
+    return graphs.write_bundle(folder, graphs.upscaler(precision), graphs.upscale_manifest(precision))
+
+
+def psnr_db(engine: Engine) -> float:
+    inputs = graphs.draw(engine.manifest, 1, 16, 16)
+    off = engine.run(inputs)["upscaled"] - graphs.reference(engine.manifest, inputs)
+    return float(-10 * np.log10(np.mean(np.square(off, dtype=np.float64))))
+
+
+@pytest.mark.parametrize("precision", LEAST_DB)
+def test_an_engine_computes_and_reports_no_less_than_the_bundles_precision(
+    cpu: str, precision: Precision, tmp_path: Path
+) -> None:
+    engine = openvino.open_engine(make_bundle(tmp_path, precision))
+    assert engine.precision in EXPECTED[cpu][precision]
+    assert psnr_db(engine) >= LEAST_DB[precision]
+    engine.close()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_the_operator_may_allow_bfloat16(cpu: str, precision: Precision, tmp_path: Path) -> None:
+    engine, why = backends.open_engine(make_bundle(tmp_path, precision), "openvino", min_precision="bfloat16")
+    native = cpu != "plain"
+    assert engine.precision == ("bfloat16" if native else "float32")
+    assert ("--min-precision allows less" in why) is native
+    assert (
+        psnr_db(engine) < LEAST_DB["float16"]
+    ) is native  # it really ran in bfloat16, and not where it is slow
+    engine.close()
+
+
+def test_a_lower_limit_above_the_bundles_precision_changes_nothing(tmp_path: Path, cpu: str) -> None:
+    engine = openvino.open_engine(make_bundle(tmp_path, "bfloat16"), min_precision="float32")
+    assert engine.precision in EXPECTED[cpu]["bfloat16"]
+    engine.close()
+
+
+def test_a_tile_and_any_other_shape_run_in_the_same_precision(cpu: str, tmp_path: Path) -> None:
+    """They are two compiled graphs."""
+    engine = openvino.open_engine(make_bundle(tmp_path, "float16"))
+    (tile,) = engine.manifest.tile_sizes
+    inputs = graphs.draw(engine.manifest, 1, tile, tile)
+    padded = {"image": np.pad(inputs["image"], ((0, 0), (0, 0), (0, 8), (0, 8)))}
+    inside = np.s_[:, :, : 2 * tile - 8, : 2 * tile - 8]
+    off = engine.run(inputs)["upscaled"][inside] - engine.run(padded)["upscaled"][inside]
+    assert np.abs(off).max() < 1e-5  # float32's rounding; bfloat16's is 1e-3
+    engine.close()
+
+
+def test_an_unknown_cpu_cannot_be_imitated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cpu_features.IMITATE, "abacus")
+    with pytest.raises(BackendUnavailable, match="got 'abacus', expected one of plain, avx512-bf16, amx"):
+        openvino.native_precisions()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "flags", "native"),
+    [
+        ("FP32 INT8", "avx512_vnni", ["float32"]),
+        ("FP32 BF16", "avx512_bf16", ["bfloat16", "float32"]),
+        ("FP32 BF16 FP16", "amx_bf16 avx512_fp16", ["bfloat16", "float32"]),
+        ("FP32 BF16 FP16", "amx_bf16 avx512_fp16 amx_fp16", ["bfloat16", "float16", "float32"]),
+        ("FP32 FP16", "fp asimd asimdhp", ["float16", "float32"]),
+        ("FP32", "asimdhp", ["float32"]),
+    ],
+)
+def test_float16_counts_as_native_only_where_it_is_fast(
+    capabilities: str, flags: str, native: list[str]
+) -> None:
+    cpu = cpu_features.CpuFeatures(frozenset(capabilities.split()), frozenset(flags.split()))
+    assert list(cpu.native_precisions) == native
+
+
+@pytest.mark.parametrize(
+    ("native", "bundle", "limit", "chosen"),
+    [
+        (("bfloat16", "float16", "float32"), "float32", None, "float32"),
+        (("bfloat16", "float16", "float32"), "float16", None, "float16"),
+        (("bfloat16", "float16", "float32"), "bfloat16", None, "bfloat16"),
+        (("float16", "float32"), "bfloat16", None, "float32"),  # float16 ends at 65504
+        (("float16", "float32"), "float32", "float16", "float16"),
+        (("float16", "float32"), "float32", "bfloat16", "float32"),
+        (("bfloat16", "float32"), "float32", "float16", "float32"),
+        (("bfloat16", "float32"), "int8", None, "bfloat16"),
+        (("float16", "float32"), "int8", None, "float32"),
+        (("float32",), "int8", None, "float32"),
+    ],
+)
+def test_the_fastest_that_the_rule_allows_is_chosen(
+    native: tuple[Precision, ...], bundle: Precision, limit: Precision | None, chosen: str
+) -> None:
+    assert precisions.fastest_allowed(native, bundle, limit) == chosen
+
+
+@pytest.mark.parametrize(
+    ("executed", "reported"),
+    [
+        ((), "float32"),
+        (("float32", "float16"), "float16"),
+        (("float16", "bfloat16", "float32"), "bfloat16"),
+        (("bfloat16", "int8", "bfloat16"), "int8"),
+    ],
+)
+def test_an_engine_of_several_precisions_reports_the_narrowest(
+    executed: tuple[Precision, ...], reported: str
+) -> None:
+    assert precisions.narrowest(executed) == reported
+
+
+class Claiming(Engine):
+    """An engine that says it computes in `precision`."""
+
+    backend = "claiming"
+
+    def __init__(self, bundle: Bundle, precision: Precision, limit: Precision | None) -> None:
+        super().__init__(
+            bundle, device="CPU", precision=precision, slots=1, batch_sizes=(1,), min_precision=limit
+        )
+
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        return {}
+
+
+def test_no_backend_can_break_the_rule() -> None:
+    """The base class refuses what a library made of the request."""
+    bundle = Bundle(Path("nowhere"), graphs.upscale_manifest("float16"))
+    message = (
+        r"tiny-upscaler: claiming computes in bfloat16 \(8 significand bits\), the bundle needs float16 \(11\); "
+        r"take another backend, or allow it with --min-precision bfloat16"
+    )
+    with pytest.raises(EngineError, match=message):
+        Claiming(bundle, "bfloat16", None)
+    assert Claiming(bundle, "bfloat16", "bfloat16").precision == "bfloat16"
+    assert Claiming(bundle, "float32", None).precision == "float32"
