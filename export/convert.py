@@ -1,4 +1,4 @@
-"""A checkpoint in another dialect: `python -m export.convert esrgan.safetensors esrgan.pth --to basicsr`.
+"""Writes a checkpoint under another code base's tensor names: `python -m export.convert IN OUT --to basicsr`.
 
 Tensors keep their values and dtypes to the bit; only their names and the file around them change.
 """
@@ -15,86 +15,99 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from export import families
-from export.checkpoints import checkpoint, dialects
-from export.checkpoints.dialect import Dialect
-from export.checkpoints.dialects import Found
+from export.checkpoints import checkpoint
+from export.checkpoints.identification import (
+    COUNTS,
+    OURS,
+    Contents,
+    all_namings,
+    identify,
+    namings,
+    unknown_network,
+)
+from export.checkpoints.naming import Naming
 from export.families.settings import parse_settings
 from runtime.errors import GanforgeError, InvalidInput
+from runtime.files import atomic_write
 
 SAFETENSORS = "safetensors"
-TARGETS = (*dict.fromkeys(one.target for _, one in dialects.known() if one.target), SAFETENSORS)
+TARGETS = (*dict.fromkeys(naming.target for _, naming in all_namings() if naming.target), SAFETENSORS)
 SUFFIXES = {SAFETENSORS: (".safetensors",)}
 PICKLED = (".pth", ".pt", ".ckpt")
 
 
 def convert(source: Path, target: Path, to: str, overrides: Mapping[str, str] | None = None) -> str:
-    """Write the generator in `source` to `target`, by atomic rename, and say what was done.
+    """Write the generator in `source` to `target`, whole or not at all, and say what was done.
 
     to: one of TARGETS. overrides: `--set key=value` pairs for what the file leaves open.
-    Raises InvalidInput where the file holds no generator, and where the dialect cannot express it.
+    Raises InvalidInput where the file holds no generator, and where the other code base's network cannot be like it.
     """
     if target.suffix not in (expected := SUFFIXES.get(to, PICKLED)):
         raise InvalidInput(
             "out", f"got {target.name}, expected a name in {', '.join(expected)} for --to {to}"
         )
-    found = dialects.understand(checkpoint.locate(str(source)))
-    if not found.model:
-        raise checkpoint.unknown(found)
-    spec = families.get(found.model)
-    config = checkpoint.settle(found, spec, overrides or {})
-    checkpoint.check_fit(checkpoint.outline(spec, config), found.tensors, source)
-    name, write = writer(found, config, to)
+    contents = identify(checkpoint.locate(str(source)))
+    if not contents.model:
+        raise unknown_network(contents)
+    spec, overrides = families.get(contents.model), overrides or {}
+    config = checkpoint.resolve_config(contents, spec, overrides)
+    checkpoint.check_fit(checkpoint.outline(spec, config), contents.tensors, source)
+    name, write = writer(contents, config, to)
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(target.name + ".part")
     try:
-        write(unfinished)
-        unfinished.replace(target)
+        with atomic_write(target) as unfinished:
+            write(unfinished)
     except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a failed write
         raise InvalidInput("out", f"{target} cannot be written: {str(error).splitlines()[0]}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return f"{found.model}, from {found.dialect} to {name}, {len(found.tensors)} tensors"
+    notes = checkpoint.open_assumptions(contents, overrides)
+    return "; ".join(
+        (f"{contents.model}, from {contents.naming} to {name}, {len(contents.tensors)} tensors", *notes)
+    )
 
 
-def writer(found: Found, config: Any, to: str) -> tuple[str, Callable[[Path], None]]:
-    """The dialect's name, and what writes a file in it. Raises InvalidInput where it cannot express the network."""
+def writer(contents: Contents, config: Any, to: str) -> tuple[str, Callable[[Path], None]]:
+    """The code base's name, and a function that writes its file. Raises InvalidInput where it has no such network."""
     tensors = {
         key: value.detach().clone(memory_format=torch.contiguous_format)
-        for key, value in found.tensors.items()
-        if not key.endswith(dialects.COUNTS)
+        for key, value in contents.tensors.items()
+        if not key.endswith(COUNTS)
     }
     if to == SAFETENSORS:
-        metadata = checkpoint.metadata(found.model, config, found.class_names)
-        return dialects.OURS, lambda path: save_file(tensors, path, metadata)
-    dialect = spoken(found.model, to)
-    if lacks := dialect.lacks(config):
-        raise InvalidInput("to", f"{dialect.name} cannot express {lacks}, which {found.path.name} has")
-    names = dialect.theirs(tensors)
+        metadata = checkpoint.metadata(contents.model, config, contents.class_names)
+        return OURS, lambda path: save_file(tensors, path, metadata)
+    naming = writable_naming(contents.model, to)
+    if lacks := naming.lacks(config):
+        raise InvalidInput("to", f"{naming.name} cannot express {lacks}, which {contents.path.name} has")
+    names = naming.from_ours(tensors)
     state: dict[str, Any] = {names[key]: value for key, value in tensors.items()}
-    if dialect.wrapped:
-        state = {"params_ema" if found.averaged else "params": state}
-    return dialect.name, lambda path: torch.save(state, path)
+    if naming.wrapped:
+        state = {"params_ema" if contents.averaged else "params": state}
+    return naming.name, lambda path: torch.save(state, path)
 
 
-def spoken(model: str, to: str) -> Dialect:
-    """The dialect of `model` that is written as `to`. Raises InvalidInput with those there are."""
-    written = {one.target: one for one in dialects.of(model) if one.target}
-    if to not in written:
-        raise InvalidInput("to", f"got {to}, but {model} is written as {', '.join([*written, SAFETENSORS])}")
-    return written[to]
+def writable_naming(model: str, to: str) -> Naming:
+    """The tensor names of `model` that `--to` calls `to`. Raises InvalidInput listing those there are."""
+    by_target = {naming.target: naming for naming in namings(model) if naming.target}
+    if to not in by_target:
+        raise InvalidInput(
+            "to", f"got {to}, but {model} is written as {', '.join([*by_target, SAFETENSORS])}"
+        )
+    return by_target[to]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(TARGETS), required=True, help="The dialect to write.")
+@click.option(
+    "--to", type=click.Choice(TARGETS), required=True, help="The code base, or file format, to write for."
+)
 @click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="What IN leaves open, e.g. scale=3; repeatable."
 )  # fmt: skip
 def main(source: Path, target: Path, to: str, settings: tuple[str, ...]) -> None:
-    """Write to OUT the generator in the checkpoint IN (PATH or shipped:NAME), exactly, under another dialect's names.
+    """Write to OUT the generator in the checkpoint IN (PATH or shipped:NAME), exactly, under another code base's names.
 
-    A file that is at OUT is replaced, once the new one is whole.
+    A file at OUT is replaced once the new one is whole.
     """
     try:
         click.echo(f"{target}: {convert(source, target, to, parse_settings(settings))}")

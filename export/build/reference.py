@@ -28,12 +28,12 @@ class TorchEngine(Engine):
         return {self.manifest.outputs[0].name: output.numpy()}
 
 
-def first_manifest(found: Checkpoint, *, name: str, precision: Precision) -> Manifest:
+def first_manifest(checkpoint: Checkpoint, *, name: str, precision: Precision) -> Manifest:
     """What is known of a generator before anything was built or measured."""
-    signature = found.spec.signature(found.config)
+    signature = checkpoint.spec.signature(checkpoint.config)
     return Manifest(
         name=name,
-        task=found.spec.task,
+        task=checkpoint.spec.task,
         precision=precision,
         inputs=signature.inputs,
         outputs=signature.outputs,
@@ -42,7 +42,7 @@ def first_manifest(found: Checkpoint, *, name: str, precision: Precision) -> Man
         latent_size=signature.latent_size,
         tiled=signature.tiled,
         classes=signature.classes,
-        class_names=found.class_names,
-        weights={"source": found.source, "sha256": found.sha256}
-        | ({"dialect": found.dialect} if found.dialect else {}),
+        class_names=checkpoint.class_names,
+        weights={"source": checkpoint.source, "sha256": checkpoint.sha256}
+        | ({"tensor_names": checkpoint.naming} if checkpoint.naming else {}),
     )

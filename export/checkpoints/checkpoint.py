@@ -1,12 +1,12 @@
-"""Weights in and out: safetensors with the generator's name, configuration and class names in the metadata.
+"""Weights in and out of a generator: `load` gives a module, `save` writes a safetensors file of ours.
 
-Tensors are stored in float16 to halve what ships and become float32 again when they are loaded. Files of other
-code bases are read by export/dialects/, which unpickles no code.
+A file of ours has the generator's name, its configuration and the class names in the metadata. Its tensors are
+float16, which halves the file; they become float32 again when they are loaded. Called by the build, the training, the
+evaluation and the commands beside them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -18,23 +18,26 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from export import families
-from export.checkpoints import dialects
-from export.checkpoints.dialects import Found
+from export.checkpoints.identification import COUNTS, OURS, Contents, identify, namings, unknown_network
 from export.checkpoints.reading import open_file
 from export.families.spec import Spec
 from runtime.errors import InvalidInput
+from runtime.files import atomic_write, sha256
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 RANDOM = "random:"
 COMES_WITH = "shipped:"
-TRUTH = {"true": True, "false": False}
+BOOLEANS = {"true": True, "false": False}
+LISTED = 5  # problems in a message before the rest is only counted
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A generator with its weights. source: a file's name, or "random:SEED"; sha256: of the file, "" for random.
+    """A generator with its weights.
 
-    dialect: whose names its tensors had, "" for random. notes: what was taken and what left aside.
+    module: in eval mode, float32. source: a file's name, or "random:SEED". sha256: of the file, "" for random weights.
+    naming: the code base whose tensor names the file had, "" for random weights. notes: what the user should know of
+    how the file was read.
     """
 
     model: str
@@ -44,21 +47,20 @@ class Checkpoint:
     class_names: tuple[str, ...]
     source: str
     sha256: str
-    dialect: str = ""
+    naming: str = ""
     notes: tuple[str, ...] = ()
 
 
 def save(path: Path, model: str, config: Any, module: nn.Module, class_names: tuple[str, ...] = ()) -> None:
-    """Write the module's weights to `path`, floats as float16, by atomic rename."""
+    """Write the module's weights to `path`, whole or not at all; floats as float16."""
     tensors = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in module.state_dict().items()
-        if not name.endswith(dialects.COUNTS)
+        if not name.endswith(COUNTS)
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    save_file(tensors, unfinished, metadata(model, config, class_names))
-    unfinished.replace(path)
+    with atomic_write(path) as unfinished:
+        save_file(tensors, unfinished, metadata(model, config, class_names))
 
 
 def metadata(model: str, config: Any, class_names: tuple[str, ...]) -> dict[str, str]:
@@ -69,8 +71,8 @@ def metadata(model: str, config: Any, class_names: tuple[str, ...]) -> dict[str,
 def load(model: str, source: str | None = None, overrides: Mapping[str, str] | None = None) -> Checkpoint:
     """The generator `model` with the weights of `source`, in eval mode, float32.
 
-    source: a path (.safetensors of ours, or a checkpoint in a dialect of export/dialects/), "random:SEED",
-    "shipped:NAME", or None for the shipped weights of the generator's own name.
+    source: a path to a checkpoint in any tensor names that the family knows, "random:SEED", "shipped:NAME", or None for
+    the shipped weights of the generator's own name.
     overrides: `--set key=value` pairs, for what the file does not say; with random weights, over the defaults.
     Raises InvalidInput naming the option, the key or the tensor that does not fit.
     """
@@ -82,53 +84,47 @@ def load(model: str, source: str | None = None, overrides: Mapping[str, str] | N
         config = configure(spec.config(), overrides)
         return Checkpoint(model, spec, config, random_module(spec, config, source), (), source, "")
     path = locate(source)
-    found = dialects.understand(path)
-    if not found.model and dialects.of(model):
-        raise unknown(found)
-    if found.model not in ("", model):
-        raise InvalidInput("weights", f"{path.name} holds a {found.model!r} generator, expected {model!r}")
-    config = settle(found, spec, overrides)
+    contents = identify(path)
+    if not contents.model and namings(model):
+        raise unknown_network(contents)
+    if contents.model not in ("", model):
+        raise InvalidInput("weights", f"{path.name} holds a {contents.model!r} generator, expected {model!r}")
+    config = resolve_config(contents, spec, overrides)
     module = build(spec, config)
-    load_strictly(module, found.tensors, path)
+    load_strictly(module, contents.tensors, path)
     return Checkpoint(
-        model,
-        spec,
-        config,
-        module.eval(),
-        found.class_names,
-        path.name,
-        hashlib.sha256(path.read_bytes()).hexdigest(),
-        found.dialect or dialects.OURS,
-        found.notes,
+        model=model,
+        spec=spec,
+        config=config,
+        module=module.eval(),
+        class_names=contents.class_names,
+        source=path.name,
+        sha256=sha256(path),
+        naming=contents.naming or OURS,
+        notes=(*contents.notes, *open_assumptions(contents, overrides)),
     )
 
 
-def unknown(found: Found) -> InvalidInput:
-    listed = ", ".join(list(found.tensors)[: dialects.LISTED])
-    return InvalidInput(
-        "weights",
-        f"{found.path.name} holds tensors of no generator known here: {listed} "
-        f"({len(found.tensors)} in all); python -m export.build --list shows the generators",
-    )
+def resolve_config(contents: Contents, spec: Spec, overrides: Mapping[str, str]) -> Any:
+    """The configuration of a checkpoint, with `overrides` for what the file does not say.
 
-
-def settle(found: Found, spec: Spec, overrides: Mapping[str, str]) -> Any:
-    """The configuration of what was found, with `overrides` for what the file leaves open.
-
-    Raises InvalidInput where one contradicts the file, and where something is open still.
+    Raises InvalidInput where one contradicts the file.
     """
-    stored = {key: str(value) for key, value in found.config.items()}
-    told, config = (configure(spec.config(), given) for given in (stored, stored | dict(overrides)))
-    for key in overrides.keys() & found.config.keys():
-        if getattr(config, key) != getattr(told, key):
+    stored = {key: str(value) for key, value in contents.config.items()}
+    ours, config = (configure(spec.config(), settings) for settings in (stored, stored | dict(overrides)))
+    alternatives = {assumption.key: assumption.alternatives for assumption in contents.assumptions}
+    for key in overrides.keys() & contents.config.keys():
+        if getattr(config, key) != getattr(ours, key) and overrides[key] not in alternatives.get(key, ()):
+            possible = " or ".join((str(contents.config[key]), *alternatives.get(key, ())))
             raise InvalidInput(
-                "set",
-                f"{key}: got {overrides[key]}, but {found.path.name} has {found.config[key]}; leave it out",
+                "set", f"{key}: got {overrides[key]}, but {contents.path.name} has {possible}; leave it out"
             )
-    for question in found.questions:
-        if overrides.get(question.key) not in question.options:
-            raise InvalidInput("set", f"{question.key} is open in {found.path.name}: {question}")
     return config
+
+
+def open_assumptions(contents: Contents, overrides: Mapping[str, str]) -> tuple[str, ...]:
+    """What was taken for the settings that the file leaves open and `overrides` do not give, a sentence each."""
+    return tuple(str(assumption) for assumption in contents.assumptions if assumption.key not in overrides)
 
 
 def locate(source: str) -> Path:
@@ -136,9 +132,9 @@ def locate(source: str) -> Path:
     if source.startswith(COMES_WITH):
         path = SHIPPED / f"{source.removeprefix(COMES_WITH)}.safetensors"
         if not path.is_file():
-            there = ", ".join(COMES_WITH + one.stem for one in sorted(SHIPPED.glob("*.safetensors")))
+            shipped = ", ".join(COMES_WITH + path.stem for path in sorted(SHIPPED.glob("*.safetensors")))
             raise InvalidInput(
-                "weights", f"{source} does not ship; give a path, {RANDOM}SEED, or one of {there}"
+                "weights", f"{source} does not ship; give a path, {RANDOM}SEED, or one of {shipped}"
             )
         return path
     path = Path(source)
@@ -151,37 +147,37 @@ def locate(source: str) -> Path:
 
 
 def configure(base: Any, overrides: Mapping[str, str]) -> Any:
-    """`base` with `overrides` applied; a value must parse as the type of the field it replaces."""
-    known = {field.name: type(getattr(base, field.name)) for field in fields(base)}
+    """`base`, a dataclass, with `overrides` applied; each text must parse as the type of the value it replaces.
+
+    Of our own, although msgspec and pydantic convert texts as well: their errors speak of `$.key`, not of `--set`.
+    """
+    types = {field.name: type(getattr(base, field.name)) for field in fields(base)}
     parsed: dict[str, Any] = {}
     for key, value in overrides.items():
-        if key not in known:
-            raise InvalidInput("set", f"got {key!r}, expected one of {', '.join(known)}")
+        if key not in types:
+            raise InvalidInput("set", f"got {key!r}, expected one of {', '.join(types)}")
         try:
-            parsed[key] = TRUTH[value.lower()] if known[key] is bool else known[key](value)
+            parsed[key] = BOOLEANS[value.lower()] if types[key] is bool else types[key](value)
         except (ValueError, KeyError) as error:
-            expected = "true or false" if known[key] is bool else known[key].__name__
+            expected = "true or false" if types[key] is bool else types[key].__name__
             raise InvalidInput("set", f"{key}: got {value!r}, expected {expected}") from error
     return type(base)(**(asdict(base) | parsed))
 
 
 def build(spec: Spec, config: Any) -> nn.Module:
+    """The module of a configuration. Raises InvalidInput where there can be none."""
     try:
         return spec.module(config)
     except ValueError as error:
         raise InvalidInput("set", str(error)) from error
-    except (
-        RuntimeError,
-        MemoryError,
-        OverflowError,
-        TypeError,
-    ) as error:  # torch's words for what it cannot make
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInput("set", f"this configuration cannot be made: {told}") from error
+    # What torch raises for sizes that are negative, too large for memory or beyond its integers.
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInput("set", f"this configuration cannot be made: {message}") from error
 
 
 def outline(spec: Spec, config: Any) -> nn.Module:
-    """The module without memory for its weights: what shapes it has. Raises InvalidInput as `build`."""
+    """The module on the meta device: its shapes, without memory for its weights. Raises InvalidInput as `build`."""
     with torch.device("meta"):
         return build(spec, config)
 
@@ -198,12 +194,12 @@ def random_module(spec: Spec, config: Any, source: str) -> nn.Module:
 
 def read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     """The tensors (floats as float32) of a file that holds nothing else, under its own names, and its metadata."""
-    opened = open_file(path)
-    if not all(isinstance(value, Tensor) for value in opened.content.values()):
+    file = open_file(path)
+    if not all(isinstance(value, Tensor) for value in file.content.values()):
         raise InvalidInput("weights", f"{path.name}: expected a state dict of tensors, got something else")
     return {
-        key: value.float() if value.is_floating_point() else value for key, value in opened.content.items()
-    }, opened.metadata
+        key: value.float() if value.is_floating_point() else value for key, value in file.content.items()
+    }, file.metadata
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -214,8 +210,8 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 
 def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raises InvalidInput naming the tensors that `module` lacks, that it has beside these, or of other shapes."""
-    wanted = {key: value for key, value in module.state_dict().items() if not key.endswith(dialects.COUNTS)}
-    given = {key: value for key, value in tensors.items() if not key.endswith(dialects.COUNTS)}
+    wanted = {key: value for key, value in module.state_dict().items() if not key.endswith(COUNTS)}
+    given = {key: value for key, value in tensors.items() if not key.endswith(COUNTS)}
     problems = [f"missing {key}" for key in wanted.keys() - given.keys()]
     problems += [f"unexpected {key}" for key in given.keys() - wanted.keys()]
     problems += [
@@ -224,7 +220,6 @@ def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> N
         if given[key].shape != wanted[key].shape
     ]
     if problems:
-        listed = "; ".join(sorted(problems)[:5]) + (
-            f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        )
+        more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        listed = "; ".join(sorted(problems)[:LISTED]) + more
         raise InvalidInput("weights", f"{path.name} does not fit the configuration (see --set): {listed}")

@@ -1,7 +1,8 @@
-"""Any checkpoint file, opened without running anything that it holds.
+"""Opens any checkpoint file without running anything that it holds.
 
-The bytes decide what a file is, never its suffix, and only what torch.save or safetensors wrote reaches a reader.
-Pickles go through torch's restricted unpickler (`weights_only`), which makes tensors and plain values and nothing else.
+The bytes decide what a file is, never its suffix, and only what torch.save or safetensors wrote is parsed. Pickles go
+through torch's restricted unpickler (`weights_only`), which makes tensors and plain values and nothing else.
+`identification` and `checkpoint.read` call `open_file`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ import safetensors
 import torch
 from safetensors.torch import load_file
 
-from export.checkpoints.unsupported import EXPECTED, HEAD_BYTES, ITS_CHECKPOINT, Stranger, refuse_bytes
+from export.checkpoints.unsupported import (
+    EXPECTED,
+    HEAD_BYTES,
+    ITS_CHECKPOINT,
+    UnsupportedCheckpoint,
+    refuse_bytes,
+)
 from runtime.errors import InvalidInput
 
 ZIP = b"PK\x03\x04"
@@ -29,8 +36,12 @@ SAVE_AGAIN = "save what its state_dict() gives, with torch.save or as .safetenso
 
 
 @dataclass(frozen=True)
-class Opened:
-    """What a file holds. format: for people; content: tensors by name, or a dictionary with such inside."""
+class CheckpointFile:
+    """An opened file.
+
+    format: what kind of file it is, for people. content: tensors by name, or dictionaries with such inside.
+    metadata: the text entries in a safetensors file's header; none in other files.
+    """
 
     path: Path
     format: str
@@ -38,8 +49,8 @@ class Opened:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_file(path: Path) -> Opened:
-    """Read `path` onto the CPU. Raises InvalidInput, a Stranger where it is known what else the file is."""
+def open_file(path: Path) -> CheckpointFile:
+    """Read `path` onto the CPU. Raises InvalidInput; UnsupportedCheckpoint where the file is of a kind known here."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -55,7 +66,7 @@ def open_file(path: Path) -> Opened:
     if LEGACY in head[:32]:
         return read_pickle(path, "PyTorch, before 1.6")
     if re.match(rb"\x80[\x02-\x05]", head):
-        raise Stranger(
+        raise UnsupportedCheckpoint(
             path, "a Python pickle that torch.save did not write", (f"its bytes {head[:2]!r}",),
             f"nothing of it was run; {SAVE_AGAIN}",
         )  # fmt: skip
@@ -70,11 +81,11 @@ def is_safetensors(head: bytes) -> bool:
     return 2 <= int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES and head[8:9] == b"{"
 
 
-def read_safetensors(path: Path) -> Opened:
+def read_safetensors(path: Path) -> CheckpointFile:
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        return Opened(path, "safetensors", load_file(path), metadata)
+        return CheckpointFile(path, "safetensors", load_file(path), metadata)
     except Exception as error:  # the library has its own, and passes on the system's
         raise InvalidInput("weights", f"{path.name} cannot be read: {error}") from error
 
@@ -90,27 +101,31 @@ def refuse_archives(path: Path) -> None:
         ) from error
     inside = {name.partition("/")[2] for name in names}
     if scripted := sorted(name for name in inside if name == "constants.pkl" or name.startswith("code/")):
-        raise Stranger(path, "a TorchScript archive, which holds code", tuple(scripted[:2]), ITS_CHECKPOINT)
+        raise UnsupportedCheckpoint(
+            path, "a TorchScript archive, which holds code", tuple(scripted[:2]), ITS_CHECKPOINT
+        )
     if "data.pkl" not in inside:
-        raise Stranger(path, "a zip archive of other files", tuple(names[:3]) or ("no file in it",), EXPECTED)
+        raise UnsupportedCheckpoint(
+            path, "a zip archive of other files", tuple(names[:3]) or ("no file in it",), EXPECTED
+        )
 
 
-def read_pickle(path: Path, form: str) -> Opened:
+def read_pickle(path: Path, format: str) -> CheckpointFile:
     try:
         with path.open("rb") as file:  # by its name, torch would take one in .safetensors for such
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets whatever bytes there are
-        if asked := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise Stranger(
-                path, "a pickle that asks for code", (asked[1],), f"nothing of it was run; {SAVE_AGAIN}"
+        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise UnsupportedCheckpoint(
+                path, "a pickle that asks for code", (refused[1],), f"nothing of it was run; {SAVE_AGAIN}"
             ) from error
-        told = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
+        last_line = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
         raise InvalidInput(
-            "weights", f"{path.name} cannot be read: {told or type(error).__name__}"
+            "weights", f"{path.name} cannot be read: {last_line or type(error).__name__}"
         ) from error
     if not isinstance(content, Mapping):
         raise InvalidInput(
             "weights",
             f"{path.name}: expected a state dict of tensors, got a {type(content).__name__}; {SAVE_AGAIN}",
         )
-    return Opened(path, form, content)
+    return CheckpointFile(path, format, content)

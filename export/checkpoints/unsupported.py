@@ -1,7 +1,8 @@
-"""What is refused by name: files of other kinds, and networks that no generator here is.
+"""Files that are recognised and cannot be used: other kinds of file, and networks that no generator here can build.
 
-Three tables, one a stage of reading: the first bytes of a file, the top of what a pickle holds, the names of a state
-dict's tensors. A row says what tells it, and the error names just that.
+Three tables, one for each stage of reading: a file's first bytes, the keys at the top of a pickle, the names of a
+state dict's tensors. A file that matches a row is rejected with UnsupportedCheckpoint, whose message says what the
+file is, by what it was recognised and what to do instead. `reading` and `identification` call the three `refuse_…`.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ NO_GENERATOR = (
 )
 
 
-class Stranger(InvalidInput):
-    """A file that is known, and cannot be used. name: what it is; keys: what told."""
+class UnsupportedCheckpoint(InvalidInput):
+    """A file that is recognised and cannot be used.
 
-    def __init__(self, path: Path, name: str, keys: tuple[str, ...], advice: str) -> None:
-        super().__init__("weights", f"{path.name} is {name}, told by {', '.join(keys)}; {advice}")
-        self.name, self.keys, self.advice = name, keys, advice
+    kind: what it is, for people. evidence: the names or bytes by which it was recognised. advice: what to do instead.
+    """
+
+    def __init__(self, path: Path, kind: str, evidence: tuple[str, ...], advice: str) -> None:
+        super().__init__("weights", f"{path.name} is {kind}, recognised by {', '.join(evidence)}; {advice}")
+        self.kind, self.evidence, self.advice = kind, evidence, advice
 
 
 @dataclass(frozen=True)
-class Bytes:
-    """A kind of file that has `begins` at byte `at`."""
+class FileKind:
+    """A kind of file that has the bytes `begins` at offset `at`."""
 
     name: str
     begins: bytes
@@ -42,8 +46,8 @@ class Bytes:
 
 
 @dataclass(frozen=True)
-class Contents:
-    """A kind of pickle with all these keys at its top."""
+class PickleKind:
+    """A kind of pickle that has all of `keys` at its top."""
 
     name: str
     keys: tuple[str, ...]
@@ -51,10 +55,11 @@ class Contents:
 
 
 @dataclass(frozen=True)
-class Network:
-    """A kind of network. keys, without: regular expressions; a tensor's name matches each of the former, none the latter.
+class NetworkKind:
+    """A kind of network.
 
-    suits: a further condition on the tensors; detail: what they say beside the name, for instance the scale.
+    keys: regular expressions; each matches the name of one of the network's tensors in full. without: expressions that
+    match none of them. suits: a further condition on the tensors. detail: what follows the name, such as the scale.
     """
 
     name: str
@@ -67,35 +72,39 @@ class Network:
 
 ITS_CHECKPOINT = "give the PyTorch checkpoint that it was made from"
 FILES = (
-    Bytes("an ncnn network (.param)", b"7767517", ITS_CHECKPOINT),
-    Bytes("an ncnn network (.param.bin)", (7767517).to_bytes(4, "little"), ITS_CHECKPOINT),
-    Bytes("an ncnn network's weights (.bin)", (0x01306B47).to_bytes(4, "little"), ITS_CHECKPOINT),
-    Bytes("a Keras or HDF5 file", b"\x89HDF\r\n", EXPECTED),
-    Bytes("a NumPy array", b"\x93NUMPY", EXPECTED),
-    Bytes("a TensorFlow Lite network", b"TFL3", EXPECTED, at=4),
-    Bytes("a GGUF file", b"GGUF", EXPECTED),
-    Bytes("a tar archive", b"ustar", "unpack it, and give the checkpoint inside", at=257),
-    Bytes("a gzip archive", b"\x1f\x8b", "unpack it, and give the checkpoint inside"),
-    Bytes("a 7z archive", b"7z\xbc\xaf", "unpack it, and give the checkpoint inside"),
-    Bytes("a Git LFS pointer, not the file itself", b"version https://git-lfs", "fetch it with git lfs pull"),
-    Bytes("a web page", b"<!doctype html", "the download gave a page in place of the file; fetch it again"),
-    Bytes("a web page", b"<html", "the download gave a page in place of the file; fetch it again"),
+    FileKind("an ncnn network (.param)", b"7767517", ITS_CHECKPOINT),
+    FileKind("an ncnn network (.param.bin)", (7767517).to_bytes(4, "little"), ITS_CHECKPOINT),
+    FileKind("an ncnn network's weights (.bin)", (0x01306B47).to_bytes(4, "little"), ITS_CHECKPOINT),
+    FileKind("a Keras or HDF5 file", b"\x89HDF\r\n", EXPECTED),
+    FileKind("a NumPy array", b"\x93NUMPY", EXPECTED),
+    FileKind("a TensorFlow Lite network", b"TFL3", EXPECTED, at=4),
+    FileKind("a GGUF file", b"GGUF", EXPECTED),
+    FileKind("a tar archive", b"ustar", "unpack it, and give the checkpoint inside", at=257),
+    FileKind("a gzip archive", b"\x1f\x8b", "unpack it, and give the checkpoint inside"),
+    FileKind("a 7z archive", b"7z\xbc\xaf", "unpack it, and give the checkpoint inside"),
+    FileKind(
+        "a Git LFS pointer, not the file itself", b"version https://git-lfs", "fetch it with git lfs pull"
+    ),
+    FileKind(
+        "a web page", b"<!doctype html", "the download gave a page in place of the file; fetch it again"
+    ),
+    FileKind("a web page", b"<html", "the download gave a page in place of the file; fetch it again"),
 )
 # protobuf: the version of the format, then the producer's name, its version or the graph.
 ONNX = re.compile(rb"\x08[\x01-\x1f][\x12\x1a:B]")
 
 
-CONTENTS = (
-    Contents("an optimiser's state", ("state", "param_groups"), "give the network that it was training"),
-    Contents(
+PICKLES = (
+    PickleKind("an optimiser's state", ("state", "param_groups"), "give the network that it was training"),
+    PickleKind(
         "a training state of BasicSR, with optimisers and schedulers but no weights",
         ("optimizers", "schedulers"),
         "give net_g_*.pth of the same training",
     ),
-    Contents(
+    PickleKind(
         "a checkpoint to resume a ganforge training from",
         ("parts", "average", "random"),
-        "give the .safetensors file in the run's folder, whose batch norm is settled",
+        "give the .safetensors file in the run's folder, which holds the EMA weights",
     ),
 )
 
@@ -131,74 +140,75 @@ def perceptron(tensors: Mapping[str, Tensor]) -> str:
 
 # The first that fits is the name, so a special kind stands before the general one.
 NETWORKS = (
-    Network("SRGAN", (r"block1\.0\.weight", r"block2\.prelu\.weight", r"block\d+\.0\.conv\.weight"),
+    NetworkKind("SRGAN", (r"block1\.0\.weight", r"block2\.prelu\.weight", r"block\d+\.0\.conv\.weight"),
             detail=times(r"block\d+\.\d+\.conv\.weight")),
-    Network("SRGAN or SRResNet of BasicSR", (r"conv_first\.weight", r"body\.0\.conv1\.weight", r"upconv1\.weight")),
-    Network("SRGAN or SRResNet in xinntao's first form", (r"model\.0\.weight", r"model\.1\.sub\.0\.res\.0\.weight")),
-    Network("SRGAN or SRResNet", (r"(conv_input|conv1)\.weight", r"residual\.0\.conv1\.weight", r"residual\.0\.in1\.weight")),
-    Network("PAN", (r"SCPA_trunk\.0\.conv1_a\.weight", r"att1\.conv\.weight"), detail=times(r"upconv\d\.weight")),
-    Network("EDSR", (r"conv_first\.weight", r"body\.0\.conv1\.weight", r"upsample\.0\.weight")),
-    Network("EDSR", (r"head\.0\.weight", r"body\.0\.body\.0\.weight", r"tail\.0\.0\.weight")),
-    Network("RCAN", (r"body\.0\.(residual_group|rcab|body)\.0\.(rcab|body)\.\d.*",)),
-    Network("SRVGGNet, the compact Real-ESRGAN", (r"body\.0\.weight", r"body\.1\.weight", r"body\.2\.weight"),
+    NetworkKind("SRGAN or SRResNet of BasicSR", (r"conv_first\.weight", r"body\.0\.conv1\.weight", r"upconv1\.weight")),
+    NetworkKind("SRGAN or SRResNet in xinntao's first form", (r"model\.0\.weight", r"model\.1\.sub\.0\.res\.0\.weight")),
+    NetworkKind("SRGAN or SRResNet", (r"(conv_input|conv1)\.weight", r"residual\.0\.conv1\.weight", r"residual\.0\.in1\.weight")),
+    NetworkKind("PAN", (r"SCPA_trunk\.0\.conv1_a\.weight", r"att1\.conv\.weight"), detail=times(r"upconv\d\.weight")),
+    NetworkKind("EDSR", (r"conv_first\.weight", r"body\.0\.conv1\.weight", r"upsample\.0\.weight")),
+    NetworkKind("EDSR", (r"head\.0\.weight", r"body\.0\.body\.0\.weight", r"tail\.0\.0\.weight")),
+    NetworkKind("RCAN", (r"body\.0\.(residual_group|rcab|body)\.0\.(rcab|body)\.\d.*",)),
+    NetworkKind("SRVGGNet, the compact Real-ESRGAN", (r"body\.0\.weight", r"body\.1\.weight", r"body\.2\.weight"),
             without=(r"conv_first\.weight",), suits=lambda tensors: tensors["body.0.weight"].dim() == 4),
-    Network("HAT", (r"layers\.0\.residual_group\.overlap_attn\..*",)),
-    Network("SwinIR", (r"layers\.0\.residual_group\.blocks\.0\.attn\.relative_position_bias_table",)),
-    Network("Swin2SR", (r"layers\.0\.residual_group\.blocks\.0\.attn\.logit_scale",)),
-    Network("DAT", (r"layers\.0\.blocks\.0\.attn\.attns\..*",)),
-    Network("OmniSR", (r"residual_layer\.0\.residual_layer\..*",)),
-    Network("SPAN", (r"block_1\.c1_r\..*",)),
-    Network("Real-CUGAN", (r"unet1\.conv1\.conv\.0\.weight",)),
-    Network("GFPGAN", (r"stylegan_decoder\..*",)),
-    Network("a StyleGAN generator", (r"(g_)?(synthesis|mapping)\..*",)),
-    Network("CycleGAN's generator", (r"model\.\d+\.conv_block\.\d+\.weight",)),
-    Network("a diffusion model", (r"model\.diffusion_model\..*",)),
-    Network("DCGAN's discriminator", (r"main\.0\.weight", r"main\.2\.weight", r"main\.3\.running_mean"),
+    NetworkKind("HAT", (r"layers\.0\.residual_group\.overlap_attn\..*",)),
+    NetworkKind("SwinIR", (r"layers\.0\.residual_group\.blocks\.0\.attn\.relative_position_bias_table",)),
+    NetworkKind("Swin2SR", (r"layers\.0\.residual_group\.blocks\.0\.attn\.logit_scale",)),
+    NetworkKind("DAT", (r"layers\.0\.blocks\.0\.attn\.attns\..*",)),
+    NetworkKind("OmniSR", (r"residual_layer\.0\.residual_layer\..*",)),
+    NetworkKind("SPAN", (r"block_1\.c1_r\..*",)),
+    NetworkKind("Real-CUGAN", (r"unet1\.conv1\.conv\.0\.weight",)),
+    NetworkKind("GFPGAN", (r"stylegan_decoder\..*",)),
+    NetworkKind("a StyleGAN generator", (r"(g_)?(synthesis|mapping)\..*",)),
+    NetworkKind("CycleGAN's generator", (r"model\.\d+\.conv_block\.\d+\.weight",)),
+    NetworkKind("a diffusion model", (r"model\.diffusion_model\..*",)),
+    NetworkKind("DCGAN's discriminator", (r"main\.0\.weight", r"main\.2\.weight", r"main\.3\.running_mean"),
             ITS_GENERATOR, without=(r"main\.0\.bias", r"main\.1\..*", r"linear\..*")),
-    Network("ESRGAN's discriminator", (r"conv0_0\.weight", r"linear1\.weight"), ITS_GENERATOR),
-    Network("ESRGAN's discriminator in xinntao's first form",
+    NetworkKind("ESRGAN's discriminator", (r"conv0_0\.weight", r"linear1\.weight"), ITS_GENERATOR),
+    NetworkKind("ESRGAN's discriminator in xinntao's first form",
             (r"features\.0(\.0)?\.weight", r"features\.[\d.]+\.running_mean", r"classifier\.2\.weight"),
             ITS_GENERATOR, without=(r"classifier\.[3-9]\..*",)),
-    Network("Real-ESRGAN's U-Net discriminator",
+    NetworkKind("Real-ESRGAN's U-Net discriminator",
             (r"conv0\.weight", r"conv[1-8]\.(weight_orig|parametrizations\.weight\.original)", r"conv9\.weight"),
             ITS_GENERATOR),
-    Network("SRGAN's discriminator", (r"net\.0\.weight", r"net\.\d+\.running_mean"), ITS_GENERATOR),
-    Network("a VGG classifier", (r"features\.0\.weight", r"classifier\.6\.weight")),
-    Network("a ResNet classifier", (r"conv1\.weight", r"layer1\.0\.conv1\.weight", r"(fc|linear)\.weight")),
-    Network("a discriminator of linear layers", (r"0\.weight", r"2\.weight"), ITS_GENERATOR,
+    NetworkKind("SRGAN's discriminator", (r"net\.0\.weight", r"net\.\d+\.running_mean"), ITS_GENERATOR),
+    NetworkKind("a VGG classifier", (r"features\.0\.weight", r"classifier\.6\.weight")),
+    NetworkKind("a ResNet classifier", (r"conv1\.weight", r"layer1\.0\.conv1\.weight", r"(fc|linear)\.weight")),
+    NetworkKind("a discriminator of linear layers", (r"0\.weight", r"2\.weight"), ITS_GENERATOR,
             suits=lambda tensors: all_linear(tensors) and ends(tensors)[1] == 1, detail=perceptron),
-    Network("an MLP GAN generator", (r"0\.weight", r"2\.weight"),
+    NetworkKind("an MLP GAN generator", (r"0\.weight", r"2\.weight"),
             suits=lambda tensors: all_linear(tensors) and ends(tensors)[0] < ends(tensors)[1], detail=perceptron),
 )  # fmt: skip
 
 
 def refuse_bytes(path: Path, head: bytes) -> None:
-    """Raises Stranger where the first bytes of a file are those of another kind of file."""
+    """Raises UnsupportedCheckpoint where a file's first bytes, `head`, are those of another kind of file."""
     for kind in FILES:
         if head[kind.at : kind.at + len(kind.begins)].lower() == kind.begins.lower():
-            raise Stranger(path, kind.name, (f"its bytes {kind.begins!r}",), kind.advice)
+            raise UnsupportedCheckpoint(path, kind.name, (f"its bytes {kind.begins!r}",), kind.advice)
     if ONNX.match(head):
-        raise Stranger(path, "an ONNX graph", (f"its bytes {head[:3]!r}",), ITS_CHECKPOINT)
+        raise UnsupportedCheckpoint(path, "an ONNX graph", (f"its bytes {head[:3]!r}",), ITS_CHECKPOINT)
 
 
-def refuse_contents(path: Path, keys: Iterable[object]) -> None:
-    """Raises Stranger where a pickle's top is that of something without a generator's weights."""
-    there = set(keys)
-    for kind in CONTENTS:
-        if there >= set(kind.keys):
-            raise Stranger(path, kind.name, kind.keys, kind.advice)
+def refuse_pickle(path: Path, keys: Iterable[object]) -> None:
+    """Raises UnsupportedCheckpoint where a pickle with these keys at its top holds no generator's weights."""
+    present = set(keys)
+    for kind in PICKLES:
+        if present >= set(kind.keys):
+            raise UnsupportedCheckpoint(path, kind.name, kind.keys, kind.advice)
 
 
 def refuse_network(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raises Stranger where the tensors are those of a network that is known, and is no generator here."""
+    """Raises UnsupportedCheckpoint where the tensors are those of a network that no generator here is."""
     for kind in NETWORKS:
-        told = matches(kind.keys, tensors)
-        if len(told) == len(kind.keys) and not matches(kind.without, tensors) and kind.suits(tensors):
-            raise Stranger(path, kind.name + kind.detail(tensors), told, kind.advice)
+        evidence = matching_names(kind.keys, tensors)
+        complete = len(evidence) == len(kind.keys)
+        if complete and not matching_names(kind.without, tensors) and kind.suits(tensors):
+            raise UnsupportedCheckpoint(path, kind.name + kind.detail(tensors), evidence, kind.advice)
 
 
-def matches(patterns: Iterable[str], keys: Iterable[str]) -> tuple[str, ...]:
-    """For each pattern that matches a key in full, the first one that it does."""
-    there = list(keys)
-    found = (next((key for key in there if re.fullmatch(pattern, key)), None) for pattern in patterns)
-    return tuple(key for key in found if key is not None)
+def matching_names(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """For each pattern that matches a name in full, the first name that it matches."""
+    names = list(names)
+    first = (next((name for name in names if re.fullmatch(pattern, name)), None) for pattern in patterns)
+    return tuple(name for name in first if name is not None)

@@ -1,7 +1,7 @@
-"""What lies around a state dict: dictionaries in dictionaries, and prefixes on every name.
+"""The state dicts that a file may mean: dictionaries in dictionaries are opened, and prefixes taken off every name.
 
-A file may allow several readings; they come in the order in which they are preferred, averaged weights first, and
-the first in which a dialect is recognised counts.
+`identification` takes the first candidate whose tensor names it knows. They come in the order of preference, EMA
+weights first.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-# Keys that a state dict is found under. The averages (EMA) come first: they are what gives the better pictures.
+# Keys under which a state dict lies. EMA weights come first: they give the better pictures.
 WRAPPERS = (
     "params_ema", "params-ema", "state_dict_ema", "model_ema", "generator_ema", "netG_ema", "G_ema", "g_ema", "ema",
     "model_state_dict", "state_dict", "params", "model", "net", "generator", "netG", "net_g", "G", "g",
 )  # fmt: skip
-# Prefixes of a generator's names beside which other networks may lie, and again averages first.
+# Prefixes of a generator's names, where other networks may lie beside it; EMA weights first again.
 ROLES = ("generator_ema.", "netG_ema.", "G_ema.", "generator.", "netG.", "net_g.", "G.")
-# Prefixes that wrap a whole network.
+# Prefixes that are on every name: DataParallel, torch.compile, Lightning and the like add them.
 AROUND = ("module.", "_orig_mod.", "model.", "net.", "network.")
 # What averaging adds beside the network that it wraps.
 COUNTERS = ("steps", "n_averaged", "step_counter")
@@ -28,53 +28,59 @@ DEPTH = 4
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One way to read a file. inside: the keys and prefixes passed, outermost first; notes: what was left aside."""
+class Candidate:
+    """A state dict that the file may mean.
+
+    inside: the keys and prefixes taken off, outermost first. notes: what was used and what was ignored beside it.
+    """
 
     tensors: Mapping[str, Tensor]
     inside: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def readings(content: Mapping[Any, Any]) -> Iterator[Reading]:
-    """All the ways to read what a file holds, the preferred one first."""
-    for found in _unwrapped(content, (), ()):
-        yield from _peeled(found)
+def candidates(content: Mapping[Any, Any]) -> Iterator[Candidate]:
+    """Every state dict that a file's content may mean, the preferred one first."""
+    for candidate in _without_wrappers(content, (), ()):
+        yield from _without_prefixes(candidate)
 
 
-def _unwrapped(
+def _without_wrappers(
     content: Mapping[Any, Any], inside: tuple[str, ...], notes: tuple[str, ...]
-) -> Iterator[Reading]:
-    there = [key for key in WRAPPERS if isinstance(content.get(key), Mapping) and content[key] is not content]
-    for key in there if len(inside) < DEPTH else ():
-        rest = [other for other in there if other != key]
-        told = taken(key, rest) if rest or "ema" in key else ()
-        yield from _unwrapped(content[key], (*inside, key), (*notes, *told))
+) -> Iterator[Candidate]:
+    keys = [key for key in WRAPPERS if isinstance(content.get(key), Mapping) and content[key] is not content]
+    for key in keys if len(inside) < DEPTH else ():
+        others = [other for other in keys if other != key]
+        note = _note(key, others) if others or "ema" in key else ()
+        yield from _without_wrappers(content[key], (*inside, key), (*notes, *note))
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors:
-        yield Reading(tensors, inside, notes)
+        yield Candidate(tensors, inside, notes)
 
 
-def _peeled(found: Reading) -> Iterator[Reading]:
-    yield found
-    if len(found.inside) >= 2 * DEPTH:
+def _without_prefixes(candidate: Candidate) -> Iterator[Candidate]:
+    yield candidate
+    if len(candidate.inside) >= 2 * DEPTH:
         return
-    keys = found.tensors.keys()
+    names = candidate.tensors.keys()
     for prefix in ROLES:
-        rest = Counter(key.split(".")[0] for key in keys if not key.startswith(prefix))
-        if rest.total() < len(keys):
-            yield from _peeled(_without(prefix, found, taken(prefix[:-1], rest) if rest else ()))
+        others = Counter(name.split(".")[0] for name in names if not name.startswith(prefix))
+        if others.total() < len(names):
+            note = _note(prefix[:-1], others) if others else ()
+            yield from _without_prefixes(_without(prefix, candidate, note))
     for prefix in AROUND:
-        if keys - set(COUNTERS) and all(key.startswith(prefix) for key in keys - set(COUNTERS)):
-            yield from _peeled(_without(prefix, found, ()))
+        if names - set(COUNTERS) and all(name.startswith(prefix) for name in names - set(COUNTERS)):
+            yield from _without_prefixes(_without(prefix, candidate, ()))
 
 
-def taken(name: str, rest: Iterable[str]) -> tuple[str, ...]:
-    return (f"{name} taken" + "".join(f", {other} left aside" for other in rest),)
+def _note(used: str, ignored: Iterable[str]) -> tuple[str, ...]:
+    return (f"{used} used" + "".join(f", {name} ignored" for name in ignored),)
 
 
-def _without(prefix: str, found: Reading, notes: tuple[str, ...]) -> Reading:
+def _without(prefix: str, candidate: Candidate, notes: tuple[str, ...]) -> Candidate:
     tensors = {
-        key.removeprefix(prefix): tensor for key, tensor in found.tensors.items() if key.startswith(prefix)
+        name.removeprefix(prefix): tensor
+        for name, tensor in candidate.tensors.items()
+        if name.startswith(prefix)
     }
-    return Reading(tensors, (*found.inside, prefix), found.notes + notes)
+    return Candidate(tensors, (*candidate.inside, prefix), candidate.notes + notes)

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from export.build.reference import TorchEngine, first_manifest
-from export.checkpoints import checkpoint, dialects
+from export.checkpoints import checkpoint
 from export.checkpoints.checkpoint import RANDOM, Checkpoint
+from export.checkpoints.identification import identify
 from export.data.resize import resize
 from export.training.ema import settle_batch_norm
 from runtime import backends, tiling
@@ -171,7 +172,7 @@ def named_model(path: Path, model: str | None = None) -> str:
     """The generator whose weights `path` holds: `model` where it is given, else what the file tells."""
     if model is not None:
         return model
-    found = dialects.understand(path).model
+    found = identify(path).model
     if not found:
         raise InvalidInput("model", f"is missing, and {path.name} does not say which generator it holds")
     return found

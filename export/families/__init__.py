@@ -1,7 +1,7 @@
 """Finds the model families: every folder `export/models/<name>/` whose `generator.py` defines a SPEC. Nothing is listed.
 
 Beside `generator.py` a family may have `recipes.py` (RECIPES, by name, the default first: how it is trained) and
-`checkpoints.py` (DIALECTS: the names that other code bases give to its tensors). They are imported only when asked
+`checkpoints.py` (NAMINGS: the names that other code bases give to its tensors). They are imported only when asked
 for, so that this package depends on no family. Other files and folders in `export/models/` are helpers, not families.
 
 Called by the build, the training, the checkpoint readers and the tests.

@@ -15,7 +15,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from export import families
-from export.checkpoints import checkpoint, dialects
+from export.checkpoints import checkpoint
+from export.checkpoints.identification import identify
 from export.convert import TARGETS, convert, main
 from runtime.errors import InvalidInput
 from tests.export.originals import BasicSR, New, Old, dcgan_generator
@@ -38,7 +39,7 @@ def equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 
 
 def there(path: Path) -> Mapping[str, Tensor]:
-    return dialects.understand(path).tensors
+    return identify(path).tensors
 
 
 def run(*words: object) -> Result:
@@ -107,12 +108,16 @@ def test_what_is_written_loads_in_the_code_that_it_is_for(to: str, tmp_path: Pat
 
 def test_safetensors_hold_the_configuration(tmp_path: Path) -> None:
     torch.save(original(Old, scale=3).state_dict(), tmp_path / "3x.pth")
-    refused = run(tmp_path / "3x.pth", tmp_path / "ours.safetensors", "--to", "safetensors")
-    assert refused.exit_code == 1
-    assert "--set scale=2 or --set scale=3" in refused.output
-    told = run(tmp_path / "3x.pth", tmp_path / "ours.safetensors", "--to", "safetensors", "--set", "scale=3")
-    assert told.exit_code == 0, told.output
-    assert "esrgan, from old ESRGAN to ganforge" in told.output
+    usual = run(tmp_path / "3x.pth", tmp_path / "ours.safetensors", "--to", "safetensors")
+    assert usual.exit_code == 0, usual.output
+    assert "taken as scale=2; if that is wrong, add --set scale=3" in usual.output
+    assert checkpoint.load("esrgan", str(tmp_path / "ours.safetensors")).config.scale == 2
+    result = run(
+        tmp_path / "3x.pth", tmp_path / "ours.safetensors", "--to", "safetensors", "--set", "scale=3"
+    )
+    assert result.exit_code == 0, result.output
+    assert "esrgan, from old ESRGAN to ganforge" in result.output
+    assert "taken as" not in result.output
     with safe_open(tmp_path / "ours.safetensors", "pt") as file:
         assert file.metadata()["model"] == "esrgan"
         assert file.get_tensor("conv_up1.weight").dtype == torch.float32
@@ -149,7 +154,7 @@ def test_a_dcgan_keeps_its_tensors(tmp_path: Path) -> None:
         (BasicSR, {"scale": 1}, "old", "cannot express a pixel-unshuffle of 4 in front"),
     ],
 )
-def test_what_a_dialect_cannot_express_is_named(
+def test_what_a_code_base_cannot_express_is_named(
     kind: type[nn.Module], sizes: dict[str, Any], to: str, said: str, tmp_path: Path
 ) -> None:
     torch.save(original(kind, **sizes).state_dict(), tmp_path / "in.pth")
@@ -202,4 +207,4 @@ def test_a_file_is_converted_onto_itself(tmp_path: Path) -> None:
     before = there(tmp_path / "x.pth")
     assert run(tmp_path / "x.pth", tmp_path / "x.pth", "--to", "basicsr").exit_code == 0
     assert equal(there(tmp_path / "x.pth"), before)
-    assert dialects.understand(tmp_path / "x.pth").dialect == "BasicSR, Real-ESRGAN"
+    assert identify(tmp_path / "x.pth").naming == "BasicSR, Real-ESRGAN"

@@ -1,4 +1,4 @@
-"""DCGAN's generator as pytorch/examples saves it, at any depth: our own names."""
+"""The tensor names of DCGAN's generator in checkpoints of pytorch/examples, at any depth; ours are the same."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from export.checkpoints.dialect import Dialect, Inferred
+from export.checkpoints.naming import Inferred, Naming
 from runtime.errors import InvalidInput
 
 SIDE_PX = 4  # what the first layer makes of a latent; each further one doubles it
 
 
 def names(keys: Iterable[str]) -> Mapping[str, str]:
-    """A convolution at every third place, batch norm after each but the last."""
-    convolutions = [int(found[1]) for key in keys if (found := re.fullmatch(r"main\.(\d+)\.weight", key))]
-    last = min(max(convolutions), 3 * len(convolutions)) // 3 * 3
+    """All tensors of the network with these: a convolution at every third place, batch norm after each but the last."""
+    matches = (re.fullmatch(r"main\.(\d+)\.weight", key) for key in keys)
+    places = [int(match[1]) for match in matches if match]
+    last = min(max(places), 3 * len(places)) // 3 * 3
     expected = [f"main.{at}.weight" for at in range(0, last + 1, 3)]
     expected += [
         f"main.{at + 1}.{kind}"
@@ -27,6 +28,7 @@ def names(keys: Iterable[str]) -> Mapping[str, str]:
 
 
 def infer(tensors: Mapping[str, Tensor]) -> Inferred:
+    """The configuration, from the shapes. Raises InvalidInput where convolutions' weights are not where they should be."""
     weights = [tensors[key] for key in sorted(tensors, key=place) if tensors[key].dim() == 4]
     if len(weights) != len(tensors) // 5 + 1:
         raise InvalidInput(
@@ -47,12 +49,12 @@ def place(key: str) -> int:
     return int(key.split(".")[1])
 
 
-DIALECTS = (
-    Dialect(
+NAMINGS = (
+    Naming(
         name="pytorch/examples",
-        told_by=(r"main\.0\.weight", r"main\.1\.running_mean", r"main\.3\.weight"),
-        names=names,
-        theirs=names,
+        recognised_by=(r"main\.0\.weight", r"main\.1\.running_mean", r"main\.3\.weight"),
+        to_ours=names,
+        from_ours=names,
         infer=infer,
     ),
 )

@@ -1,7 +1,7 @@
-"""RRDBNet as it lies on people's disks: xinntao's first ESRGAN, ESRGAN+, his second, BasicSR and mmagic.
+"""The tensor names of RRDBNet in public checkpoints: xinntao's ESRGAN of 2018 and of 2019, ESRGAN+, BasicSR, mmagic.
 
-All hold the same layers. A dialect is the table of their names; how many blocks and upsamplings there are is read
-off the names, and the rest of the configuration off the shapes.
+All of them hold the same layers under other names, so that each code base is a table of names (`Layers`). How many
+blocks and upsamplings a file has is counted in its names; the rest of the configuration follows from tensor shapes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 
 from torch import Tensor
 
-from export.checkpoints.dialect import Dialect, Inferred, Question
+from export.checkpoints.naming import Assumption, Inferred, Naming
 from export.models.esrgan.generator import SCALES, UNSHUFFLES, Config
 from runtime.errors import InvalidInput
 
@@ -38,7 +38,7 @@ class Layers:
     last: str
 
     def listed(self, blocks: int, ups: int, plus: bool) -> list[str]:
-        """The names of all tensors of such a network, in an order that is the same for every dialect."""
+        """The names of all tensors of such a network, in the same order for every code base."""
         inside = [
             name.format(block=block, dense=dense, step=step)
             for block in range(blocks)
@@ -60,16 +60,17 @@ class Layers:
         ]
 
     def counted(self, keys: Iterable[str]) -> tuple[int, int, bool]:
-        """Blocks, upsamplings and shortcuts of the network with these tensors, the likeliest where some are missing."""
-        there = set(keys)
-        one = re.escape(self.dense.format(block="BLOCK", dense=1, step=1)).replace("BLOCK", r"(\d+)")
-        blocks = len({found[1] for key in there if (found := re.match(one + r"\.weight$", key))})
-        plus = any(key.endswith("conv1x1.weight") for key in there)
-        ups = min(range(MAX_UPSAMPLINGS), key=lambda ups: len(there ^ set(self.listed(blocks, ups, plus))))
+        """Blocks, upsamplings and ESRGAN+'s shortcuts of the network with these tensors; a best guess if some are missing."""
+        present = set(keys)
+        first_dense = re.escape(self.dense.format(block="BLOCK", dense=1, step=1)).replace("BLOCK", r"(\d+)")
+        matches = (re.fullmatch(rf"{first_dense}\.weight", key) for key in present)
+        blocks = len({match[1] for match in matches if match})
+        plus = any(key.endswith("conv1x1.weight") for key in present)
+        ups = min(range(MAX_UPSAMPLINGS), key=lambda ups: len(present ^ set(self.listed(blocks, ups, plus))))
         return blocks, ups, plus
 
     def to(self, other: Layers, keys: Iterable[str]) -> Mapping[str, str]:
-        """{name here: name in `other`} of all tensors of the network with these tensors."""
+        """{name in this table: name in `other`} for all tensors of the network that has these."""
         counted = self.counted(keys)
         return dict(zip(self.listed(*counted), other.listed(*counted), strict=True))
 
@@ -103,9 +104,13 @@ NEW = Layers(
 )
 
 
-def infer(tensors: Mapping[str, Tensor], *, with_three: bool = True) -> Inferred:
-    """The configuration of the network with these tensors. with_three: the dialect has ×3, which looks like ×2.
+TWO_OR_THREE = Assumption("scale", "2", ("3",), "one up-convolution may be ×2 or ×3")
 
+
+def infer(tensors: Mapping[str, Tensor], *, with_three: bool = True) -> Inferred:
+    """The configuration of the network with these tensors.
+
+    with_three: the code base also has ×3, whose tensors are those of ×2. Everybody's loader takes them for ×2.
     Raises InvalidInput where the shapes are of no RRDBNet.
     """
     blocks, ups, plus = OURS.counted(tensors)
@@ -117,7 +122,7 @@ def infer(tensors: Mapping[str, Tensor], *, with_three: bool = True) -> Inferred
     outputs = tensors["conv_last.weight"].shape[0]
     # No image has 4 or 16 times as many channels as its upscaled one, unless they were folded.
     unshuffle = next((side for side in UNSHUFFLES[1:] if inputs == outputs * side**2), 1)
-    told = {
+    config = {
         "features": features,
         "blocks": blocks,
         "growth": tensors["body.0.rdb1.conv1.weight"].shape[0],
@@ -126,16 +131,15 @@ def infer(tensors: Mapping[str, Tensor], *, with_three: bool = True) -> Inferred
         "unshuffle": unshuffle,
         "plus": plus,
     }
-    if (ups, unshuffle) == (1, 1) and with_three:
-        return Inferred(told, (Question("scale", ("2", "3"), "one up-convolution is ×2, or ×3"),))
     scale, rest = divmod(2**ups, unshuffle)
     if rest or scale not in SCALES:
         raise InvalidInput(
             "weights",
             f"{ups} up-convolutions after a pixel-unshuffle of {unshuffle} upscale ×{2**ups / unshuffle:g}, "
-            f"expected one of {', '.join(f'×{one}' for one in SCALES)}",
+            f"expected one of {', '.join(f'×{scale}' for scale in SCALES)}",
         )
-    return Inferred(told | {"scale": scale})
+    ambiguous = with_three and (ups, unshuffle) == (1, 1)
+    return Inferred(config | {"scale": scale}, (TWO_OR_THREE,) if ambiguous else ())
 
 
 def old_lacks(config: Config) -> str:
@@ -150,34 +154,35 @@ def basicsr_lacks(config: Config) -> str:
     return ""
 
 
-FIRST = Dialect(
+FIRST = Naming(
     name="old ESRGAN",
-    told_by=(r"model\.0\.weight", r"model\.1\.sub\.0\.RDB1\.conv1\.0\.weight"),
-    names=partial(OLD.to, OURS),
-    theirs=partial(OURS.to, OLD),
+    recognised_by=(r"model\.0\.weight", r"model\.1\.sub\.0\.RDB1\.conv1\.0\.weight"),
+    to_ours=partial(OLD.to, OURS),
+    from_ours=partial(OURS.to, OLD),
     infer=infer,
     target="old",
     lacks=old_lacks,
 )
-BASICSR = Dialect(
+BASICSR = Naming(
     name="BasicSR, Real-ESRGAN",
-    told_by=(r"body\.0\.rdb1\.conv1\.weight",),
-    names=partial(OURS.to, OURS),
-    theirs=partial(OURS.to, OURS),
+    recognised_by=(r"body\.0\.rdb1\.conv1\.weight",),
+    to_ours=partial(OURS.to, OURS),
+    from_ours=partial(OURS.to, OURS),
     infer=infer,
     target="basicsr",
     wrapped=True,
     lacks=basicsr_lacks,
 )
-# The first that is recognised counts.
-DIALECTS = (
-    replace(FIRST, name="ESRGAN+", told_by=(*FIRST.told_by, r"model\.1\.sub\.0\.RDB1\.conv1x1\.weight"), target=""),
+# The first whose names a file has is taken.
+NAMINGS = (
+    replace(FIRST, name="ESRGAN+", target="",
+            recognised_by=(*FIRST.recognised_by, r"model\.1\.sub\.0\.RDB1\.conv1x1\.weight")),
     FIRST,
-    Dialect(
+    Naming(
         name="ESRGAN of 2019, BSRGAN, RealSR",
-        told_by=(r"RRDB_trunk\.0\.RDB1\.conv1\.weight",),
-        names=partial(NEW.to, OURS),
-        theirs=partial(OURS.to, NEW),
+        recognised_by=(r"RRDB_trunk\.0\.RDB1\.conv1\.weight",),
+        to_ours=partial(NEW.to, OURS),
+        from_ours=partial(OURS.to, NEW),
         infer=partial(infer, with_three=False),  # BSRGAN ×2 has one up-convolution, and none of them upscales ×3
     ),
     replace(BASICSR, name="mmagic", under=("generator.", "generator_ema."), target=""),

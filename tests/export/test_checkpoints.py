@@ -1,4 +1,4 @@
-"""Checkpoints of other code bases give what the code they come from gives; what is something else is told by name."""
+"""Checkpoints of other code bases give what their own code gives; files of other networks are refused by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from export import families
 from export.build import command
 from export.build.reference import first_manifest
-from export.checkpoints import checkpoint, dialects
-from export.checkpoints.unsupported import FILES, NETWORKS, Stranger
+from export.checkpoints import checkpoint
+from export.checkpoints.identification import identify
+from export.checkpoints.unsupported import FILES, NETWORKS, UnsupportedCheckpoint
 from export.convert import main as convert_main
 from export.inspect.__main__ import main as inspect_main
 from export.models.esrgan.generator import Config, RRDBNet
@@ -51,7 +52,7 @@ def same_output(path: Path, network: nn.Module, config: Config, **overrides: str
     loaded = checkpoint.load("esrgan", str(path), overrides)
     assert loaded.config == config
     ours = RRDBNet(config).eval()
-    ours.load_state_dict(dialects.understand(path).tensors)
+    ours.load_state_dict(identify(path).tensors)
     with torch.inference_mode():
         expected = network(picture(config))
         assert torch.equal(loaded.module(picture(config)), expected)
@@ -77,7 +78,7 @@ def as_mmagic(state: State) -> dict[str, Any]:
     }
 
 
-DIALECTS: dict[str, tuple[type[nn.Module], tuple[int, ...], Callable[[State], dict[str, Any]]]] = {
+CODE_BASES: dict[str, tuple[type[nn.Module], tuple[int, ...], Callable[[State], dict[str, Any]]]] = {
     "old ESRGAN": (Old, (1, 2, 3, 4, 8), as_old),
     "ESRGAN+": (Old, (1, 2, 3, 4, 8), as_old),
     "ESRGAN of 2019, BSRGAN, RealSR": (New, (2, 4), as_old),
@@ -86,14 +87,14 @@ DIALECTS: dict[str, tuple[type[nn.Module], tuple[int, ...], Callable[[State], di
 }
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("code_base", CODE_BASES)
 @EXAMPLES
 @given(data=st.data())
-def test_every_dialect_gives_what_its_original_gives(
-    dialect: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+def test_every_code_base_gives_what_its_original_gives(
+    code_base: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    kind, scales, wrap = DIALECTS[dialect]
-    scale, plus = data.draw(st.sampled_from(scales)), dialect == "ESRGAN+"
+    kind, scales, wrap = CODE_BASES[code_base]
+    scale, plus = data.draw(st.sampled_from(scales)), code_base == "ESRGAN+"
     colours = data.draw(st.sampled_from((1, 3, 4)))
     sizes: dict[str, Any] = {
         "features": data.draw(st.integers(1, 6)),
@@ -103,26 +104,32 @@ def test_every_dialect_gives_what_its_original_gives(
     }
     told = {"plus": True} if plus else {}
     network = original(kind, data.draw(st.integers(0, 99)), inputs=colours, outputs=colours, **sizes, **told)
-    path = tmp_path_factory.mktemp("dialect") / "4x-model.pth"
+    path = tmp_path_factory.mktemp("checkpoint") / "4x-model.pth"
     torch.save(wrap(network.state_dict()), path)
     unshuffle = 0 if kind is BasicSR else 1
     config = Config(**sizes, in_channels=colours, out_channels=colours, unshuffle=unshuffle, plus=plus)
-    asked = {"scale": str(scale)} if kind is Old and scale in (2, 3) else {}
+    asked = {"scale": "3"} if scale == 3 else {}
     loaded = same_output(path, network, config, **asked)
-    assert loaded.dialect == dialect
-    assert f"dialect: {dialect}" in loaded.notes
+    assert loaded.naming == code_base
+    assert f"tensor names: {code_base}" in loaded.notes
 
 
-def test_a_single_up_convolution_is_asked_about_where_it_may_be_either(tmp_path: Path) -> None:
-    for scale in (2, 3):
+def test_a_single_up_convolution_is_taken_as_two_and_three_may_be_asked_for(tmp_path: Path) -> None:
+    cases: tuple[tuple[Literal[2, 3], dict[str, str]], ...] = (
+        (2, {}),
+        (2, {"scale": "2"}),
+        (3, {"scale": "3"}),
+    )
+    for scale, asked in cases:
         network = original(Old, scale=scale)
         path = tmp_path / f"{scale}x.pth"
         torch.save(network.state_dict(), path)
-        for given_ in ({}, {"scale": "4"}):
-            with pytest.raises(InvalidInput, match="--set scale=2 or --set scale=3"):
-                checkpoint.load("esrgan", str(path), given_)
-        same_output(path, network, Config(**SMALL, scale=scale, unshuffle=1), scale=str(scale))
-    assert "open: one up-convolution is ×2, or ×3" in inspected(path).output
+        loaded = same_output(path, network, Config(**SMALL, scale=scale, unshuffle=1), **asked)
+        note = "one up-convolution may be ×2 or ×3: taken as scale=2; if that is wrong, add --set scale=3"
+        assert (note in loaded.notes) == (not asked)
+        assert (note in inspected(path).output, inspected(path).exit_code) == (True, 0)
+        with pytest.raises(InvalidInput, match=r"scale: got 4, but .x\.pth has 2 or 3; leave it out"):
+            checkpoint.load("esrgan", str(path), {"scale": "4"})
 
 
 def test_a_folded_input_rules_three_out(tmp_path: Path) -> None:
@@ -162,12 +169,12 @@ def test_averaged_weights_are_preferred_and_it_is_said(tmp_path: Path) -> None:
     network, last = original(BasicSR, 1, scale=4), original(BasicSR, 2, scale=4)
     torch.save({"params": last.state_dict(), "params_ema": network.state_dict()}, tmp_path / "net_g.pth")
     loaded = same_output(tmp_path / "net_g.pth", network, Config(**SMALL))
-    assert "params_ema taken, params left aside" in loaded.notes
+    assert "params_ema used, params ignored" in loaded.notes
     result = CliRunner().invoke(
         command.main, ["--model", "esrgan", "--weights", str(tmp_path / "net_g.pth"), "--dry-run"]
     )
-    assert "params_ema taken, params left aside" in result.output
-    assert "dialect: BasicSR" in result.output
+    assert "params_ema used, params ignored" in result.output
+    assert "tensor names: BasicSR" in result.output
 
 
 def test_an_averaged_generator_of_mmagic_is_preferred(tmp_path: Path) -> None:
@@ -177,8 +184,8 @@ def test_an_averaged_generator_of_mmagic_is_preferred(tmp_path: Path) -> None:
     state |= {"generator_ema.steps": torch.tensor(7), "discriminator.conv0.weight": torch.zeros(1)}
     torch.save({"meta": {}, "state_dict": state}, tmp_path / "iter_10.pth")
     loaded = same_output(tmp_path / "iter_10.pth", network, Config(**SMALL, scale=2))
-    assert loaded.dialect == "mmagic"
-    assert "generator_ema taken, generator left aside, discriminator left aside" in loaded.notes
+    assert loaded.naming == "mmagic"
+    assert "generator_ema used, generator ignored, discriminator ignored" in loaded.notes
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -315,7 +322,7 @@ def test_a_file_of_another_generator_is_named(tmp_path: Path) -> None:
         checkpoint.load("esrgan", str(tmp_path / "rest.pth"))
 
 
-def test_a_generator_without_dialects_is_read_under_our_names(tmp_path: Path) -> None:
+def test_a_generator_without_other_names_is_read_under_our_names(tmp_path: Path) -> None:
     spec = families.get("acgan")
     module = spec.module(spec.config()).eval()
     torch.save(module.state_dict(), tmp_path / "acgan.pth")
@@ -323,13 +330,13 @@ def test_a_generator_without_dialects_is_read_under_our_names(tmp_path: Path) ->
     assert all(torch.equal(loaded[key], value) for key, value in module.state_dict().items())
 
 
-def test_the_manifest_says_which_dialect_it_was(tmp_path: Path) -> None:
+def test_the_manifest_says_whose_tensor_names_it_had(tmp_path: Path) -> None:
     torch.save(original(Old, scale=4).state_dict(), tmp_path / "4x.pth")
     loaded = checkpoint.load("esrgan", str(tmp_path / "4x.pth"))
     weights = first_manifest(loaded, name="mine", precision="float32").weights
-    assert (weights["source"], weights["dialect"]) == ("4x.pth", "old ESRGAN")
+    assert (weights["source"], weights["tensor_names"]) == ("4x.pth", "old ESRGAN")
     random = checkpoint.load("dcgan", "random:0")
-    assert "dialect" not in first_manifest(random, name="mine", precision="float32").weights
+    assert "tensor_names" not in first_manifest(random, name="mine", precision="float32").weights
 
 
 # --- What is refused -------------------------------------------------------------------------------------------
@@ -382,21 +389,23 @@ STAND_INS = {
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_network_of_another_kind_is_told_by_name_and_keys(name: str, prefix: str, tmp_path: Path) -> None:
     state = {prefix + key: value for key, value in STAND_INS[name].items()}
-    torch.save({"params": state}, tmp_path / "stranger.pth")
+    torch.save({"params": state}, tmp_path / "other.pth")
     for model in ("esrgan", "dcgan"):
-        with pytest.raises(Stranger) as refused:
-            checkpoint.load(model, str(tmp_path / "stranger.pth"))
-        assert refused.value.name.startswith(name)
-        assert refused.value.keys
-        assert set(refused.value.keys) <= set(STAND_INS[name])
-        assert f"is {refused.value.name}, told by {', '.join(refused.value.keys)}" in str(refused.value)
+        with pytest.raises(UnsupportedCheckpoint) as refused:
+            checkpoint.load(model, str(tmp_path / "other.pth"))
+        assert refused.value.kind.startswith(name)
+        assert refused.value.evidence
+        assert set(refused.value.evidence) <= set(STAND_INS[name])
+        assert f"is {refused.value.kind}, recognised by {', '.join(refused.value.evidence)}" in str(
+            refused.value
+        )
 
 
-def test_no_generator_of_ours_is_taken_for_a_stranger(tmp_path: Path) -> None:
+def test_no_generator_of_ours_is_taken_for_another_network(tmp_path: Path) -> None:
     for model in families.names():
         spec = families.get(model)
         torch.save(spec.module(spec.tiny).state_dict(), tmp_path / "ours.pth")
-        dialects.understand(tmp_path / "ours.pth")
+        identify(tmp_path / "ours.pth")
     assert (
         len({one.keys for one in NETWORKS}) >= len(NETWORKS) - 1
     )  # the two of linear layers differ by shape
@@ -414,16 +423,16 @@ def test_a_pickle_without_a_generator_is_told_by_name(
     content: dict[str, Any], name: str, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "latest.pth")
-    with pytest.raises(Stranger, match=name):
+    with pytest.raises(UnsupportedCheckpoint, match=name):
         checkpoint.load("esrgan", str(tmp_path / "latest.pth"))
 
 
 @pytest.mark.parametrize("kind", FILES, ids=lambda kind: kind.name)
 def test_a_file_of_another_kind_is_told_by_its_bytes(kind: Any, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(b"\0" * kind.at + kind.begins + b" and so on" * 100)
-    with pytest.raises(Stranger) as refused:
+    with pytest.raises(UnsupportedCheckpoint) as refused:
         checkpoint.load("esrgan", str(tmp_path / "x.pth"))
-    assert refused.value.name == kind.name
+    assert refused.value.kind == kind.name
 
 
 def archive(path: Path, *names: str) -> Path:
@@ -435,9 +444,13 @@ def archive(path: Path, *names: str) -> Path:
 
 def test_archives_that_torch_save_did_not_write_are_told_apart(tmp_path: Path) -> None:
     scripted = archive(tmp_path / "a.pt", "net/data.pkl", "net/constants.pkl", "net/code/__torch__.py")
-    with pytest.raises(Stranger, match="TorchScript archive, which holds code, told by code/__torch__"):
+    with pytest.raises(
+        UnsupportedCheckpoint, match="TorchScript archive, which holds code, recognised by code/__torch__"
+    ):
         checkpoint.load("esrgan", str(scripted))
-    with pytest.raises(Stranger, match=r"a zip archive of other files, told by readme\.txt"):
+    with pytest.raises(
+        UnsupportedCheckpoint, match=r"a zip archive of other files, recognised by readme\.txt"
+    ):
         checkpoint.load("esrgan", str(archive(tmp_path / "b.zip", "readme.txt")))
     torch.save(original(Old, scale=4).state_dict(), tmp_path / "whole.pth")
     (tmp_path / "part.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:2000])
@@ -510,11 +523,12 @@ def test_a_payload_is_refused_and_does_not_run(
     assert not marker.exists()
     if save is save_zip:
         with pytest.raises(
-            Stranger, match=r"a pickle that asks for code, told by (posix|nt)\.mkdir; nothing"
+            UnsupportedCheckpoint,
+            match=r"a pickle that asks for code, recognised by (posix|nt)\.mkdir; nothing",
         ):
             checkpoint.load("esrgan", str(path))
     if save is save_plain:  # and the marker does tell
-        with pytest.raises(Stranger, match=r"a Python pickle that torch\.save did not write"):
+        with pytest.raises(UnsupportedCheckpoint, match=r"a Python pickle that torch\.save did not write"):
             checkpoint.load("esrgan", str(path))
         pickle.loads(path.read_bytes())
         assert marker.exists()
@@ -524,14 +538,14 @@ def test_a_payload_is_refused_and_does_not_run(
     ("name", "told"),
     [
         ("mlp-gan-mnist-G.ckpt", "an MLP GAN generator: linear layers, 64 values in, 784 out, a picture of 28×28"),
-        ("srgan-x2.pth", "SRGAN ×2, told by block1.0.weight"),
-        ("PANx4_DF2K.pth", "PAN ×4, told by SCPA_trunk.0.conv1_a.weight"),
+        ("srgan-x2.pth", "SRGAN ×2, recognised by block1.0.weight"),
+        ("PANx4_DF2K.pth", "PAN ×4, recognised by SCPA_trunk.0.conv1_a.weight"),
     ],
 )  # fmt: skip
 def test_public_files_of_other_networks_are_told_by_name(name: str, told: str) -> None:
     path = found("checkpoint-samples") / name
     for model in ("esrgan", "dcgan"):
-        with pytest.raises(Stranger) as refused:
+        with pytest.raises(UnsupportedCheckpoint) as refused:
             checkpoint.load(model, str(path))
         assert f"{name} is {told}" in str(refused.value)
 
@@ -551,13 +565,13 @@ def test_inspect_says_what_a_file_is(tmp_path: Path) -> None:
     lines = dict(line.split(":", 1) for line in result.output.splitlines())
     table = {key: value.strip() for key, value in lines.items()}
     expected = {
-        "file": "2x.pth", "format": "PyTorch", "inside": "params_ema", "dialect": "BasicSR, Real-ESRGAN",
+        "file": "2x.pth", "format": "PyTorch", "inside": "params_ema", "tensor names": "BasicSR, Real-ESRGAN",
         "model": "esrgan", "scale": "2", "features": "4", "blocks": "1", "growth": "2", "in_channels": "3",
         "unshuffle": "2", "dtype": "float16", "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
     }  # fmt: skip
     assert table.items() >= expected.items()
     assert len(table["sha256"]) == 64
-    assert "params_ema taken" in table["notes"]
+    assert "params_ema used" in table["notes"]
 
 
 def test_inspect_says_what_a_file_is_not(tmp_path: Path) -> None:
