@@ -11,21 +11,32 @@ from runtime.bundle import Bundle
 from runtime.manifest import Manifest
 from runtime.tensors import Array, Precision
 
+CPU = torch.device("cpu")
+
 
 class TorchEngine(Engine):
-    """A torch module, run eagerly on the CPU. It takes any batch up to 64 as it is, unpadded."""
+    """A torch module, run eagerly on `device`. It takes any batch up to 64 as it is, unpadded."""
 
     backend = "torch"
 
-    def __init__(self, bundle: Bundle, module: nn.Module, precision: Precision = "float32") -> None:
-        super().__init__(bundle, device="CPU", precision=precision, slots=1, batch_sizes=tuple(range(1, 65)))
-        self._module = module.eval()
+    def __init__(
+        self,
+        bundle: Bundle,
+        module: nn.Module,
+        precision: Precision = "float32",
+        device: torch.device = CPU,
+    ) -> None:
+        name = "CPU" if device == CPU else str(device)
+        super().__init__(bundle, device=name, precision=precision, slots=1, batch_sizes=tuple(range(1, 65)))
+        self._device, self._module = device, module.eval().to(device)
 
     def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         with torch.inference_mode():
             # The module takes the signature's inputs by position, in order.
-            output = self._module(*(torch.from_numpy(inputs[spec.name]) for spec in self.manifest.inputs))
-        return {self.manifest.outputs[0].name: output.numpy()}
+            output = self._module(
+                *(torch.from_numpy(inputs[spec.name]).to(self._device) for spec in self.manifest.inputs)
+            )
+        return {self.manifest.outputs[0].name: output.cpu().numpy()}
 
 
 def first_manifest(checkpoint: Checkpoint, *, name: str, precision: Precision) -> Manifest:

@@ -69,7 +69,7 @@ def labelled(
         raise InvalidInput("data", f"{name}: images are {got}, expected [N, H, W(, C)] uint8, one or more")
     if images.shape[3] != channels or max(images.shape[1:3]) > size:
         got = f"{images.shape[2]}×{images.shape[1]} px with {images.shape[3]} channels"
-        expected = f"at most {size} px and {channels} channels (see --set size= and --set channels=)"
+        expected = f"at most {size} px and {channels} channels (a training takes others by --set size= and --set channels=)"
         raise InvalidInput("data", f"{name}: pictures are {got}, expected {expected}")
     if labels is not None and labels.shape != (len(images),):
         expected = f"{(len(images),)}: one a picture"

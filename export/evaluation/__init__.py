@@ -1,5 +1,5 @@
-"""Measuring what a generator gives: upscalers against originals, samplers against real pictures.
+"""Measures trained generators: answers to pictures against originals, samples against real pictures.
 
-`python -m export.evaluate` is the command. subjects.py is what can be measured; upscaling.py and sampling.py measure
-it; metrics.py and distributions.py hold the figures; classifiers.py the networks in whose features samples are compared.
+`python -m export.evaluate` is the command. subjects.py opens what is measured; restoration.py and sampling.py measure it
+with the figures of metrics.py and distributions.py; classifiers.py has the networks in whose features samples are compared.
 """

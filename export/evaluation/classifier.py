@@ -1,7 +1,7 @@
-"""Train the small classifier: `python -m export.evaluation.classifier --data fashion_mnist.npz --output judge.safetensors`.
+"""`python -m export.evaluation.classifier --data DATA --output FILE.safetensors`: train the small classifier.
 
-Samples are compared in the features of a classifier of the very pictures that the generator learned from. Minutes
-on a core are enough for one that is right more often than the generator is.
+`python -m export.evaluate --classifier FILE` compares samples in its features, so it is trained on the same real pictures
+as the generator. That takes minutes on one CPU core.
 """
 
 from __future__ import annotations
@@ -17,55 +17,56 @@ from torch.nn import functional as F
 
 from export.data import Labelled, read_labelled
 from export.evaluation.classifiers import BATCH, Config, SmallNet, save_small
-from export.evaluation.progress import followed
+from export.evaluation.progress import with_progress
 from runtime.errors import GanforgeError, InvalidInput
 
-BATCH_TRAINED = 64
+TRAINING_BATCH = 64
 PEAK_LR, WEIGHT_DECAY = 5e-3, 0.05
-# Classes overlap (a shirt, a T-shirt): certainty is not asked for.
+# Some classes overlap (shirt, T-shirt), so the network should not become certain.
 LABEL_SMOOTHING = 0.1
 SHIFT_PX = 2
-WARM_UP = 0.25  # of the training
+WARM_UP = 0.25  # share of the steps in which the learning rate rises
 
 
 def train(
     net: SmallNet, train_set: Labelled, test_set: Labelled, *, epochs: int, seed: int, flips: bool
 ) -> float:
-    """AdamW with one cycle of the rate (Smith 2018, arXiv 1708.07120); the last accuracy.
+    """Train with AdamW and one cycle of the learning rate (Smith 2018, arXiv 1708.07120); the final test accuracy in [0, 1].
 
-    The sets: of `net`'s size and channels, with labels. flips: mirror half of the pictures.
+    train_set, test_set: of `net`'s size and channels, with labels. flips: mirror half of the pictures at random.
     """
     random = torch.Generator().manual_seed(seed)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(net.parameters(), PEAK_LR, weight_decay=WEIGHT_DECAY)
     images, labels = train_set.images, labels_of(train_set)
-    steps = epochs * -(-len(images) // BATCH_TRAINED)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle((step + 1) / steps))
-    right = 0.0
+    steps = epochs * -(-len(images) // TRAINING_BATCH)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle((step + 1) / steps))
+    test_accuracy = 0.0
     for epoch in range(1, epochs + 1):
         net.train()
-        batches = torch.randperm(len(images), generator=random).split(BATCH_TRAINED)
-        for chosen in followed(batches, f"epoch {epoch} of {epochs}"):
-            logits = net(varied(images[chosen], random, flips))
+        batches = torch.randperm(len(images), generator=random).split(TRAINING_BATCH)
+        for chosen in with_progress(batches, f"epoch {epoch} of {epochs}"):
+            logits = net(augmented(images[chosen], random, flips))
             loss = F.cross_entropy(logits, labels[chosen], label_smoothing=LABEL_SMOOTHING)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            rate.step()
-        right = accuracy(net, test_set)
-        click.echo(f"epoch {epoch}/{epochs}: {100 * right:.2f} % of the test pictures right")
-    return right
+            schedule.step()
+        test_accuracy = accuracy(net, test_set)
+        click.echo(f"epoch {epoch}/{epochs}: {100 * test_accuracy:.2f} % of the test pictures right")
+    return test_accuracy
 
 
 def one_cycle(done: float) -> float:
-    """The rate, as a part of its peak, when `done` in [0, 1] of the training is over: straight up, then a cosine."""
+    """The learning rate over its peak after the share `done` in [0, 1] of the steps: up in a straight line, then a cosine."""
     if done < WARM_UP:
         return done / WARM_UP
     return (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
 
 
-def varied(images: Tensor, random: torch.Generator, flips: bool) -> Tensor:
-    """[N, C, H, W] uint8 → float32 in [0, 1], each moved by up to SHIFT_PX pixels over black, perhaps mirrored."""
+def augmented(images: Tensor, random: torch.Generator, flips: bool) -> Tensor:
+    """[N, C, H, W] uint8 → float32 in [0, 1], each shifted by up to SHIFT_PX pixels over black and, with flips, mirrored
+    half of the time."""
     count, channels, height, width = images.shape
     padded = F.pad(images, (SHIFT_PX,) * 4)
     top, left = (torch.randint(2 * SHIFT_PX + 1, (count, 1), generator=random) for _ in range(2))
@@ -84,13 +85,14 @@ def varied(images: Tensor, random: torch.Generator, flips: bool) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(net: SmallNet, pictures: Labelled) -> float:
-    """The share of `pictures` that `net` tells right."""
+    """The share of `pictures` whose label is the class that `net` finds likeliest."""
     net.eval()
-    found = [net(batch.float() / 255).argmax(dim=1) for batch in pictures.images.split(BATCH)]
-    return float((torch.cat(found) == labels_of(pictures)).double().mean())
+    classes = [net(batch.float() / 255).argmax(dim=1) for batch in pictures.images.split(BATCH)]
+    return float((torch.cat(classes) == labels_of(pictures)).double().mean())
 
 
 def labels_of(pictures: Labelled) -> Tensor:
+    """[N] int64. Raises InvalidInput where the pictures have no labels."""
     if pictures.labels is None:
         raise InvalidInput("data", "the pictures have no labels, which a classifier learns from")
     return pictures.labels
@@ -110,34 +112,45 @@ def labels_of(pictures: Labelled) -> Tensor:
 @click.option("--flips", is_flag=True, help="Mirror at random: where left and right mean nothing.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Of torch.  [default: one a core]")
-def main(**given: Any) -> None:
+def main(threads: int | None, **options: Any) -> None:
     """Train the small classifier on labelled pictures, zero-padded to 32 px; its accuracy each epoch."""
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
+    if threads:
+        torch.set_num_threads(threads)
     try:
-        run(given)
+        run(**options)
     except GanforgeError as error:
         raise click.ClickException(str(error)) from error
 
 
-def run(given: dict[str, Any]) -> None:
-    """Read, train, write."""
-    config = Config(channels=int(given["channels"]))
-    train_set = read_labelled(given["data"], config.size, config.channels, split="train")
-    test_set = read_labelled(given["test_data"] or given["data"], config.size, config.channels, split="test")
-    names = tuple(name.strip() for name in given["classes"].split(",")) if given["classes"] else ()
-    names = names or train_set.class_names
-    classes = int(labels_of(train_set).max()) + 1
-    if len(names) not in (0, classes):
+def run(
+    *,
+    data: Path,
+    test_data: Path | None,
+    output: Path,
+    channels: str,
+    classes: str,
+    epochs: int,
+    flips: bool,
+    seed: int,
+) -> None:
+    """Read the pictures, train, write the file. classes: names separated by commas, or "" for the data's own."""
+    size = Config().size
+    train_set = read_labelled(data, size, int(channels), split="train")
+    test_set = read_labelled(test_data or data, size, int(channels), split="test")
+    names = tuple(name.strip() for name in classes.split(",")) if classes else train_set.class_names
+    highest = int(labels_of(train_set).max())
+    if len(names) not in (0, highest + 1):
         raise InvalidInput(
-            "classes", f"got {len(names)} names, expected {classes}: the labels go up to {classes - 1}"
+            "classes", f"got {len(names)} names, expected {highest + 1}: the labels go up to {highest}"
         )
-    config = Config(channels=config.channels, classes=classes)
-    torch.manual_seed(given["seed"])
+    config = Config(channels=int(channels), classes=highest + 1)
+    torch.manual_seed(seed)
     net = SmallNet(config)
-    train(net, train_set, test_set, epochs=given["epochs"], seed=given["seed"], flips=given["flips"])
-    save_small(given["output"], config, net, names)
-    click.echo(f"written to {given['output']}")
+    train(net, train_set, test_set, epochs=epochs, seed=seed, flips=flips)
+    save_small(output, config, net, names)
+    click.echo(
+        f"written to {output}; python -m export.evaluate SUBJECT --data {data} --classifier {output} uses it"
+    )
 
 
 if __name__ == "__main__":

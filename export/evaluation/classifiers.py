@@ -1,7 +1,8 @@
-"""Networks that tell what a picture shows. Their features are the space in which samples are compared.
+"""Classifiers, in whose features samples are compared with real pictures.
 
-`load` takes a file and finds out which network it holds: He's ResNet-56 for CIFAR-10 in the public file of
-akamaster/pytorch_resnet_cifar10, or a small one of ours (`python -m export.evaluation.classifier` trains it).
+`load` gives a Classifier out of one of two kinds of file: He's ResNet-56 for CIFAR-10 as akamaster/pytorch_resnet_cifar10
+publishes it, or the small network that `python -m export.evaluation.classifier` trains on any labelled pictures.
+sampling.py uses it for every figure.
 """
 
 from __future__ import annotations
@@ -10,26 +11,33 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.checkpoints import checkpoint
-from export.evaluation.progress import followed
+from export.evaluation.progress import with_progress
 from export.networks.features import IMAGENET_MEAN, IMAGENET_STD
 from runtime.errors import InvalidInput
 
 BATCH = 256
 SIDE_PX = 32
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-# What the metadata of our own files calls the network in them.
+# The name of our own network in the metadata of its files.
 SMALL = "small-classifier"
+# For messages: what `load` takes and how to come by it.
+ACCEPTED = (
+    "give a .safetensors that `python -m export.evaluation.classifier --data DATA --output classifier.safetensors` "
+    "trains on the same real pictures (minutes on a CPU), or the public ResNet-56 for CIFAR-10, "
+    "resnet56-4bfd9763.th from https://github.com/akamaster/pytorch_resnet_cifar10"
+)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a classifier made of N pictures: features [N, D] float32; classes [N] int64, the likeliest of each."""
+class Classified:
+    """N pictures through a classifier: features [N, D] float32; classes [N] int64, the likeliest of each. On the CPU."""
 
     features: Tensor
     classes: Tensor
@@ -37,7 +45,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Config:
-    """Of the small network. size: side in pixels; width: maps of the first layer, a quarter of the features."""
+    """Options of the small network. size: side in pixels; width: maps of the first layer, a quarter of the features."""
 
     size: int = SIDE_PX
     channels: int = 1
@@ -130,7 +138,14 @@ class Classifier:
         self, net: Net, *, name: str, size: int, channels: int, class_names: tuple[str, ...]
     ) -> None:
         self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = torch.device("cpu")
         self.name, self.size, self.channels, self.class_names = name, size, channels, class_names
+
+    def to(self, device: torch.device) -> Self:
+        """Run on `device` from now on."""
+        self.net.to(device)
+        self.device = device
+        return self
 
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
@@ -143,41 +158,39 @@ class Classifier:
         return self.net(images)
 
     @torch.inference_mode()
-    def see(self, images: Tensor, doing: str) -> Seen:
-        """[N, C, size, size] uint8, in batches, with a bar that says `doing`. One pass gives both results."""
+    def classify(self, images: Tensor, description: str) -> Classified:
+        """[N, C, size, size] uint8, in batches, with a progress bar that says `description`."""
         features, classes = [], []
-        for batch in followed(images.split(BATCH), doing):
-            embedded = self.net.embed(batch.to(torch.float32, memory_format=torch.channels_last) / 255)
-            features.append(embedded)
-            classes.append(self.net.linear(embedded).argmax(dim=1))
-        return Seen(torch.cat(features), torch.cat(classes))
+        for batch in with_progress(images.split(BATCH), description):
+            floats = batch.to(self.device, torch.float32, memory_format=torch.channels_last) / 255
+            embedded = self.net.embed(floats)
+            features.append(embedded.cpu())
+            classes.append(self.net.linear(embedded).argmax(dim=1).cpu())
+        return Classified(torch.cat(features), torch.cat(classes))
 
 
 def load(path: Path) -> Classifier:
-    """The classifier in `path`. Raises InvalidInput where the file holds none that is known here."""
+    """The classifier in `path`. Raises InvalidInput where there is no such file, or it holds another network."""
     if not path.is_file():
-        raise InvalidInput(
-            "classifier", f"no file at {path}; python -m export.evaluation.classifier makes one"
-        )
+        raise InvalidInput("classifier", f"no file at {path}; {ACCEPTED}")
     if path.suffix == ".safetensors":
         return load_small(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's unpickler has many words for what it cannot read
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's unpickler raises many types for a file that it cannot read
         raise InvalidInput("classifier", f"{path.name} cannot be read: {error}") from error
-    state = found.get("state_dict") if isinstance(found, dict) else None
-    if not isinstance(state, dict):
-        raise InvalidInput(
-            "classifier",
-            f"{path.name} has no `state_dict`; expected the public ResNet-56 for CIFAR-10, or a .safetensors of ours",
-        )
-    return resnet56(state, path)
+    state_dict = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state_dict, dict):
+        raise InvalidInput("classifier", f"{path.name} has no `state_dict`; {ACCEPTED}")
+    return resnet56(state_dict, path)
 
 
-def resnet56(state: Mapping[str, Tensor], path: Path) -> Classifier:
-    """state: with the names of akamaster's file, `module.` in front."""
+def resnet56(state_dict: Mapping[str, Tensor], path: Path) -> Classifier:
+    """state_dict: with the names of akamaster's file, `module.` in front."""
     net = ResNet56()
-    checkpoint.load_strictly(net, {key.removeprefix("module."): value for key, value in state.items()}, path)
+    checkpoint.load_strictly(
+        net, {key.removeprefix("module."): value for key, value in state_dict.items()}, path
+    )
     return Classifier(net, name="resnet56", size=SIDE_PX, channels=3, class_names=CIFAR10)
 
 
@@ -190,7 +203,8 @@ def load_small(path: Path) -> Classifier:
     tensors, metadata = checkpoint.read(path)
     if metadata.get("model") != SMALL:
         raise InvalidInput(
-            "classifier", f"{path.name} holds {metadata.get('model')!r} by its metadata, expected {SMALL!r}"
+            "classifier",
+            f"{path.name} holds {metadata.get('model')!r} by its metadata, not {SMALL!r}; {ACCEPTED}",
         )
     config = Config(**json.loads(metadata["config"]))
     net = SmallNet(config)

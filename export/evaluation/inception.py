@@ -1,15 +1,17 @@
-"""FID and Inception Score as papers state them: in the features of the standard Inception network.
+"""FID and Inception Score as papers state them: computed from the standard Inception network's features.
 
-Through torch-fidelity, whose figures equal those of the original TensorFlow code. It is an extra of its own
-(`pip install '.[inception]'`), since it brings torchvision, and downloads the network's weights (91 MB) when first used.
+torch-fidelity computes them, with the figures of the original TensorFlow code. It is an extra of its own
+(`pip install '.[inception]'`) because it brings torchvision; it downloads the network's weights (91 MB) at its first use.
 """
 
 from __future__ import annotations
 
 import importlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -26,8 +28,8 @@ class InceptionFigures:
     score_std: float
 
 
-class Rgb(Dataset[Tensor]):
-    """[N, C, H, W] uint8 as N pictures [3, H, W]; grey is repeated."""
+class RgbDataset(Dataset[Tensor]):
+    """[N, C, H, W] uint8 as N pictures [3, H, W]; a single channel is repeated."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -50,19 +52,36 @@ def library() -> Any:
         ) from error
 
 
-def measure(samples: Tensor, real: Tensor) -> InceptionFigures:
-    """samples, real: [N, C, H, W] uint8, equally many. Raises InvalidInput where the weights cannot be had."""
+def check_device(device: torch.device) -> None:
+    """Raises InvalidInput where torch-fidelity cannot run on `device`."""
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidInput("device", f"got {device}; --inception runs on cpu or cuda")
+
+
+def measure(samples: Tensor, real: Tensor, device: torch.device) -> InceptionFigures:
+    """samples, real: [N, C, H, W] uint8. device: where the network runs.
+
+    Raises InvalidInput where the weights cannot be downloaded.
+    """
     fidelity = library()
+    on_gpu = device.type == "cuda"
     try:
-        found = fidelity.calculate_metrics(
-            input1=Rgb(samples), input2=Rgb(real), isc=True, fid=True, cuda=False, verbose=False
-        )
+        # torch-fidelity takes no device: it runs on the current one.
+        with torch.cuda.device(device) if on_gpu else nullcontext():
+            metrics = fidelity.calculate_metrics(
+                input1=RgbDataset(samples),
+                input2=RgbDataset(real),
+                isc=True,
+                fid=True,
+                cuda=on_gpu,
+                verbose=False,
+            )
     except OSError as error:
         raise InvalidInput(
             "inception", f"the weights of the Inception network cannot be downloaded: {error}"
         ) from error
     return InceptionFigures(
-        fid=float(found["frechet_inception_distance"]),
-        score=float(found["inception_score_mean"]),
-        score_std=float(found["inception_score_std"]),
+        fid=float(metrics["frechet_inception_distance"]),
+        score=float(metrics["inception_score_mean"]),
+        score_std=float(metrics["inception_score_std"]),
     )

@@ -1,4 +1,4 @@
-"""A bar for the loops that take minutes."""
+"""A progress bar for the loops of an evaluation that take minutes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import track
 T = TypeVar("T")
 
 
-def followed(items: Sequence[T], doing: str) -> Iterator[T]:
-    """`items`, with a bar on standard error while they are worked through; none where that is no terminal."""
+def with_progress(items: Sequence[T], description: str) -> Iterator[T]:
+    """`items`, with a bar on standard error while a loop works through them; no bar where that is not a terminal."""
     console = Console(stderr=True)
-    yield from track(items, doing, console=console, transient=True, disable=not console.is_terminal)
+    yield from track(items, description, console=console, transient=True, disable=not console.is_terminal)

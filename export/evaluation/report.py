@@ -1,4 +1,4 @@
-"""The figures for the reader: tables on the console, all of it as JSON."""
+"""The figures of an evaluation as tables on the console and as a JSON file. `python -m export.evaluate` calls it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from export.evaluation import upscaling
+from export.evaluation import restoration
 from export.evaluation.inception import InceptionFigures
+from export.evaluation.restoration import Quality
 from export.evaluation.sampling import Figures
-from export.evaluation.upscaling import Quality
+from runtime.files import write_text
 
 QUALITY_HEADS = {
     "psnr_y_db": "PSNR Y, dB",
@@ -27,11 +28,11 @@ DECIMALS = {"psnr_y_db": 2, "psnr_rgb_db": 2}
 
 def qualities_table(qualities: Mapping[str, Quality], title: str) -> Table:
     """One row a picture, and the mean."""
-    shown = upscaling.measured(qualities)
+    shown = restoration.measured(qualities)
     table = numbers(["picture", *(QUALITY_HEADS[name] for name in shown)], title)
-    for picture, one in qualities.items():
-        table.add_row(picture, *(f"{getattr(one, name):.{DECIMALS.get(name, 4)}f}" for name in shown))
-    mean = upscaling.mean(qualities)
+    for picture, quality in qualities.items():
+        table.add_row(picture, *(f"{getattr(quality, name):.{DECIMALS.get(name, 4)}f}" for name in shown))
+    mean = restoration.mean(qualities)
     table.add_section()
     table.add_row("mean", *(f"{getattr(mean, name):.{DECIMALS.get(name, 4)}f}" for name in shown))
     return table
@@ -41,22 +42,36 @@ def figures_table(
     rows: Mapping[str, Figures], inception: Mapping[str, InceptionFigures], title: str
 ) -> Table:
     """One row a set of pictures."""
-    heads = ["pictures", "Fréchet", "KID × 1000", "nearest", "closest 1 %", "least class", "agreement"]
+    heads = [
+        "pictures",
+        "count",
+        "Fréchet",
+        "KID × 1000",
+        "nearest",
+        "closest 1 %",
+        "least class",
+        "agreement",
+    ]
     heads += ["diversity", *(["FID", "Inception Score"] if inception else [])]
     table = numbers(heads, title)
-    for name, one in rows.items():
+    for name, figures in rows.items():
         cells = [
-            f"{one.frechet:.3f}",
-            f"{1e3 * one.kernel:.2f} ± {1e3 * one.kernel_std:.2f}",
-            f"{one.nearest:.3f}",
-            f"{one.nearest_closest:.3f}",
-            percent(one.least_share),
-            percent(one.agreement),
-            ratio(one.diversity),
+            str(figures.count),
+            f"{figures.frechet:.3f}",
+            f"{1e3 * figures.kernel:.2f} ± {1e3 * figures.kernel_std:.2f}",
+            f"{figures.nearest:.3f}",
+            f"{figures.nearest_closest:.3f}",
+            percent(figures.least_share),
+            percent(figures.agreement),
+            ratio(figures.diversity),
         ]
         if inception:
-            found = inception.get(name)
-            cells += [f"{found.fid:.2f}", f"{found.score:.2f} ± {found.score_std:.2f}"] if found else ["", ""]
+            standard = inception.get(name)
+            cells += (
+                [f"{standard.fid:.2f}", f"{standard.score:.2f} ± {standard.score_std:.2f}"]
+                if standard
+                else ["", ""]
+            )
         table.add_row(name, *cells)
     return table
 
@@ -64,15 +79,17 @@ def figures_table(
 def class_tables(rows: Mapping[str, Figures], class_names: Sequence[str]) -> list[Table]:
     """A table each for shares, agreement and diversity: one row a class, one column a set of pictures that has it."""
     tables = []
-    for title, name, told in (
+    for title, name, as_text in (
         ("Share of each class", "shares", percent),
         ("Agreement with the label", "agreement_by_class", percent),
         ("Diversity, over that of real pictures", "diversity_by_class", ratio),
     ):
-        sets = {row: values for row, one in rows.items() if (values := getattr(one, name)) is not None}
+        sets = {
+            row: values for row, figures in rows.items() if (values := getattr(figures, name)) is not None
+        }
         table = numbers(["class", *sets], title)
         for number, class_name in enumerate(class_names):
-            table.add_row(class_name, *(told(values[number]) for values in sets.values()))
+            table.add_row(class_name, *(as_text(values[number]) for values in sets.values()))
         tables += [table] if sets else []
     return tables
 
@@ -104,8 +121,6 @@ def show(*tables: Table) -> None:
 
 
 def write(path: Path, report: Mapping[str, Any]) -> None:
-    """The report as JSON; the file appears whole."""
+    """Write the report as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")

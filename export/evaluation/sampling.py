@@ -1,12 +1,13 @@
-"""Generators of samples against real pictures, in the features of a classifier.
+"""Generators of samples, measured against real pictures in the features of a classifier.
 
-The reference is as many real training pictures as there are samples. The floor, real test pictures against the same
-reference, is what a perfect generator would get: no figure says much without it.
+`python -m export.evaluate` makes a Comparison of the real pictures and measures each Subject by it. Samples are compared
+with as many real training pictures, or all of them where there are fewer. The floor, real test pictures against the same
+reference, is the figure of a perfect generator: without it a distance says little.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -14,27 +15,32 @@ import torch
 from torch import Tensor
 
 from export.data.sets import framed
-from export.evaluation.classifiers import Classifier, Seen
-from export.evaluation.distributions import frechet_distance, kernel_distance, nearest, spread
-from export.evaluation.progress import followed
-from export.evaluation.subjects import BLOCK, BLOCKS_A_SEED, Subject
+from export.evaluation.classifiers import Classified, Classifier
+from export.evaluation.distributions import (
+    frechet_distance,
+    kernel_distance,
+    mean_pairwise_distance,
+    nearest_distances,
+)
+from export.evaluation.progress import with_progress
+from export.evaluation.subjects import BLOCK, SEEDS_PER_RUN, Subject
 from runtime.errors import InvalidInput
 
-# The distance that this share of the pictures stays under: copies of training pictures would show here.
+# The quantile of the distances to the nearest training picture at which copies of training pictures would show.
 CLOSEST = 0.01
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageSet:
     """images: [N, C, H, W] uint8. labels: [N] int64, the class that each shows or was asked for; None: unknown."""
 
     images: Tensor
     labels: Tensor | None
 
-    def some(self, count: int, seed: int) -> Pictures:
-        """`count` of them, drawn by `seed`."""
-        chosen = picked(len(self.images), count, seed)
-        return Pictures(self.images[chosen], None if self.labels is None else self.labels[chosen])
+    def subset(self, count: int, seed: int) -> ImageSet:
+        """`count` of them chosen by `seed`, or all where there are fewer."""
+        chosen = random_indices(len(self.images), count, seed)
+        return ImageSet(self.images[chosen], None if self.labels is None else self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -64,61 +70,61 @@ class Figures:
 
 
 class Comparison:
-    """Real pictures to measure sets of `count` pictures against. They are looked at once, when first needed.
+    """Real pictures to measure sets of samples against. The classifier runs over them once, when first needed.
 
-    train: the pictures that the generator may have learned from; test: others. seed: of every random choice.
-    Raises InvalidInput where there are fewer than `count` of either.
+    train: the pictures that the generator may have learned from; test: others, for the floor. count: samples to draw of
+    each subject, and at most so many of the real pictures. seed: of every random choice.
     """
 
     def __init__(
-        self, classifier: Classifier, train: Pictures, test: Pictures, *, count: int, seed: int
+        self, classifier: Classifier, train: ImageSet, test: ImageSet, *, count: int, seed: int
     ) -> None:
-        for pictures, which in ((train, "training"), (test, "test")):
-            if len(pictures.images) < count:
-                raise InvalidInput(
-                    "count",
-                    f"got {count}, but there are {len(pictures.images)} {which} pictures; sets must be equally large",
-                )
         self.classifier, self.train, self.test = classifier, train, test
         self.count, self.seed = count, seed
 
     @cached_property
     def train_features(self) -> Tensor:
         """[N, D] of all training pictures."""
-        return self.classifier.see(self.train.images, "looking at the training pictures").features
+        return self.classifier.classify(self.train.images, "classifying the training pictures").features
 
     @cached_property
     def reference(self) -> tuple[Tensor, Tensor | None]:
-        """Features [count, D] and labels [count] of the training pictures that distributions are compared with."""
-        chosen = picked(len(self.train.images), self.count, self.seed)
+        """Features [N, D] and labels [N] of the training pictures that distributions are compared with."""
+        chosen = random_indices(len(self.train.images), self.count, self.seed)
         labels = self.train.labels
         return self.train_features[chosen], None if labels is None else labels[chosen]
 
-    def real(self) -> Figures:
-        """The floor: as many of the test pictures."""
-        return self.figures(self.test.some(self.count, self.seed), "looking at the test pictures")
+    def floor(self) -> Figures:
+        """The figures of `count` test pictures, or of all where there are fewer."""
+        return self.figures(self.test.subset(self.count, self.seed), "classifying the test pictures")
 
-    def drawn(self, subject: Subject) -> tuple[Figures, Tensor]:
-        """`count` samples of `subject`, classes in turn where it has them; the figures and the samples."""
+    def measure(self, subject: Subject) -> tuple[Figures, Tensor]:
+        """The figures of `count` samples of `subject`, and the samples: [N, C, size, size] uint8, as the classifier's.
+
+        Raises InvalidInput where the classifier knows another number of classes, or takes other pictures.
+        """
         if subject.classes not in (0, len(self.classifier.class_names)):
             raise InvalidInput(
                 "classifier",
                 f"knows {len(self.classifier.class_names)} classes, {subject.name} has {subject.classes}",
             )
-        samples = draw(subject, self.count, self.seed)
-        samples = Pictures(fitted(samples.images, self.classifier), samples.labels)
-        return self.figures(samples, f"looking at the samples of {subject.name}"), samples.images
+        samples = draw_samples(subject, self.count, self.seed)
+        samples = ImageSet(centred(samples.images, self.classifier), samples.labels)
+        return self.figures(samples, f"classifying the samples of {subject.name}"), samples.images
 
-    def figures(self, pictures: Pictures, doing: str) -> Figures:
-        """pictures: `count` of them, as large as the classifier takes them."""
-        seen, (reference, _) = self.classifier.see(pictures.images, doing), self.reference
-        kernel, deviation = kernel_distance(seen.features, reference, self.seed)
-        distances = nearest(seen.features, self.train_features)
+    def figures(self, pictures: ImageSet, description: str) -> Figures:
+        """pictures: as large as the classifier takes them. description: of the progress bar."""
+        classified, (reference, _) = (
+            self.classifier.classify(pictures.images, description),
+            self.reference,
+        )
+        kernel, deviation = kernel_distance(classified.features, reference, self.seed)
+        distances = nearest_distances(classified.features, self.train_features)
         classes = len(self.classifier.class_names)
-        shares = torch.bincount(seen.classes, minlength=classes) / len(seen.classes)
-        whole = Figures(
+        shares = torch.bincount(classified.classes, minlength=classes) / len(classified.classes)
+        overall = Figures(
             count=len(pictures.images),
-            frechet=frechet_distance(seen.features, reference),
+            frechet=frechet_distance(classified.features, reference),
             kernel=kernel,
             kernel_std=deviation,
             nearest=float(distances.median()),
@@ -126,38 +132,42 @@ class Comparison:
             least_share=float(shares.min()),
             shares=tuple(shares.tolist()),
         )
-        return whole if pictures.labels is None else self.by_class(whole, seen, pictures.labels)
+        return overall if pictures.labels is None else self.by_class(overall, classified, pictures.labels)
 
-    def by_class(self, whole: Figures, seen: Seen, labels: Tensor) -> Figures:
-        """`whole` with what can be said where the label of each picture is known."""
+    def by_class(self, overall: Figures, classified: Classified, labels: Tensor) -> Figures:
+        """`overall` with the figures that need the label of each picture."""
         classes = range(len(self.classifier.class_names))
-        right = seen.classes == labels
+        right = classified.classes == labels
         agreement = tuple(share(right[labels == label]) for label in classes)
-        known = vars(whole) | {"agreement": share(right), "agreement_by_class": agreement}
+        values = asdict(overall) | {"agreement": share(right), "agreement_by_class": agreement}
         reference, reference_labels = self.reference
         if reference_labels is not None:
-            among_real = [spread(reference[reference_labels == label]) for label in classes]
+            among_real = [mean_pairwise_distance(reference[reference_labels == label]) for label in classes]
             ratios = [
-                spread(seen.features[labels == label]) / max(among_real[label], 1e-12) for label in classes
+                mean_pairwise_distance(classified.features[labels == label]) / max(among_real[label], 1e-12)
+                for label in classes
             ]
-            known |= {"diversity": float(np.mean(ratios)), "diversity_by_class": tuple(ratios)}
-        return Figures(**known)
+            values |= {"diversity": float(np.mean(ratios)), "diversity_by_class": tuple(ratios)}
+        return Figures(**values)
 
 
-def draw(subject: Subject, count: int, seed: int) -> Pictures:
-    """`count` samples in blocks; labels go through the classes in turn, so that each is asked for equally often."""
+def draw_samples(subject: Subject, count: int, seed: int) -> ImageSet:
+    """`count` samples in blocks; labels go through the classes in turn, so that each class is drawn equally often."""
     labels = np.arange(count) % subject.classes if subject.classes else None
-    parts = []
-    for block in followed(range(-(-count // BLOCK)), f"drawing {count} samples of {subject.name}"):
+    blocks = []
+    for block in with_progress(range(-(-count // BLOCK)), f"drawing {count} samples of {subject.name}"):
         first, last = block * BLOCK, min((block + 1) * BLOCK, count)
-        asked = None if labels is None else labels[first:last]
-        parts.append(subject.samples(last - first, asked, seed * BLOCKS_A_SEED + block))
-    images = torch.from_numpy(np.concatenate(parts))
-    return Pictures(images, None if labels is None else torch.from_numpy(labels))
+        block_labels = None if labels is None else labels[first:last]
+        blocks.append(subject.samples(last - first, block_labels, seed * SEEDS_PER_RUN + block))
+    images = torch.from_numpy(np.concatenate(blocks))
+    return ImageSet(images, None if labels is None else torch.from_numpy(labels))
 
 
-def fitted(images: Tensor, classifier: Classifier) -> Tensor:
-    """[N, C, H, W] uint8 in the middle of black, as real pictures are read. Raises InvalidInput where they don't fit."""
+def centred(images: Tensor, classifier: Classifier) -> Tensor:
+    """[N, C, H, W] uint8 in the middle of black squares of the classifier's size, as real pictures are read.
+
+    Raises InvalidInput where they are larger, or have other channels.
+    """
     channels, *sides = images.shape[1:]
     if channels != classifier.channels or max(sides) > classifier.size:
         raise InvalidInput(
@@ -165,12 +175,12 @@ def fitted(images: Tensor, classifier: Classifier) -> Tensor:
             f"takes {classifier.channels} channels and at most {classifier.size} px, "
             f"the samples have {channels} and {sides[1]}×{sides[0]} px",
         )
-    framed_images = framed(images.permute(0, 2, 3, 1).numpy(), classifier.size)
-    return torch.from_numpy(framed_images).permute(0, 3, 1, 2).contiguous()
+    squares = framed(images.permute(0, 2, 3, 1).numpy(), classifier.size)
+    return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous()
 
 
-def picked(total: int, count: int, seed: int) -> Tensor:
-    """`count` of the numbers below `total`, drawn by `seed`: the same for the same three."""
+def random_indices(total: int, count: int, seed: int) -> Tensor:
+    """`count` different numbers below `total` in an order drawn from `seed`; all of them where there are fewer."""
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
 
 

@@ -1,50 +1,53 @@
-"""What can be measured, behind one interface: a checkpoint, a bundle, the bicubic baseline.
+"""What can be measured, behind one class: a checkpoint, a bundle, or the bicubic baseline.
 
-A running server is one as well; export/evaluate.py adds it, since only that file knows the client.
+`python -m export.evaluate` opens one by `open_checkpoint` or `open_bundle`; restoration.py and sampling.py measure it.
+A running server is a Subject as well: export/evaluate.py defines it, the only file here that may import the client.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from export.build.reference import TorchEngine, first_manifest
+from export.build.reference import CPU, TorchEngine, first_manifest
 from export.checkpoints import checkpoint
 from export.checkpoints.checkpoint import RANDOM, Checkpoint
 from export.checkpoints.identification import identify
 from export.data.resize import resize
 from export.training.ema import settle_batch_norm
-from runtime import backends, tiling
+from runtime import backends, latents, tasks, tiling
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle, load
 from runtime.errors import InvalidInput
-from runtime.latents import draw, draw_labels
 from runtime.pixels import to_float, to_uint8
-from runtime.tensors import Array, TaskName
+from runtime.tasks import Task
+from runtime.tasks.upscale import UPSCALE
+from runtime.tensors import Array
 
-# A run of samples is drawn in blocks, each of a seed of its own: a call to a server gives at most some hundreds.
+# Samples are drawn in blocks, each of a seed of its own: a call to a server gives at most some hundreds.
 BLOCK = 100
-BLOCKS_A_SEED = 2**20
-
-
-SETTLED_ON = 256  # samples that an untrained generator's batch norm is measured on
+SEEDS_PER_RUN = 2**20
+# An untrained generator's batch norm gets its statistics from this many samples.
+UNTRAINED_SAMPLES = 256
 
 
 class Subject:
-    """One thing to measure. It upscales or it draws samples, as its task says.
+    """What is measured. Its task says which of `convert` and `samples` it has: `task.source` is a picture or latents.
 
-    kind: "checkpoint", "bundle", "server" or "bicubic"; name: for the reader. scale: output pixels per input pixel
-    along a side. classes: that a label chooses from, 0 where there are none; class_names: theirs, or empty.
+    kind: "checkpoint", "untrained", "bundle", "server" or "bicubic". name: of the model. scale: output pixels per input
+    pixel along a side. classes: the number of classes a label chooses from, 0 without labels; class_names: their
+    names, or ().
     """
 
     def __init__(
         self,
         kind: str,
         name: str,
-        task: TaskName,
+        task: Task,
         *,
         scale: int = 1,
         classes: int = 0,
@@ -53,55 +56,57 @@ class Subject:
         self.kind, self.name, self.task = kind, name, task
         self.scale, self.classes, self.class_names = scale, classes, class_names
 
-    def upscale(self, image: Array) -> Array:
-        """[H, W, 3] uint8 → [S·H, S·W, 3] uint8."""
-        raise InvalidInput("subject", f"{self.name} draws samples, it does not upscale")
+    def convert(self, image: Array) -> Array:
+        """The network's answer to a picture: [H, W, 3] uint8 → [S·H, S·W, 3] uint8. Raises InvalidInput."""
+        raise InvalidInput("subject", f"{self.name} draws samples, it takes no pictures")
 
     def samples(self, count: int, labels: Array | None, seed: int) -> Array:
         """Samples 0 … count - 1 of `seed`: [N, C, H, W] uint8.
 
-        labels: [N] int64, the class of each; None draws them, or there are none.
+        labels: [N] int64, the class of each sample; None to draw them from the seed, or where the model has no classes.
+        Raises InvalidInput.
         """
-        raise InvalidInput("subject", f"{self.name} upscales, it does not draw samples")
+        raise InvalidInput("subject", f"{self.name} takes pictures, it does not draw samples")
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free the engine or the connection."""
 
 
 class BicubicSubject(Subject):
-    """Bicubic interpolation as MATLAB's, the baseline of every paper."""
+    """Bicubic interpolation as MATLAB computes it, the baseline of super-resolution papers."""
 
     def __init__(self, scale: int) -> None:
-        super().__init__("bicubic", "bicubic", "upscale", scale=scale)
+        super().__init__("bicubic", "bicubic", UPSCALE, scale=scale)
 
-    def upscale(self, image: Array) -> Array:
+    def convert(self, image: Array) -> Array:
         return resize(image, self.scale)
 
 
 class EngineSubject(Subject):
-    """An engine and its manifest: with tile sizes it upscales in tiles as a server does, without them the whole."""
+    """An engine and its bundle's manifest. Pictures are tiled as a server tiles them; without tile sizes they run whole."""
 
     def __init__(self, kind: str, engine: Engine) -> None:
         manifest = engine.manifest
         super().__init__(
             kind,
             manifest.name,
-            manifest.task,
+            tasks.of(manifest),
             scale=manifest.scale,
             classes=manifest.classes,
             class_names=manifest.class_names,
         )
         self.engine = engine
 
-    def upscale(self, image: Array) -> Array:
-        if self.task != "upscale":
-            return super().upscale(image)
+    def convert(self, image: Array) -> Array:
+        if self.task.source != "picture":
+            return super().convert(image)
         manifest = self.engine.manifest
-        if manifest.inputs[0].shape[1] != 3:
-            raise InvalidInput(
-                "subject", f"{self.name} takes {manifest.inputs[0].shape[1]} channels, not RGB"
-            )
-        source = to_float(image)
+        for spec, direction in ((manifest.inputs[0], "takes"), (manifest.outputs[0], "gives")):
+            if spec.shape[1] != 3:
+                raise InvalidInput(
+                    "subject", f"{self.name} {direction} {spec.shape[1]} channels, expected the 3 of RGB"
+                )
+        source = to_range(to_float(image), manifest.inputs[0].range)
         sides = [-(-side // manifest.size_multiple) * manifest.size_multiple for side in source.shape[1:]]
         tile = tiling.choose_tile(
             *sides,
@@ -109,53 +114,58 @@ class EngineSubject(Subject):
             halo=manifest.halo,
             multiple=manifest.size_multiple,
         )
-        upscaled = tiling.run_tiled(self.engine, source, tile=tile, halo=manifest.halo)
+        answer = tiling.run_tiled(self.engine, source, tile=tile, halo=manifest.halo)
         low, high = manifest.outputs[0].range or (0.0, 1.0)
-        return to_uint8(upscaled.transpose(1, 2, 0), low, high)
+        return to_uint8(answer.transpose(1, 2, 0), low, high)
 
     def samples(self, count: int, labels: Array | None, seed: int) -> Array:
-        if self.task != "generate":
+        if self.task.source != "latents":
             return super().samples(count, labels, seed)
         manifest, batch = self.engine.manifest, self.engine.max_batch
         if labels is None:
-            labels = draw_labels(seed, 0, count, max(manifest.classes, 1))
-        given: dict[str, Array] = {
-            "float32": draw(seed, 0, count, manifest.latent_size),
+            labels = latents.draw_labels(seed, 0, count, max(manifest.classes, 1))
+        by_dtype: dict[str, Array] = {
+            "float32": latents.draw(seed, 0, count, manifest.latent_size),
             "int64": labels.astype(np.int64),
         }
         output = manifest.outputs[0]
-        parts = [
-            self.engine.run({one.name: given[one.dtype][first : first + batch] for one in manifest.inputs})
+        batches = [
+            self.engine.run(
+                {spec.name: by_dtype[spec.dtype][first : first + batch] for spec in manifest.inputs}
+            )
             for first in range(0, count, batch)
         ]
         low, high = output.range or (-1.0, 1.0)
-        return to_uint8(np.concatenate([part[output.name] for part in parts]), low, high)
+        return to_uint8(np.concatenate([answer[output.name] for answer in batches]), low, high)
 
     def close(self) -> None:
         self.engine.close()
 
 
 class CheckpointSubject(EngineSubject):
-    """A checkpoint in float32 torch, a picture whole at a time: the truth about the weights."""
+    """A checkpoint in float32 torch, pictures whole: what the weights give before anything is built from them."""
 
-    def __init__(self, found: Checkpoint) -> None:
-        super().__init__("checkpoint", torch_engine(found, found.module))
-        self.checkpoint = found
+    def __init__(self, trained: Checkpoint, device: torch.device) -> None:
+        super().__init__("checkpoint", torch_engine(trained, trained.module, device))
+        self.checkpoint, self.device = trained, device
 
     def untrained(self) -> EngineSubject:
-        """The same configuration with the weights that training starts from, batch norm's statistics settled.
+        """The same configuration with the random weights that training starts from.
 
-        Unsettled, a random network's layers each shrink the signal, and its pictures are flat grey.
+        Batch norm's statistics are measured first: without them each layer of a random network shrinks the signal, and its
+        pictures are flat grey.
         """
-        found = self.checkpoint
-        module = checkpoint.random_module(found.spec, found.config, f"{RANDOM}0")
-        signature = found.spec.signature(found.config)
-        drawn = {
-            "float32": torch.from_numpy(draw(0, 0, SETTLED_ON, signature.latent_size)),
-            "int64": torch.from_numpy(draw_labels(0, 0, SETTLED_ON, max(signature.classes, 1))),
+        trained = self.checkpoint
+        module = checkpoint.random_module(trained.spec, trained.config, f"{RANDOM}0")
+        signature = trained.spec.signature(trained.config)
+        by_dtype = {
+            "float32": torch.from_numpy(latents.draw(0, 0, UNTRAINED_SAMPLES, signature.latent_size)),
+            "int64": torch.from_numpy(
+                latents.draw_labels(0, 0, UNTRAINED_SAMPLES, max(signature.classes, 1))
+            ),
         }
-        settle_batch_norm(module, [tuple(drawn[one.dtype] for one in signature.inputs)])
-        return EngineSubject("untrained", torch_engine(found, module))
+        settle_batch_norm(module, [tuple(by_dtype[spec.dtype] for spec in signature.inputs)])
+        return EngineSubject("untrained", torch_engine(trained, module, self.device))
 
 
 def open_bundle(folder: Path) -> EngineSubject:
@@ -163,22 +173,36 @@ def open_bundle(folder: Path) -> EngineSubject:
     return EngineSubject("bundle", backends.open_engine(load(folder))[0])
 
 
-def open_checkpoint(path: Path, model: str | None = None) -> CheckpointSubject:
-    """The weights in `path`. model: as in `named_model`. Raises InvalidInput."""
-    return CheckpointSubject(checkpoint.load(named_model(path, model), str(path)))
+def open_checkpoint(
+    path: Path,
+    model: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+    device: torch.device = CPU,
+) -> CheckpointSubject:
+    """The weights in `path`. model: as in `named_model`. overrides: of the configuration, where the file leaves it open.
+
+    Raises InvalidInput.
+    """
+    return CheckpointSubject(checkpoint.load(named_model(path, model), str(path), overrides), device)
 
 
 def named_model(path: Path, model: str | None = None) -> str:
-    """The generator whose weights `path` holds: `model` where it is given, else what the file tells."""
+    """The family whose weights `path` holds: `model` where it is given, else what the file says. Raises InvalidInput."""
     if model is not None:
         return model
-    found = identify(path).model
-    if not found:
+    in_file = identify(path).model
+    if not in_file:
         raise InvalidInput("model", f"is missing, and {path.name} does not say which generator it holds")
-    return found
+    return in_file
 
 
-def torch_engine(found: Checkpoint, module: nn.Module) -> TorchEngine:
-    """`module`, of the configuration of `found`, behind the door of the engines."""
-    manifest = first_manifest(found, name=found.model, precision="float32")
-    return TorchEngine(Bundle(Path(), manifest), module)
+def torch_engine(trained: Checkpoint, module: nn.Module, device: torch.device) -> TorchEngine:
+    """`module`, of the configuration of `trained`, as an Engine."""
+    manifest = first_manifest(trained, name=trained.model, precision="float32")
+    return TorchEngine(Bundle(Path(), manifest), module, device=device)
+
+
+def to_range(values: Array, limits: tuple[float, float] | None) -> Array:
+    """float32 in [0, 1] → float32 in `limits`."""
+    low, high = limits or (0.0, 1.0)
+    return values * np.float32(high - low) + np.float32(low)

@@ -19,6 +19,7 @@ from export.data import write_picture
 from export.evaluate import ServerSubject, main
 from export.evaluation.classifiers import Config, SmallNet, save_small
 from export.networks.features import NETS, layers
+from protos import ganforge_pb2 as pb
 from runtime import pixels
 from server.client import Client
 from tests.conftest import TinyBundle
@@ -152,7 +153,7 @@ def test_a_server_of_several_models_needs_a_name(served: servers.Served, origina
 def test_grey_samples_of_a_server_stay_grey() -> None:
     """A PNG says how many bands it has; decoding gives three."""
     sample = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
-    info = SimpleNamespace(name="grey", width=8, scale=1, class_names=[])
+    info = pb.ModelInfo(name="grey", task=pb.TASK_GENERATE, width=8)
     answer = SimpleNamespace(images=(pixels.encode(sample, "png"),) * 2)
     client = SimpleNamespace(models=lambda: [info], generate=lambda count, **options: answer)
     samples = ServerSubject(cast(Client, client), "").samples(2, None, 0)
@@ -222,6 +223,20 @@ def test_standard_figures_come_from_torch_fidelity(
             assert (pictures[0].shape, pictures[0].dtype) == ((3, 32, 32), torch.uint8)
 
 
+def test_more_samples_than_test_pictures_are_drawn_and_the_difference_is_said(
+    real: Path, judge: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out.json"
+    result = run(
+        weights(tmp_path, "dcgan"), "--data", real, "--classifier", judge, "--count", 120, "--json", target
+    )
+    assert result.exit_code == 0, result.output
+    assert "There are 30 test pictures for 120 samples" in result.output
+    figures = json.loads(target.read_text())
+    assert (figures["count"], figures["reference_count"]) == (120, 40)
+    assert {name: row["count"] for name, row in figures["sets"].items()} == {"dcgan": 120, "real test": 30}
+
+
 def test_where_torch_fidelity_is_missing_the_extra_is_named(
     real: Path, judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,14 +254,23 @@ def test_what_is_missing_or_does_not_fit_is_named(
     refusals: dict[str, tuple[object, ...]] = {
         "subject: got 'nowhere', expected a checkpoint's file": ("nowhere",),
         "scale: is missing; bicubic needs --scale": ("bicubic", "--hr", originals),
-        "hr: is missing; esrgan upscales": (upscaler,),
+        "hr: is missing; esrgan is compared with originals": (upscaler,),
+        "device: got 'cuda:99', expected cpu, cuda or cuda:N": ("bicubic", "--device", "cuda:99"),
+        "device: got 'nonsense', expected cpu": ("bicubic", "--device", "nonsense"),
+        "set: got 'scale', expected KEY=VALUE": (upscaler, "--set", "scale"),
+        "set: blocks: got 99, but esrgan.safetensors has": (upscaler, "--hr", originals, "--set", "blocks=99"),
+        "set: is for a checkpoint's file": ("bicubic", "--set", "scale=2"),
         "hr: no pictures in": (upscaler, "--hr", tmp_path / "empty"),
         "data: is missing; acgan draws samples": (sampler, "--classifier", judge),
         "classifier: is missing; acgan draws samples": (sampler, "--data", real),
+        "python -m export.evaluation.classifier --data DATA --output": (sampler, "--data", real),
+        "or the public ResNet-56 for CIFAR-10": (sampler, "--data", real),
+        "no file at nowhere.safetensors; give a .safetensors that": (
+            sampler, "--data", real, "--classifier", "nowhere.safetensors",
+        ),
         "untrained: a bundle holds no configuration": (
             tiny_bundle("acgan", "float32").path, "--data", real, "--classifier", judge, "--untrained",
         ),
-        "count: got 10000, but there are 40 training pictures": (sampler, "--data", real, "--classifier", judge),
         "vgg19: is missing; vgg-normalised-conv3_1 cannot be downloaded": (
             upscaler, "--hr", originals, "--features", "vgg-normalised-conv3_1",
         ),

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from export.data import Labelled
-from export.evaluation.classifier import main, train, varied
+from export.evaluation.classifier import augmented, main, train
 from export.evaluation.classifiers import Config, SmallNet, load
 
 
@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
 def test_moved_pictures_keep_their_pixels() -> None:
     image = torch.zeros(200, 1, 9, 9, dtype=torch.uint8)
     image[:, :, 4, 4], image[:, :, 4, 5] = 255, 51
-    moved = varied(image, torch.Generator().manual_seed(0), flips=True)
+    moved = augmented(image, torch.Generator().manual_seed(0), flips=True)
     assert moved.shape == image.shape
     assert moved.sum(dim=(1, 2, 3)).tolist() == pytest.approx([1.2] * 200)
     places = {tuple(torch.nonzero(one[0] == 1)[0].tolist()) for one in moved}

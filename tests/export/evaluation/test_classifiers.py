@@ -61,7 +61,7 @@ def test_seeing_in_batches_is_features_and_the_likeliest_class(tmp_path: Path) -
     torch.manual_seed(0)
     save_small(tmp_path / "judge.safetensors", config, SmallNet(config), ())
     judge, images = load(tmp_path / "judge.safetensors"), pictures(BATCH + 44, 3)
-    seen = judge.see(images, "looking")
+    seen = judge.classify(images, "looking")
     floats = images.float() / 255
     # Another batch size is another order of sums in float32.
     torch.testing.assert_close(seen.features, judge.features(floats), rtol=1e-4, atol=1e-5)
@@ -113,6 +113,6 @@ def test_the_public_resnet56_is_as_right_as_its_page_says() -> None:
         images = torch.from_numpy(archive["images"].transpose(0, 3, 1, 2).copy())
         labels = torch.from_numpy(archive["labels"].astype(np.int64))
         assert tuple(archive["classes"]) == CIFAR10
-    right = (judge.see(images, "looking").classes == labels).double().mean()
+    right = (judge.classify(images, "looking").classes == labels).double().mean()
     # Its page states an error of 6.61 %: to the picture, but for those that another order of sums may tip.
     assert float(right) == pytest.approx(0.9339, abs=0.0005)

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from export.evaluation import distributions
-from export.evaluation.distributions import frechet_distance, kernel_distance, nearest, spread
+from export.evaluation.distributions import (
+    frechet_distance,
+    kernel_distance,
+    mean_pairwise_distance,
+    nearest_distances,
+)
 
 
 def cloud(count: int, seed: int, spread: float = 1.0, size: int = 6) -> Tensor:
@@ -36,7 +41,7 @@ def test_frechet_is_its_formula() -> None:
 def test_a_set_is_at_no_distance_from_itself() -> None:
     features = cloud(60, 3)
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-6)
-    assert nearest(features, features).max() < 1e-5
+    assert nearest_distances(features, features).max() < 1e-5
 
 
 def test_kernel_distance_is_the_unbiased_estimate() -> None:
@@ -70,10 +75,10 @@ def test_kernel_distance_draws_by_its_seed_and_leaves_torchs_own_alone(
 def test_nearest_is_the_least_of_all_distances() -> None:
     a, b = cloud(300, 1), cloud(17, 2)
     expected = ((a[:, None] - b[None]) ** 2).sum(2).sqrt().amin(1).double()
-    torch.testing.assert_close(nearest(a, b), expected, rtol=1e-5, atol=1e-6)  # expected is float32
+    torch.testing.assert_close(nearest_distances(a, b), expected, rtol=1e-5, atol=1e-6)  # expected is float32
 
 
 def test_spread_is_the_mean_distance_of_two() -> None:
     corners = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
-    assert spread(corners) == pytest.approx(4)
-    assert spread(corners[:1]) == 0
+    assert mean_pairwise_distance(corners) == pytest.approx(4)
+    assert mean_pairwise_distance(corners[:1]) == 0

@@ -44,8 +44,13 @@ def test_a_checkpoint_upscales_as_its_module_does(tmp_path: Path) -> None:
     image = picture(30, 41)
     with torch.inference_mode():
         whole = subject.checkpoint.module(torch.from_numpy(to_float(image))[None])[0].numpy()
-    np.testing.assert_array_equal(subject.upscale(image), to_uint8(whole.transpose(1, 2, 0)))
-    assert (subject.kind, subject.name, subject.task, subject.scale) == ("checkpoint", "esrgan", "upscale", 4)
+    np.testing.assert_array_equal(subject.convert(image), to_uint8(whole.transpose(1, 2, 0)))
+    assert (subject.kind, subject.name, subject.task.name, subject.scale) == (
+        "checkpoint",
+        "esrgan",
+        "upscale",
+        4,
+    )
 
 
 def test_sides_that_the_network_cannot_take_are_padded_and_cut(tmp_path: Path) -> None:
@@ -53,7 +58,7 @@ def test_sides_that_the_network_cannot_take_are_padded_and_cut(tmp_path: Path) -
     config = checkpoint.configure(spec.tiny, {"scale": "2"})
     torch.manual_seed(0)
     checkpoint.save(tmp_path / "x2.safetensors", "esrgan", config, spec.module(config))
-    assert open_checkpoint(tmp_path / "x2.safetensors").upscale(picture(15, 21)).shape == (30, 42, 3)
+    assert open_checkpoint(tmp_path / "x2.safetensors").convert(picture(15, 21)).shape == (30, 42, 3)
 
 
 def test_a_bundle_upscales_in_tiles_as_the_checkpoint_does_whole(
@@ -62,7 +67,7 @@ def test_a_bundle_upscales_in_tiles_as_the_checkpoint_does_whole(
     bundle = open_bundle(tiny_bundle("esrgan", "float32").path)
     image = picture(60, 70)  # tiles of 48
     # The tiny network's halo of 8 px does not cover all that it sees: seams of a few levels.
-    assert worst(bundle.upscale(image), open_checkpoint(weights(tmp_path, "esrgan")).upscale(image)) <= 8
+    assert worst(bundle.convert(image), open_checkpoint(weights(tmp_path, "esrgan")).convert(image)) <= 8
     assert (bundle.kind, bundle.name, bundle.scale) == ("bundle", "esrgan-x4", 4)
     bundle.close()
 
@@ -100,15 +105,15 @@ def test_the_untrained_generator_has_the_configuration_and_other_weights(tmp_pat
 
 def test_bicubic_is_the_training_datas_own(tmp_path: Path) -> None:
     image = picture(9, 12)
-    np.testing.assert_array_equal(BicubicSubject(3).upscale(image), resize(image, 3))
+    np.testing.assert_array_equal(BicubicSubject(3).convert(image), resize(image, 3))
 
 
 def test_what_a_subject_cannot_do_is_named(tmp_path: Path) -> None:
     upscaler, sampler = (open_checkpoint(weights(tmp_path, model)) for model in ("esrgan", "dcgan"))
-    with pytest.raises(InvalidInput, match="esrgan upscales, it does not draw samples"):
+    with pytest.raises(InvalidInput, match="esrgan takes pictures, it does not draw samples"):
         upscaler.samples(1, None, 0)
-    with pytest.raises(InvalidInput, match="dcgan draws samples, it does not upscale"):
-        sampler.upscale(picture(8, 8))
+    with pytest.raises(InvalidInput, match="dcgan draws samples, it takes no pictures"):
+        sampler.convert(picture(8, 8))
     with pytest.raises(BundleError, match=r"no manifest\.json"):
         open_bundle(tmp_path)
 

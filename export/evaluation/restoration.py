@@ -1,0 +1,117 @@
+"""Networks that take a picture, measured against originals: PSNR and SSIM as papers do, and a perceptual distance.
+
+`python -m export.evaluate` pairs pictures with `pairs`, runs a Subject over them with `measure`, and shows the Quality
+of each and their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.data import Pair, read_pairs
+from export.evaluation.metrics import inside, luma, psnr_db, ssim
+from export.evaluation.progress import with_progress
+from export.evaluation.subjects import Subject
+from export.networks.features import Features
+from runtime.errors import InvalidInput
+from runtime.pixels import to_float
+from runtime.tensors import Array
+
+Distance = Callable[[Array, Array], float]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How near an answer is to the original. perceptual: mean absolute difference of features, None if not asked for."""
+
+    psnr_y_db: float
+    ssim_y: float
+    psnr_rgb_db: float
+    ssim_rgb: float
+    perceptual: float | None = None
+
+
+def pairs(originals: Path, inputs: Path | None, subject: Subject) -> dict[str, Pair]:
+    """Every picture of the folder `originals` with the network's input for it, by its name.
+
+    inputs: the folder of the inputs. None makes them by reducing the originals, which only an upscaler's inputs are.
+    Raises InvalidInput naming a picture that cannot be read, or whose input is missing or of the wrong size.
+    """
+    if inputs is None and not subject.task.outscale:
+        raise InvalidInput(
+            "lr",
+            f"is missing; {subject.name} is for the task {subject.task.name}, whose inputs cannot be made from --hr: "
+            "give the folder of its inputs",
+        )
+    try:
+        return read_pairs(originals, inputs, subject.scale)
+    except InvalidInput as error:
+        raise InvalidInput("hr", error.problem) from error
+
+
+def measure(
+    subject: Subject, pictures: Mapping[str, Pair], distance: Distance | None = None
+) -> dict[str, Quality]:
+    """The Quality of the answer to each of `pictures`, without a border as wide as the scale, in pixels."""
+    qualities = {}
+    for name in with_progress(list(pictures), f"running {subject.name}"):
+        pair = pictures[name]
+        answer = subject.convert(as_image(pair.low))
+        qualities[name] = compare(answer, as_image(pair.high), subject.scale, distance)
+    return qualities
+
+
+def compare(answer: Array, original: Array, border_px: int, distance: Distance | None = None) -> Quality:
+    """Two [H, W, 3] uint8 pictures of one size. distance: of two such pictures, without their borders."""
+    if answer.shape != original.shape:
+        got, expected = (f"{image.shape[1]}×{image.shape[0]} px" for image in (answer, original))
+        raise InvalidInput("subject", f"gave {got}, expected {expected}")
+    grey = luma(answer), luma(original)
+    return Quality(
+        psnr_y_db=psnr_db(*grey, border_px),
+        ssim_y=ssim(*grey, border_px),
+        psnr_rgb_db=psnr_db(answer, original, border_px),
+        ssim_rgb=ssim(answer, original, border_px),
+        perceptual=distance(inside(answer, border_px), inside(original, border_px)) if distance else None,
+    )
+
+
+def mean(qualities: Mapping[str, Quality]) -> Quality:
+    """The mean of each figure over the pictures."""
+    return Quality(
+        **{
+            name: float(np.mean([getattr(quality, name) for quality in qualities.values()]))
+            for name in measured(qualities)
+        }
+    )
+
+
+def measured(qualities: Mapping[str, Quality]) -> list[str]:
+    """The names of the figures that were measured."""
+    first = asdict(next(iter(qualities.values())))
+    return [field.name for field in fields(Quality) if first[field.name] is not None]
+
+
+def perceptual_distance(features: Features, device: torch.device) -> Distance:
+    """The mean absolute difference of two pictures' features, as ESRGAN's perceptual loss takes it."""
+    features = features.to(device)
+
+    @torch.inference_mode()
+    def distance(image: Array, reference: Array) -> float:
+        one, other = (
+            features(torch.from_numpy(to_float(picture))[None].to(device)) for picture in (image, reference)
+        )
+        return float((one - other).abs().mean())
+
+    return distance
+
+
+def as_image(planes: Tensor) -> Array:
+    """[C, H, W] → [H, W, C]."""
+    return planes.permute(1, 2, 0).numpy()
