@@ -13,10 +13,10 @@ from typing import Any, get_args
 
 import click
 
-from runtime import backends, bundle
+from runtime import backends, bundle, tasks
 from runtime.errors import GanforgeError
-from runtime.tensors import Precision
-from server.front import Server
+from runtime.tensors import Precision, TaskName
+from server.grpc_front import Server
 from server.limits import Limits
 from server.logs import configure, log
 from server.models import Models
@@ -34,6 +34,22 @@ def limit(flag: str, help: str) -> Any:
     return click.option(flag, type=kind, default=DEFAULTS[name], show_default=True, help=help)
 
 
+def _parse_defaults(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[TaskName, str]:
+    """TASK=MODEL pairs. Raises click.BadParameter."""
+    by_name = {str(task): task for task in tasks.ALL}
+    defaults: dict[TaskName, str] = {}
+    for value in values:
+        name, _, model = value.partition("=")
+        if name not in by_name or not model:
+            raise click.BadParameter(f"got {value!r}, expected TASK=MODEL, TASK one of {', '.join(by_name)}")
+        if by_name[name] in defaults:
+            raise click.BadParameter(f"names two models for {name}: {defaults[by_name[name]]} and {model}")
+        defaults[by_name[name]] = model
+    return defaults
+
+
 @click.command(context_settings={"max_content_width": 110})
 @click.option(
     "--bundles", type=click.Path(path_type=Path), required=True, help="Folder of bundles; all are served."
@@ -48,6 +64,15 @@ def limit(flag: str, help: str) -> Any:
     default="auto",
     show_default=True,
     help="auto: the first that can run each bundle here.",
+)
+@click.option(
+    "--default",
+    "defaults",
+    metavar="TASK=MODEL",
+    multiple=True,
+    callback=_parse_defaults,
+    help="The model that runs where a request of that task names none, e.g. upscale=esrgan-x4; once a task. "
+    "[default: the only one, else the first of those that `make demo` builds]",
 )
 @click.option("--device", default=None, help="CPU, cuda:0, …  [default: the backend's first]")
 @click.option(
@@ -78,6 +103,7 @@ def main(
     host: str,
     port: int,
     backend: str,
+    defaults: dict[TaskName, str],
     device: str | None,
     min_precision: Precision | None,
     grace_s: float,
@@ -91,7 +117,9 @@ def main(
     assert limits.keys() == {field.name for field in fields(Limits)}
     configure()
     try:
-        open_models = partial(Models.open, backend=backend, device=device, min_precision=min_precision)
+        open_models = partial(
+            Models.open, defaults=defaults, backend=backend, device=device, min_precision=min_precision
+        )
         asyncio.run(serve(bundles, host, port, open_models, grace_s, Limits(**limits)))
     except GanforgeError as error:
         click.echo(f"error: {error}", err=True)
@@ -103,21 +131,22 @@ async def serve(
 ) -> None:
     """Serve until a signal comes. Raises GanforgeError where it cannot begin.
 
-    open_models: `Models.open` with its backend, device and precision chosen.
+    open_models: `Models.open` with its defaults, backend, device and precision chosen.
     """
     stopping = _signals()
-    found = await asyncio.to_thread(bundle.discover, folder)
-    server = Server(limits)
+    bundles = await asyncio.to_thread(bundle.discover, folder)
+    service = Service(limits)
+    server = Server(service)
     port = await server.start(host, port)
-    log.info("warming up", models=[one.manifest.name for one in found], host=host, port=port)
+    log.info("warming up", models=[bundle.manifest.name for bundle in bundles], host=host, port=port)
     try:
-        models = await asyncio.to_thread(open_models, found, say=_say, stopping=stopping.is_set)
+        models = await asyncio.to_thread(open_models, bundles, on_warm=_log_warm, stopping=stopping.is_set)
     except BaseException:
         await server.drain(0)
+        service.close()
         raise
-    service = Service(models, limits)
     try:
-        await server.ready(service)
+        await server.ready(models)
         click.echo(f"serving on {host}:{port}")
         sys.stdout.flush()
         await stopping.wait()
@@ -130,8 +159,8 @@ async def serve(
             log.info("stopped", device=device_name, mean_batch=round(stats.mean_batch, 2), **asdict(stats))
 
 
-def _say(sentence: str) -> None:
-    log.info("warm", reason=sentence)
+def _log_warm(reason: str) -> None:
+    log.info("warm", reason=reason)
 
 
 def _signals() -> asyncio.Event:

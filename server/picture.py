@@ -24,7 +24,7 @@ from runtime.pictures.writing import Output
 from runtime.scheduler import Flow, Item, Job
 from runtime.tensors import Array
 from server.models import Model
-from server.orders import UpscaleOrder
+from server.params import ImageParams
 
 FLOAT_BYTES = 4
 # Of one band's canvas. Two bands are in work, and one is being written.
@@ -93,10 +93,10 @@ class Work:
 
 
 class Picture:
-    """opened: the file, its header read. order: what is asked for. file_bytes: how large the file is."""
+    """opened: the file, its header read. params: what is asked for. file_bytes: how large the file is."""
 
-    def __init__(self, model: Model, opened: Opened, order: UpscaleOrder, file_bytes: int) -> None:
-        self.model, self.order = model, order
+    def __init__(self, model: Model, opened: Opened, params: ImageParams, file_bytes: int) -> None:
+        self.model, self.params = model, params
         manifest, header = model.manifest, opened.header
         self._opened: Opened | None = opened
         self._header = header
@@ -232,20 +232,20 @@ class Picture:
             tell(self._done, self.tiles_total)
 
     def _output(self, opened: Opened) -> Output:
-        header, order, scale = opened.header, self.order, self.model.manifest.scale
+        header, params, scale = opened.header, self.params, self.model.manifest.scale
         width, height = header.width * scale, header.height * scale
-        bits = WRITABLE[order.encoding.format].hold(header.form).bits
-        resized = (width, height) != (order.width, order.height)
+        bits = WRITABLE[params.encoding.format].hold(header.form).bits
+        resized = (width, height) != (params.width, params.height)
         return Output(
             width=width,
             height=height,
             form=Form(header.form.colours, header.form.alpha, 32 if resized else bits),
-            to_width=order.width,
-            to_height=order.height,
+            to_width=params.width,
+            to_height=params.height,
             bits=bits,
-            encoding=order.encoding,
+            encoding=params.encoding,
             metadata=opened.metadata,
-            resolution_scale=(order.width / header.width, order.height / header.height),
+            resolution_scale=(params.width / header.width, params.height / header.height),
         )
 
     def _canvas_row_bytes(self) -> int:

@@ -1,8 +1,8 @@
-"""The calls of `protos/ganforge.proto`, each as the steps it takes. Knows no gRPC.
+"""The core: every call of the service as the steps it takes, on plain dataclasses. It knows no protocol.
 
-A front (server/front.py is the one for gRPC) hands in the request message and a Call, and gets the answer or one of
-the errors of runtime/errors.py. A front whose caller goes away cancels the task that runs the call; the request's
-remaining tiles are then dropped before the next batch.
+A front (server/grpc_front.py is the one for gRPC) hands in a request of server/requests.py and a Call, and gets the
+answer or one of the errors of runtime/errors.py. A front whose caller goes away cancels the task that runs the call;
+the request's remaining items are then dropped before the next batch.
 
     check ─► admission ─► decode ─► tiles or samples, batched with those of other requests ─► stitch ─► encode
              (bounded)    (codec threads)        (the device's scheduler)                     (codec threads)
@@ -12,156 +12,198 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from protos import ganforge_pb2 as pb
-from runtime import pixels
 from runtime.admission import Admission
-from runtime.errors import InvalidInput
+from runtime.errors import InvalidInput, NotReady
 from runtime.pictures.reading import open_picture
-from server import formats
-from server.calls import Call, in_time
+from runtime.tensors import TaskName
+from server.calls import Call, Calls, time_limit
 from server.codec_threads import Codecs
 from server.limits import CHUNK_BYTES, MESSAGE_MARGIN_BYTES, Limits
 from server.models import Model, Models
-from server.orders import generate_order, sample_shape, upscale_order
+from server.params import image_params, sample_params, sample_shape
 from server.picture import Picture
-from server.progress import Progress
+from server.progress import LatestProgress
+from server.requests import (
+    ImageAnswer,
+    ImageRequest,
+    ModelInfo,
+    PieceIn,
+    PieceOut,
+    SamplesAnswer,
+    SamplesRequest,
+)
 from server.samples import Samples
 from server.uploads import Uploads
-from server.upscaling import run, upscale
+from server.upscaling import OnProgress, run, upscale
 
-TASKS = {"upscale": pb.TASK_UPSCALE, "generate": pb.TASK_GENERATE}
+
+@dataclass(frozen=True)
+class Ready:
+    """What a service has once its models are warm."""
+
+    models: Models
+    admission: Admission
 
 
 class Service:
-    """The calls, over the models of one server. Takes any number of calls at once on one event loop.
+    """The calls of one server. Takes any number of them at once, from any number of fronts, on one event loop.
 
+    Every call raises NotReady until `ready`, and Overloaded beyond `max_calls`.
     codec_threads: as those of Codecs.
     """
 
-    def __init__(self, models: Models, limits: Limits, *, codec_threads: int = os.cpu_count() or 1) -> None:
-        self.models, self.limits = models, limits
-        self._admission = Admission(
-            max_active_bytes=limits.max_active_bytes,
-            max_queue_px=limits.max_queue_pixels,
-            slots=max(model.engine.slots for model in models),
-        )
+    def __init__(self, limits: Limits, *, codec_threads: int = os.cpu_count() or 1) -> None:
+        self.limits = limits
+        self._ready: Ready | None = None
+        self._calls = Calls(limits)
         self._codecs = Codecs(codec_threads)
         self._uploads = Uploads(limits)
 
-    async def upscale(self, request: pb.UpscaleRequest, call: Call) -> pb.UpscaleResponse:
-        """One image, each way in one message."""
-        file, response = await self._upscale(request, request.image, call)
-        with file:
-            self._check_fits(
-                "image", file.seek(0, os.SEEK_END), "call UpscaleStream, or ask for IMAGE_FORMAT_JPEG"
-            )
-            file.seek(0)
-            response.image = file.read()
-        return response
-
-    async def upscale_stream(
-        self, requests: AsyncIterator[pb.UpscaleStreamRequest], call: Call
-    ) -> AsyncGenerator[pb.UpscaleStreamResponse, None]:
-        """One image in pieces, with progress while it is in work."""
-        with self._uploads.begin() as upload:
-            async with in_time(call):
-                request = await self._uploads.receive(upload, requests)
-            progress = Progress()
-            task = asyncio.create_task(self._upscale(request, upload.source, call, progress.tell))
-            task.add_done_callback(lambda _: progress.end())
-            try:
-                async for done, total in progress:
-                    yield pb.UpscaleStreamResponse(progress=pb.Progress(tiles_done=done, tiles_total=total))
-                file, response = await task
-            finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        with file:
-            yield pb.UpscaleStreamResponse(header=response)
-            file.seek(0)
-            while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                yield pb.UpscaleStreamResponse(data=piece)
-
-    async def generate(self, request: pb.GenerateRequest, call: Call) -> pb.GenerateResponse:
-        """`count` samples, each an item of the scheduler as a tile is."""
-        model = self.models.find("generate", request.model)
-        async with in_time(call):
-            order = await self._codecs.run(
-                "quick", call, generate_order, request, model.manifest, self.limits
-            )
-            call.facts |= {"model": model.name, "size": f"{order.count}×{order.width}×{order.height}"}
-            samples = Samples(model, order)
-            async with self._admitted(model, samples, call):
-                job = samples.job(call.deadline_s)
-                await run(model, job, call)
-                images = await asyncio.gather(
-                    *(
-                        self._codecs.run("quick", call, pixels.encode, one, order.format)
-                        for one in samples.pixels
-                    )
-                )
-        self._check_fits("count", sum(map(len, images)), "ask for fewer samples, or for IMAGE_FORMAT_JPEG")
-        return pb.GenerateResponse(
-            images=images,
-            format=formats.NUMBERS[order.format],
-            width=order.width,
-            height=order.height,
-            model=model.name,
-            labels=order.labels.tolist(),
-            timing=call.timing(model, [job]),
-            seed=order.seed,
+    def ready(self, models: Models) -> None:
+        """Serve these models, which are warm, from now on."""
+        admission = Admission(
+            max_active_bytes=self.limits.max_active_bytes,
+            max_queue_px=self.limits.max_queue_pixels,
+            slots=max(model.engine.slots for model in models),
         )
+        self._ready = Ready(models, admission)
 
-    async def list_models(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
-        """What is served, by name."""
-        return pb.ListModelsResponse(models=map(_info, self.models))
+    @property
+    def models(self) -> Models:
+        """The models served. Raises NotReady before there are any."""
+        return self._warm().models
+
+    async def image(self, task: TaskName, request: ImageRequest, image: bytes, call: Call) -> ImageAnswer:
+        """One picture for a task that takes one, the answer's file within it."""
+        async with self._calls.open(call):
+            file, answer = await self._image(task, request, image, call)
+            with file:
+                advice = "use the streaming call, or ask for JPEG"
+                self._check_fits("image", file.seek(0, os.SEEK_END), advice)
+                file.seek(0)
+                return ImageAnswer(
+                    file.read(), answer.format, answer.width, answer.height, answer.model, answer.timing
+                )
+
+    async def image_stream(
+        self,
+        task: TaskName,
+        pieces: AsyncIterator[PieceIn],
+        send: Callable[[PieceOut], Awaitable[None]],
+        call: Call,
+    ) -> None:
+        """The same with both files in pieces: the request, then the picture's file.
+
+        send: gets progress while the picture is in work, then the answer without its image, then the file in pieces of
+        at most CHUNK_BYTES. A callback, no generator: only so is a call ended whose reader stands still for `idle_s`.
+        """
+        async with self._calls.open(call):
+            with self._uploads.begin() as upload:
+                request = await self._uploads.receive(upload, pieces)
+                latest = LatestProgress()
+                work = asyncio.create_task(self._image(task, request, upload.source, call, latest.update))
+                work.add_done_callback(lambda _: latest.end())
+                try:
+                    async for progress in latest:
+                        await self._send(send, progress)
+                    file, answer = await work
+                finally:
+                    work.cancel()
+                    await asyncio.gather(work, return_exceptions=True)
+            with file:
+                await self._send(send, answer)
+                file.seek(0)
+                while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                    await self._send(send, piece)
+
+    async def samples(self, task: TaskName, request: SamplesRequest, call: Call) -> SamplesAnswer:
+        """`count` samples of a task that draws them, each an item of the scheduler as a tile is."""
+        async with self._calls.open(call):
+            warm = self._warm()
+            model = warm.models.find(task, request.model)
+            params = await self._codecs.run(
+                "quick", call, sample_params, request, model.manifest, self.limits
+            )
+            call.facts |= {"model": model.name, "size": f"{params.count}×{params.width}×{params.height}"}
+            samples = Samples(model, params)
+            async with self._admitted(warm.admission, model, samples, call):
+                await run(model, samples.job(call.deadline_s), call)
+                images = await asyncio.gather(
+                    *(self._codecs.run("quick", call, samples.file, index) for index in range(params.count))
+                )
+            self._check_fits("count", sum(map(len, images)), "ask for fewer samples, or for JPEG")
+            return SamplesAnswer(
+                images=tuple(images),
+                format=params.encoding.format,
+                width=params.width,
+                height=params.height,
+                model=model.name,
+                labels=tuple(params.labels.tolist()),
+                seed=params.seed,
+                timing=call.timing(model, params.count),
+            )
+
+    async def list_models(self, call: Call) -> tuple[ModelInfo, ...]:
+        """What is served, sorted by name."""
+        async with self._calls.open(call):
+            models = self._warm().models
+            return tuple(_info(model, models.is_default(model)) for model in models)
 
     def close(self) -> None:
         """End the codec threads and the models. No call may be under way."""
         self._codecs.close()
-        self.models.close()
+        if self._ready is not None:
+            self._ready.models.close()
 
-    async def _upscale(
+    def _warm(self) -> Ready:
+        if self._ready is None:
+            raise NotReady("the server is warming up; try again shortly")
+        return self._ready
+
+    async def _image(
         self,
-        request: pb.UpscaleRequest,
+        task: TaskName,
+        request: ImageRequest,
         image: bytes | Path,
         call: Call,
-        tell: Callable[[int, int], None] = lambda done, total: None,
-    ) -> tuple[BinaryIO, pb.UpscaleResponse]:
-        """The answer's file, open, and the response that lacks it. tell: hears (tiles done, tiles in all)."""
-        model = self.models.find("upscale", request.model)
-        async with in_time(call):
-            opened = await self._codecs.run(
-                "quick", call, open_picture, image, max_pixels=self.limits.max_pixels
-            )
-            header = opened.header
-            order = upscale_order(request, header, model.manifest, self.limits)
-            size = f"{header.width}×{header.height} {header.format}"
-            call.facts |= {
-                "model": model.name,
-                "size": f"{size} → {order.width}×{order.height} {order.encoding.format}",
-            }
-            picture = Picture(model, opened, order, len(image) if isinstance(image, bytes) else 0)
-            async with self._admitted(model, picture, call):
-                file, jobs = await upscale(picture, self._codecs, call, tell)
-        return file, pb.UpscaleResponse(
-            format=formats.NUMBERS[order.encoding.format],
-            width=order.width,
-            height=order.height,
+        on_progress: OnProgress = lambda progress: None,
+    ) -> tuple[BinaryIO, ImageAnswer]:
+        """The answer's file, open, and the answer without it."""
+        warm = self._warm()
+        model = warm.models.find(task, request.model)
+        opened = await self._codecs.run("quick", call, open_picture, image, max_pixels=self.limits.max_pixels)
+        header = opened.header
+        params = image_params(request, header, model.manifest, self.limits)
+        size = f"{header.width}×{header.height} {header.format}"
+        call.facts |= {
+            "model": model.name,
+            "size": f"{size} → {params.width}×{params.height} {params.encoding.format}",
+        }
+        picture = Picture(model, opened, params, len(image) if isinstance(image, bytes) else 0)
+        async with self._admitted(warm.admission, model, picture, call):
+            file, items = await upscale(picture, self._codecs, call, on_progress)
+        return file, ImageAnswer(
+            image=b"",
+            format=params.encoding.format,
+            width=params.width,
+            height=params.height,
             model=model.name,
-            timing=call.timing(model, jobs),
+            timing=call.timing(model, items),
         )
 
     @asynccontextmanager
-    async def _admitted(self, model: Model, work: Picture | Samples, call: Call) -> AsyncIterator[None]:
+    async def _admitted(
+        self, admission: Admission, model: Model, work: Picture | Samples, call: Call
+    ) -> AsyncIterator[None]:
         """Wait for a place among the requests in work. Raises Overloaded at once where there will be none in time."""
         seconds_per_px = model.scheduler.seconds_per_px(model.engine) or 0.0
-        ticket = self._admission.enter(
+        ticket = admission.enter(
             cost_px=work.cost_px,
             cost_bytes=work.cost_bytes,
             estimate_s=seconds_per_px * work.cost_px,
@@ -175,7 +217,13 @@ class Service:
             work.free()
             ticket.leave()
 
+    async def _send(self, send: Callable[[PieceOut], Awaitable[None]], piece: PieceOut) -> None:
+        idle_s = self.limits.idle_s
+        async with time_limit(idle_s, f"nothing was read for {idle_s:g} s"):
+            await send(piece)
+
     def _check_fits(self, name: str, size_bytes: int, advice: str) -> None:
+        """Raises InvalidInput where an answer does not fit into one message."""
         if size_bytes > self.limits.max_message_bytes - MESSAGE_MARGIN_BYTES:
             raise InvalidInput(
                 name,
@@ -184,17 +232,19 @@ class Service:
             )
 
 
-def _info(model: Model) -> pb.ModelInfo:
+def _info(model: Model, is_default: bool) -> ModelInfo:
     manifest = model.manifest
-    _, height, width = sample_shape(manifest) if manifest.task == "generate" else (0, 0, 0)
-    return pb.ModelInfo(
+    _, height, width = sample_shape(manifest)
+    return ModelInfo(
         name=manifest.name,
-        task=TASKS[manifest.task],
+        task=manifest.task,
         scale=manifest.scale,
         latent_size=manifest.latent_size,
-        class_names=manifest.class_names or [str(label) for label in range(manifest.classes)],
+        class_names=manifest.class_names or tuple(map(str, range(manifest.classes))),
         precision=model.engine.precision,
         backend=model.engine.backend,
         width=width,
         height=height,
+        is_default=is_default,
+        max_whole_px=manifest.max_whole_px,
     )

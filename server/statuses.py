@@ -1,7 +1,8 @@
-"""The one table of errors and gRPC status codes, read both ways: by the server's front and by the client."""
+"""Errors to gRPC statuses and back: for the server's gRPC front, and for the client."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar, cast
 
 import grpc
@@ -12,17 +13,11 @@ from grpc_status import rpc_status
 
 from runtime import errors
 from runtime.errors import GanforgeError
+from server import codes
 
-CODES: dict[type[GanforgeError], grpc.StatusCode] = {
-    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
-    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.NotReady: grpc.StatusCode.UNAVAILABLE,
-    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.Cancelled: grpc.StatusCode.CANCELLED,
-    errors.BackendUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.BundleError: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.EngineError: grpc.StatusCode.INTERNAL,
+# grpc.StatusCode has the names of google.rpc.Code.
+CODES: Mapping[type[GanforgeError], grpc.StatusCode] = {
+    kind: grpc.StatusCode[name] for kind, name in codes.CODES.items()
 }
 REQUEST_ID = "x-request-id"
 # gRPC's own retries wait this long (milliseconds) where the server says so.
@@ -35,15 +30,10 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 def to_status(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str, Metadata]:
-    """Code, message and trailing metadata. An error that is none of ours is INTERNAL and tells nothing of itself."""
-    code = next((code for kind, code in CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
-    message = (
-        str(error)
-        if isinstance(error, GanforgeError)
-        else f"an error of ours, logged as request {request_id}"
-    )
+    """Code, message and trailing metadata of a call that failed."""
+    code = grpc.StatusCode[codes.code_of(error)]
+    message = codes.message_for_caller(error, request_id)
     message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
-    # google.rpc.Code has the same names as grpc.StatusCode.
     status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message)
     metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, request_id)]
     if isinstance(error, errors.InvalidInput):
@@ -61,7 +51,7 @@ def to_status(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str, 
 
 
 def from_rpc_error(error: grpc.RpcError) -> GanforgeError:
-    """The error of ours that a failed call stands for."""
+    """The error of runtime/errors.py that a failed call stands for."""
     call = cast(grpc.Call, error)  # every error of a call is one
     code, message = call.code(), call.details() or "the server gave no reason"
     if code == grpc.StatusCode.INVALID_ARGUMENT:

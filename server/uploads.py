@@ -1,4 +1,7 @@
-"""Images that arrive in pieces: put together, in order, within their limits; large ones on the disk."""
+"""Images that arrive in pieces: put together, in order and within their limits; large ones on the disk.
+
+`Service.image_stream` opens one Upload a call, and `Uploads.receive` fills it.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +11,34 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from protos import ganforge_pb2 as pb
-from runtime.errors import DeadlineExceeded, InvalidInput, Overloaded
+from runtime.errors import InvalidInput, Overloaded
+from server.calls import time_limit
 from server.limits import SPOOL_FROM_BYTES, Limits
+from server.requests import ImageRequest, PieceIn
 
 RETRY_AFTER_S = 1.0
 
 
 class Upload(AbstractContextManager["Upload"]):
-    """One image file on its way in. It is gone, and its bytes are no longer counted, when its block is left."""
+    """One image file on its way in. When its block is left, the file is gone and its bytes no longer count."""
 
     def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads
         self._pieces: list[bytes] = []
         self._file: tempfile._TemporaryFileWrapper[bytes] | None = None
-        self.size = 0
+        self._size_bytes = 0
 
     async def add(self, piece: bytes) -> None:
-        """Raises InvalidInput or Overloaded where a limit is reached."""
-        self._uploads.admit(self.size, len(piece))
-        self.size += len(piece)
+        """Append a piece. Raises InvalidInput or Overloaded where a limit is reached."""
+        self._uploads.reserve(self._size_bytes, len(piece))
+        self._size_bytes += len(piece)
         self._pieces.append(piece)
-        if self._file is not None or self.size > SPOOL_FROM_BYTES:
+        if self._file is not None or self._size_bytes > SPOOL_FROM_BYTES:
             await asyncio.to_thread(self._spool)
 
     @property
     def source(self) -> bytes | Path:
-        """The file's bytes, or where it lies."""
+        """The file's bytes, or its path where it lies on the disk."""
         return b"".join(self._pieces) if self._file is None else Path(self._file.name)
 
     def _spool(self) -> None:
@@ -45,76 +49,70 @@ class Upload(AbstractContextManager["Upload"]):
         self._pieces.clear()
 
     def __exit__(self, *_: object) -> None:
-        self._uploads.release(self.size)
+        self._uploads.release(self._size_bytes)
         self._pieces.clear()
         if self._file is not None:
             self._file.close()
 
 
 class Uploads:
-    """Every upload of one server, which share a budget of bytes."""
+    """Every upload of one server; together they hold at most `max_uploads_bytes`."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._held_bytes = 0
 
     def begin(self) -> Upload:
+        """An empty upload, to be used as a context manager."""
         return Upload(self)
 
-    async def receive(
-        self, upload: Upload, requests: AsyncIterator[pb.UpscaleStreamRequest]
-    ) -> pb.UpscaleRequest:
-        """The header, once the whole file is in `upload`.
+    async def receive(self, upload: Upload, pieces: AsyncIterator[PieceIn]) -> ImageRequest:
+        """The request, once the whole file is in `upload`.
 
-        Raises InvalidInput (wrong order, or over a limit), Overloaded (too many uploads at once) or DeadlineExceeded
-        (nothing came for `idle_s`).
+        Raises InvalidInput (wrong order, or over a limit), Overloaded (the uploads together hold too much) or
+        DeadlineExceeded (nothing came for `idle_s`).
         """
-        header: pb.UpscaleRequest | None = None
-        while (part := await self._next(requests)) is not None:
-            kind = part.WhichOneof("part")
-            if header is None:
-                header = _first(part, kind)
-                continue
-            if kind != "data":
-                raise InvalidInput(
-                    "part", f"got {kind or 'neither header nor data'}, expected data after the header"
-                )
-            await upload.add(part.data)
-        if header is None:
+        request: ImageRequest | None = None
+        async for piece in self._arriving(pieces):
+            kind = "data" if isinstance(piece, bytes) else "header" if piece else "neither header nor data"
+            if isinstance(piece, ImageRequest) and request is None:
+                request = piece
+            elif isinstance(piece, bytes) and request is not None:
+                await upload.add(piece)
+            elif request is None:
+                raise InvalidInput("part", f"got {kind} first, expected a header")
+            else:
+                raise InvalidInput("part", f"got {kind}, expected data after the header")
+        if request is None:
             raise InvalidInput("part", "the stream ended without a message, expected a header and then data")
-        return header
+        return request
 
-    async def _next(self, requests: AsyncIterator[pb.UpscaleStreamRequest]) -> pb.UpscaleStreamRequest | None:
-        try:
-            async with asyncio.timeout(self._limits.idle_s):
-                return await anext(requests, None)
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"nothing was uploaded for {self._limits.idle_s:g} s; the call was ended"
-            ) from error
+    async def _arriving(self, pieces: AsyncIterator[PieceIn]) -> AsyncIterator[PieceIn]:
+        """The pieces, as long as the next one comes in time."""
+        idle_s = self._limits.idle_s
+        while True:
+            async with time_limit(idle_s, f"nothing was uploaded for {idle_s:g} s; the call was ended"):
+                try:
+                    piece = await anext(pieces)
+                except StopAsyncIteration:
+                    return
+            yield piece
 
-    def admit(self, size: int, more: int) -> None:
-        """Count `more` bytes of an upload that has `size`. Raises InvalidInput or Overloaded."""
-        if size + more > self._limits.max_upload_bytes:
+    def reserve(self, size_bytes: int, more_bytes: int) -> None:
+        """Count `more_bytes` of an upload that has `size_bytes`. Raises InvalidInput or Overloaded."""
+        limits = self._limits
+        if size_bytes + more_bytes > limits.max_upload_bytes:
             raise InvalidInput(
-                "data", f"the image is larger than {self._limits.max_upload_bytes} bytes (--max-upload-bytes)"
+                "data", f"the image is larger than {limits.max_upload_bytes} bytes (--max-upload-bytes)"
             )
-        if self._held_bytes + more > self._limits.max_uploads_bytes:
+        if self._held_bytes + more_bytes > limits.max_uploads_bytes:
             raise Overloaded(
-                f"uploads in work hold {self._held_bytes} of {self._limits.max_uploads_bytes} bytes; try again later",
+                f"uploads in work hold {self._held_bytes} of {limits.max_uploads_bytes} bytes "
+                "(--max-uploads-bytes); try again later",
                 retry_after_s=RETRY_AFTER_S,
             )
-        self._held_bytes += more
+        self._held_bytes += more_bytes
 
-    def release(self, size: int) -> None:
-        self._held_bytes -= size
-
-
-def _first(part: pb.UpscaleStreamRequest, kind: str | None) -> pb.UpscaleRequest:
-    if kind != "header":
-        raise InvalidInput("part", f"got {kind or 'neither header nor data'} first, expected a header")
-    if part.header.image:
-        raise InvalidInput(
-            "header.image", f"got {len(part.header.image)} bytes, expected none: the file goes into data"
-        )
-    return part.header
+    def release(self, size_bytes: int) -> None:
+        """Count an upload's bytes no more."""
+        self._held_bytes -= size_bytes

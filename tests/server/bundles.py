@@ -41,6 +41,16 @@ def write_enlarger(folder: Path, name: str = "enlarger") -> Bundle:
     return _write(folder, manifest, [node], {"scales": np.array([1, 1, SCALE, SCALE], np.float32)})
 
 
+def write_translator(folder: Path, name: str = "translator") -> Bundle:
+    """A 3×3 convolution with random weights; the answer has the picture's size."""
+    weights = np.random.default_rng(3).normal(size=(3, 3, 3, 3)).astype(np.float32) / 5
+    node = helper.make_node("Conv", ["image", "weights"], ["translated"], pads=[1, 1, 1, 1])
+    image = TensorSpec("image", "float32", ("N", 3, "H", "W"), (0.0, 1.0))
+    translated = TensorSpec("translated", "float32", ("N", 3, "H", "W"), (0.0, 1.0))
+    manifest = Manifest(name, "translate", "float32", (image,), (translated,), 1, 1, (32,), 4)
+    return _write(folder, manifest, [node], {"weights": weights})
+
+
 def write_generator(folder: Path, name: str = "generator", classes: int = CLASSES) -> Bundle:
     """tanh of a mix of the latent and the class's own offset."""
     random = np.random.default_rng(2)

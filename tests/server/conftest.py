@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ from runtime import pixels
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.manifest import Manifest
-from runtime.tensors import Array, TensorSpec
+from runtime.tensors import Array, TaskName, TensorSpec
 from server.client import Client
-from server.front import Server
+from server.grpc_front import Keepalive, Server
 from server.limits import Limits
 from server.models import Models
 from server.service import Service
@@ -111,8 +111,9 @@ class Served:
     """A server that runs on a thread of its own, and ways to reach it."""
 
     address: str
-    service: Service
+    models: Models
     server: Server
+    service: Service
     loop: asyncio.AbstractEventLoop
     stub: pb_grpc.ImageGeneratorStub
     client: Client
@@ -120,7 +121,7 @@ class Served:
     lines: list[MutableMapping[str, Any]]
 
     def engine(self, name: str) -> FakeEngine:
-        return next(model.engine for model in self.service.models if model.name == name)  # type: ignore[return-value]
+        return next(model.engine for model in self.models if model.name == name)  # type: ignore[return-value]
 
     def calls(self, code: str) -> int:
         """How many calls ended with that status, by the server's own log lines."""
@@ -146,22 +147,33 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.fixture(scope="module")
 def serve(loop: asyncio.AbstractEventLoop) -> Iterator[Serve]:
-    """serve(engine, …, limits=Limits(…), ready=True) → Served; all end with the module."""
+    """serve(engine, …, limits=Limits(…), ready=True, …) → Served; all end with the module."""
     running: list[Served] = []
 
-    def start(*engines: Engine, limits: Limits = Limits(), ready: bool = True) -> Served:  # noqa: B008 - frozen
+    def start(
+        *engines: Engine,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        ready: bool = True,
+        defaults: Mapping[TaskName, str] | None = None,
+        keepalive: Keepalive = Keepalive(),  # noqa: B008 - frozen
+    ) -> Served:
+        models = Models(engines, defaults)
+
         async def begin() -> tuple[Server, Service, int]:
-            server, service = Server(limits), Service(Models(engines), limits)
+            service = Service(limits)
+            server = Server(service, keepalive=keepalive)
             port = await server.start("127.0.0.1", 0)
             if ready:
-                await server.ready(service)
+                await server.ready(models)
             return server, service, port
 
         server, service, port = asyncio.run_coroutine_threadsafe(begin(), loop).result(30)
         address = f"127.0.0.1:{port}"
         channel = grpc.insecure_channel(address, OPTIONS)
         stub = pb_grpc.ImageGeneratorStub(channel)
-        served = Served(address, service, server, loop, stub, Client(address, retry=False), channel, lines)
+        served = Served(
+            address, models, server, service, loop, stub, Client(address, retry=False), channel, lines
+        )
         running.append(served)
         return served
 
@@ -170,7 +182,7 @@ def serve(loop: asyncio.AbstractEventLoop) -> Iterator[Serve]:
     for served in running:
         served.client.close()
         served.channel.close()
-        for model in served.service.models:
+        for model in served.models:
             if isinstance(model.engine, FakeEngine):
                 model.engine.gate.set()
         served.run(served.server.drain(1))

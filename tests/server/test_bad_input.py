@@ -94,7 +94,7 @@ def stream(*data: bytes) -> Iterator[pb.UpscaleStreamRequest]:
         ({"outscale": 1e30}, "outscale", "--max-output-pixels"),
         ({"quality": 0}, "quality", "1 to 100"),
         ({"quality": 101}, "quality", "101"),
-        ({"format": 77}, "format", "IMAGE_FORMAT_PNG"),
+        ({"format": 77}, "format", "got '77', expected one of png"),
         ({"model": "generator"}, "model", "upscaler"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,12 +24,29 @@ TILES = 64  # of a 200×200 picture: 8 × 8 windows of 32 with a halo of 4
 
 
 def only_model(served: Served) -> Model:
-    return next(iter(served.service.models))
+    return next(iter(served.models))
 
 
 def pieces(image: bytes) -> Iterator[pb.UpscaleStreamRequest]:
     yield pb.UpscaleStreamRequest(header=pb.UpscaleRequest())
     yield pb.UpscaleStreamRequest(data=image)
+
+
+@pytest.fixture
+def one_at_a_time(serve: Serve) -> Iterator[tuple[Served, FakeUpscaler]]:
+    """An upscaler with memory for one request: as long as that has not given its place back, all others wait."""
+    engine = FakeUpscaler()
+    yield serve(engine, limits=Limits(max_active_bytes=1)), engine
+    engine.gate.set()
+
+
+def waiting_px(served: Served) -> int:
+    """Pixels that wait for admission, as a request reads it that is refused because of them."""
+    error = refusal(lambda: served.stub.Upscale(pb.UpscaleRequest(image=png(200, 200))))
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    queue = re.search(r"the queue holds (\d+) of", error.details())
+    assert queue
+    return int(queue[1])
 
 
 def rest_is_dropped(served: Served, engine: FakeUpscaler) -> None:
@@ -39,11 +57,10 @@ def rest_is_dropped(served: Served, engine: FakeUpscaler) -> None:
     until(lambda: engine.items_run == engine.max_batch)
     assert served.client.upscale(png(8, 8)).width == 32
     assert engine.items_run == engine.max_batch + 1
-    assert served.service._admission._large.working == served.service._admission._small.working == []
 
 
-def test_a_cancelled_call_drops_its_tiles(upscaler: tuple[Served, FakeUpscaler]) -> None:
-    served, engine = upscaler
+def test_a_cancelled_call_drops_its_tiles(one_at_a_time: tuple[Served, FakeUpscaler]) -> None:
+    served, engine = one_at_a_time
     engine.gate.clear()
     call = served.stub.Upscale.future(pb.UpscaleRequest(image=png(200, 200)))
     engine.entered.wait()
@@ -51,8 +68,8 @@ def test_a_cancelled_call_drops_its_tiles(upscaler: tuple[Served, FakeUpscaler])
     rest_is_dropped(served, engine)
 
 
-def test_a_cancelled_stream_drops_its_tiles(upscaler: tuple[Served, FakeUpscaler]) -> None:
-    served, engine = upscaler
+def test_a_cancelled_stream_drops_its_tiles(one_at_a_time: tuple[Served, FakeUpscaler]) -> None:
+    served, engine = one_at_a_time
     engine.gate.clear()
     call = served.stub.UpscaleStream(pieces(png(200, 200)))
     engine.entered.wait()
@@ -62,9 +79,9 @@ def test_a_cancelled_stream_drops_its_tiles(upscaler: tuple[Served, FakeUpscaler
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_caller_that_hangs_up_drops_its_tiles(
-    upscaler: tuple[Served, FakeUpscaler], streamed: bool
+    one_at_a_time: tuple[Served, FakeUpscaler], streamed: bool
 ) -> None:
-    served, engine = upscaler
+    served, engine = one_at_a_time
     engine.gate.clear()
     channel = grpc.insecure_channel(served.address, (("grpc.use_local_subchannel_pool", 1),))
     stub = pb_grpc.ImageGeneratorStub(channel)
@@ -80,9 +97,9 @@ def test_a_caller_that_hangs_up_drops_its_tiles(
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_past_its_deadline_a_request_drops_its_tiles(
-    upscaler: tuple[Served, FakeUpscaler], streamed: bool
+    one_at_a_time: tuple[Served, FakeUpscaler], streamed: bool
 ) -> None:
-    served, engine = upscaler
+    served, engine = one_at_a_time
     engine.gate.clear()
     image = png(200, 200)
     call = (
@@ -97,15 +114,14 @@ def test_past_its_deadline_a_request_drops_its_tiles(
 
 def test_a_cancelled_waiter_gives_its_place_back(serve: Serve) -> None:
     engine = FakeUpscaler()
-    served = serve(engine, limits=Limits(max_active_bytes=1))
-    admission = served.service._admission
+    served = serve(engine, limits=Limits(max_active_bytes=1, max_queue_pixels=TILES * 32 * 32 - 1))
     with ThreadPoolExecutor(1) as pool, held(engine):
         first = pool.submit(served.client.upscale, png(40, 40))
         engine.entered.wait()
         waiter = served.stub.Upscale.future(pb.UpscaleRequest(image=png(80, 80)))
-        until(lambda: admission.waiting_px() > 0)
+        until(lambda: waiting_px(served) > 0)
         waiter.cancel()
-        until(lambda: admission.waiting_px() == 0)
+        until(lambda: waiting_px(served) == 0)
         engine.gate.set()
         assert first.result(30).width == 160
 
@@ -119,7 +135,7 @@ def test_a_full_queue_is_told_at_once_with_a_time_to_try_again(serve: Serve) -> 
         first = pool.submit(served.client.upscale, png(40, 40))
         engine.entered.wait()
         waiting = served.stub.Upscale.future(request)
-        until(lambda: served.service._admission.waiting_px() == request_px)
+        until(lambda: waiting_px(served) == request_px)
         error = refusal(lambda: served.stub.Upscale(request))
         assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         retry = error_details_pb2.RetryInfo()

@@ -24,7 +24,7 @@ from runtime.errors import BundleError, NotReady
 from runtime.manifest import Manifest
 from runtime.tensors import TensorSpec
 from server.client import Client
-from server.front import SERVICE_NAME
+from server.grpc_front import SERVICE_NAME
 from server.models import Models
 from tests.server.bundles import write_generator, write_upscaler
 from tests.server.conftest import FakeUpscaler, Serve, Served, held, png, until
@@ -44,7 +44,7 @@ def test_not_serving_until_the_models_are_warm(serve: Serve, name: str) -> None:
     assert health(served, name) == NOT_SERVING
     with pytest.raises(NotReady, match="warming up"):
         served.client.upscale(png(4, 4))
-    served.run(served.server.ready(served.service))
+    served.run(served.server.ready(served.models))
     assert health(served, name) == SERVING
     assert served.client.upscale(png(4, 4)).width == 16
 
@@ -100,7 +100,7 @@ def test_draining_cancels_what_outlasts_the_grace(serve: Serve) -> None:
         engine.entered.wait()
         served.run(served.server.drain(0.01))
         assert call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-        scheduler = next(iter(served.service.models)).scheduler
+        scheduler = next(iter(served.models)).scheduler
         until(lambda: scheduler.stats().items_dropped > 0)
 
 

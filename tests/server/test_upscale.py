@@ -99,7 +99,7 @@ def test_sixteen_clients_with_sixteen_sizes_each_get_their_own(served: Served) -
 
 def test_tiles_of_different_requests_share_batches(upscaler: tuple[Served, FakeUpscaler]) -> None:
     served, engine = upscaler
-    scheduler = next(iter(served.service.models)).scheduler
+    scheduler = next(iter(served.models)).scheduler
     with ThreadPoolExecutor(5) as pool, held(engine):
         answers = [pool.submit(served.client.upscale, png(32, 32, seed=0))]
         assert engine.entered.wait(20)  # the first is on the device alone, so the others wait for it
@@ -151,7 +151,7 @@ def test_an_answer_larger_than_a_message_comes_through_the_stream(serve: Serve) 
     served = serve(FakeUpscaler(), limits=Limits(max_message_bytes=150_000))
     error = refusal(lambda: served.stub.Upscale(pb.UpscaleRequest(image=png(150, 150))))
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "UpscaleStream" in error.details()
+    assert "streaming call" in error.details()
 
 
 @pytest.mark.parametrize("bytes_more", [0, STREAM_FROM_BYTES])

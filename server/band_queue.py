@@ -1,4 +1,8 @@
-"""Bands from the event loop to the thread that writes them: one at a time, and none before it is wanted."""
+"""A queue of bands, from the event loop to the thread that writes an answer's file.
+
+server/upscaling.py puts the finished bands in, the codec thread takes them out. It holds one band at most: the next
+is accepted when the thread asks for it, so a slow disk or codec holds back the device and no memory piles up.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,17 @@ from runtime.stopwatch import Stopwatch
 from runtime.tensors import Array
 
 
-class Handover:
+class BandQueue:
     """Made on the event loop. stopwatch: the request's; a writer that waits for a band does no codec work."""
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch
         self._loop = asyncio.get_running_loop()
         self._wanted = asyncio.Semaphore(0)
-        self._given: queue.SimpleQueue[Array | None] = queue.SimpleQueue()
+        self._bands: queue.SimpleQueue[Array | None] = queue.SimpleQueue()
 
     async def put(self, band: Array, writing: asyncio.Future[None]) -> None:
-        """Wait until the thread wants a band, and give it. Raises what ended the writing, if it has ended."""
+        """Wait until the thread asks for a band, and hand it over. Raises what ended the writing, if it has ended."""
         wanted: asyncio.Future[Any] = asyncio.ensure_future(self._wanted.acquire())
         either: set[asyncio.Future[Any]] = {wanted, writing}
         try:
@@ -30,13 +34,13 @@ class Handover:
             wanted.cancel()
         if writing.done():
             await writing
-        self._given.put(band)
+        self._bands.put(band)
 
     def take(self) -> Array:
         """The next band, on the writing thread. Raises Cancelled once there will be none."""
         self._loop.call_soon_threadsafe(self._wanted.release)
         self._stopwatch.end("codec")
-        band = self._given.get()
+        band = self._bands.get()
         self._stopwatch.begin("codec")
         if band is None:
             raise Cancelled("the request has ended")
@@ -44,4 +48,4 @@ class Handover:
 
     def end(self) -> None:
         """No further band will come: a thread that waits for one stops."""
-        self._given.put(None)
+        self._bands.put(None)

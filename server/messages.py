@@ -1,0 +1,159 @@
+"""Messages of protos/ganforge.proto to and from the core's requests and answers. server/grpc_front.py calls it.
+
+Upscale and Translate have messages of the same fields, so one function serves both; `ImageMessages` says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from protos import ganforge_pb2 as pb
+from runtime.errors import InvalidInput
+from runtime.tensors import TaskName
+from server import formats
+from server.requests import (
+    ImageAnswer,
+    ImageRequest,
+    ModelInfo,
+    PieceIn,
+    PieceOut,
+    Progress,
+    SamplesAnswer,
+    SamplesRequest,
+    Timing,
+)
+
+TASKS: Mapping[TaskName, pb.Task] = {
+    "upscale": pb.TASK_UPSCALE,
+    "translate": pb.TASK_TRANSLATE,
+    "generate": pb.TASK_GENERATE,
+}
+
+
+@dataclass(frozen=True)
+class ImageMessages:
+    """The task of a picture's calls, and their answers' messages: in one, and in pieces."""
+
+    task: TaskName
+    response: type[Any]
+    piece: type[Any]
+
+
+UPSCALE = ImageMessages("upscale", pb.UpscaleResponse, pb.UpscaleStreamResponse)
+TRANSLATE = ImageMessages("translate", pb.TranslateResponse, pb.TranslateStreamResponse)
+
+
+def image_request(message: Any) -> ImageRequest:
+    """Of an UpscaleRequest or a TranslateRequest; its image is left out."""
+    return ImageRequest(
+        model=message.model,
+        outscale=_given(message, "outscale"),
+        format=_format(message.format),
+        quality=_given(message, "quality"),
+        lossless=message.lossless,
+        compression=_given(message, "compression"),
+    )
+
+
+async def pieces_in(messages: AsyncIterator[Any]) -> AsyncIterator[PieceIn]:
+    """Of a stream of UpscaleStreamRequest or TranslateStreamRequest. Raises InvalidInput for an image in the header."""
+    async for message in messages:
+        kind = message.WhichOneof("part")
+        if kind == "data":
+            yield message.data
+        elif kind == "header":
+            if message.header.image:
+                size = len(message.header.image)
+                raise InvalidInput(
+                    "header.image", f"got {size} bytes, expected none: the file goes into data"
+                )
+            yield image_request(message.header)
+        else:
+            yield None
+
+
+def image_response(kind: ImageMessages, answer: ImageAnswer) -> Any:
+    """An UpscaleResponse or a TranslateResponse."""
+    return kind.response(
+        image=answer.image,
+        format=formats.NUMBERS[answer.format],
+        width=answer.width,
+        height=answer.height,
+        model=answer.model,
+        timing=_timing(answer.timing),
+    )
+
+
+def piece_out(kind: ImageMessages, piece: PieceOut) -> Any:
+    """An UpscaleStreamResponse or a TranslateStreamResponse."""
+    if isinstance(piece, bytes):
+        return kind.piece(data=piece)
+    if isinstance(piece, Progress):
+        return kind.piece(progress=pb.Progress(tiles_done=piece.tiles_done, tiles_total=piece.tiles_total))
+    return kind.piece(header=image_response(kind, piece))
+
+
+def samples_request(message: pb.GenerateRequest) -> SamplesRequest:
+    return SamplesRequest(
+        model=message.model,
+        count=message.count,
+        seed=_given(message, "seed"),
+        labels=tuple(message.labels),
+        latents=tuple(tuple(latent.values) for latent in message.latents),
+        format=_format(message.format),
+        truncation=_given(message, "truncation"),
+    )
+
+
+def generate_response(answer: SamplesAnswer) -> pb.GenerateResponse:
+    return pb.GenerateResponse(
+        images=answer.images,
+        format=formats.NUMBERS[answer.format],
+        width=answer.width,
+        height=answer.height,
+        model=answer.model,
+        labels=answer.labels,
+        timing=_timing(answer.timing),
+        seed=answer.seed,
+    )
+
+
+def model_info(info: ModelInfo) -> pb.ModelInfo:
+    return pb.ModelInfo(
+        name=info.name,
+        task=TASKS[info.task],
+        scale=info.scale,
+        latent_size=info.latent_size,
+        class_names=info.class_names,
+        precision=info.precision,
+        backend=info.backend,
+        width=info.width,
+        height=info.height,
+        is_default=info.is_default,
+        max_whole_px=info.max_whole_px,
+    )
+
+
+def _timing(timing: Timing) -> pb.Timing:
+    return pb.Timing(
+        queue_ms=timing.queue_ms,
+        inference_ms=timing.inference_ms,
+        codec_ms=timing.codec_ms,
+        total_ms=timing.total_ms,
+        tiles=timing.tiles,
+        precision=timing.precision,
+        backend=timing.backend,
+    )
+
+
+def _given(message: Any, name: str) -> Any:
+    """The value of an optional field; None where it is absent, or the message has no such field."""
+    known = name in message.DESCRIPTOR.fields_by_name
+    return getattr(message, name) if known and message.HasField(name) else None
+
+
+def _format(number: pb.ImageFormat) -> str | None:
+    """The core's name of a format, None where the caller left it to the server; of an unknown one its number."""
+    return None if number == pb.IMAGE_FORMAT_UNSPECIFIED else formats.NAMES.get(number, str(number))

@@ -1,0 +1,194 @@
+"""Checks requests: a caller's request in, validated request parameters out, which need no further checks.
+
+server/service.py calls `image_params` once a picture's header is read, and `sample_params` before anything is drawn.
+Both raise InvalidInput with the request's field, what came and what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime import latents as draws
+from runtime import tasks
+from runtime.errors import InvalidInput
+from runtime.manifest import Manifest
+from runtime.pictures.forms import WRITABLE, Encoding
+from runtime.pictures.reading import Header
+from server.limits import MAX_LATENT, Limits
+from server.requests import ImageRequest, SamplesRequest
+
+# Larger sides are over every limit; floats beyond it need not become integers.
+LARGEST_SIDE_PX = 1e18
+NAMES_LISTED = 10  # of a model's classes, in a message
+
+
+@dataclass(frozen=True)
+class ImageParams:
+    """The answer to one picture. width, height: its pixels. encoding: how its file is written."""
+
+    width: int
+    height: int
+    encoding: Encoding
+
+
+@dataclass(frozen=True)
+class SampleParams:
+    """Samples to draw. latents: [count, Z] float32. labels: [count] int64, empty where the model has no classes.
+
+    seed: what they were drawn from, 0 where the caller gave everything. width, height: pixels of a sample.
+    """
+
+    count: int
+    seed: int
+    latents: np.ndarray[Any, np.dtype[np.float32]]
+    labels: np.ndarray[Any, np.dtype[np.int64]]
+    width: int
+    height: int
+    encoding: Encoding
+
+
+def image_params(request: ImageRequest, header: Header, manifest: Manifest, limits: Limits) -> ImageParams:
+    """Everything about the answer that the picture's header decides, before any pixel is decoded."""
+    _check_whole(header, manifest)
+    outscale = _outscale(request, manifest)
+    width, height = (
+        max(1, round(min(side * outscale, LARGEST_SIDE_PX))) for side in (header.width, header.height)
+    )
+    # The network's own output is this large, whatever it is resized to afterwards.
+    output_px = header.pixels * manifest.scale**2
+    if max(output_px, width * height) > limits.max_output_pixels:
+        raise InvalidInput(
+            "image" if output_px > limits.max_output_pixels else "outscale",
+            f"{header.width}×{header.height} pixels become {max(output_px, width * height)}, the limit of "
+            f"--max-output-pixels is {limits.max_output_pixels}; send the image in parts, or a smaller one",
+        )
+    kept = header.format if _can_hold(header.format, width, height) else "png"
+    encoding = Encoding(
+        request.format or kept,
+        quality=request.quality,
+        lossless=request.lossless,
+        compression=request.compression,
+    )
+    encoding.check_size(width, height)
+    return ImageParams(width, height, encoding)
+
+
+def sample_params(request: SamplesRequest, manifest: Manifest, limits: Limits) -> SampleParams:
+    """The checked request, its latents and labels drawn where the caller gave none."""
+    count = request.count
+    if not 1 <= count <= limits.max_count:
+        raise InvalidInput("count", f"got {count}, expected 1 to {limits.max_count} (--max-count)")
+    _, height, width = sample_shape(manifest)
+    if count * height * width > limits.max_output_pixels:
+        raise InvalidInput(
+            "count",
+            f"{count} samples of {width}×{height} are {count * width * height} pixels, the limit of "
+            f"--max-output-pixels is {limits.max_output_pixels}",
+        )
+    if request.latents and request.seed is not None:
+        raise InvalidInput("seed", "came together with latents; give one of the two")
+    draws_something = not request.latents or (manifest.classes > 0 and not request.labels)
+    drawn_from = secrets.randbits(64) if draws_something else 0
+    seed = drawn_from if request.seed is None else request.seed
+    return SampleParams(
+        count=count,
+        seed=seed,
+        latents=_latents(request, seed, manifest.latent_size),
+        labels=_labels(request.labels, count, seed, manifest),
+        width=width,
+        height=height,
+        encoding=Encoding(request.format or "png"),
+    )
+
+
+def sample_shape(manifest: Manifest) -> tuple[int, int, int]:
+    """(channels, height, width) of what a model draws; an axis that its graph leaves free is 0."""
+    channels, height, width = (axis if isinstance(axis, int) else 0 for axis in manifest.outputs[0].shape[1:])
+    return channels, height, width
+
+
+def _check_whole(header: Header, manifest: Manifest) -> None:
+    """Raises InvalidInput where a picture is too large for a network that must see it whole."""
+    if not manifest.tiled and header.pixels > manifest.max_whole_px:
+        raise InvalidInput(
+            "image",
+            f"{header.width}×{header.height} is {header.pixels} pixels; {manifest.name} cannot be tiled and takes "
+            f"at most {manifest.max_whole_px}; send a smaller image",
+        )
+
+
+def _outscale(request: ImageRequest, manifest: Manifest) -> float:
+    """Output pixels per input pixel along a side."""
+    if request.outscale is None:
+        return float(manifest.scale)
+    if not tasks.of(manifest).outscale:
+        raise InvalidInput(
+            "outscale",
+            f"got {request.outscale}; the size of what {manifest.name} gives is its own, give none",
+        )
+    if not 0 < request.outscale < math.inf:  # NaN fails the comparison
+        raise InvalidInput("outscale", f"got {request.outscale}, expected a finite factor above 0")
+    return request.outscale
+
+
+def _can_hold(format: str, width: int, height: int) -> bool:
+    return format in WRITABLE and max(width, height) <= WRITABLE[format].longest
+
+
+def _latents(request: SamplesRequest, seed: int, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """[count, size] float32."""
+    if not request.latents:
+        if request.truncation is not None and not 0 < request.truncation < math.inf:
+            raise InvalidInput("truncation", f"got {request.truncation}, expected a finite number above 0")
+        return draws.draw(seed, 0, request.count, size, request.truncation)
+    if request.truncation is not None:
+        raise InvalidInput(
+            "truncation", "came together with latents; it only bounds latents drawn from a seed"
+        )
+    if len(request.latents) != request.count:
+        raise InvalidInput("latents", f"got {len(request.latents)} latents, expected count = {request.count}")
+    for index, values in enumerate(request.latents):
+        if len(values) != size:
+            raise InvalidInput(f"latents[{index}]", f"got {len(values)} values, expected {size}")
+    latents = np.array(request.latents, np.float32)
+    outside = ~(np.abs(latents) <= MAX_LATENT)  # NaN fails the comparison
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise InvalidInput(
+            f"latents[{row}]",
+            f"value {column} is {latents[row, column]}, expected a finite number within ±{MAX_LATENT:g}",
+        )
+    return latents
+
+
+def _labels(
+    asked: Sequence[int], count: int, seed: int, manifest: Manifest
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """[count] int64, or empty where there are no classes."""
+    classes = manifest.classes
+    if not classes:
+        if asked:
+            raise InvalidInput(
+                "labels", f"got {len(asked)} labels, but {manifest.name!r} has no classes; give none"
+            )
+        return np.empty(0, np.int64)
+    if not asked:
+        return draws.draw_labels(seed, 0, count, classes)
+    if len(asked) not in (1, count):
+        raise InvalidInput("labels", f"got {len(asked)} labels, expected none, 1 or count = {count}")
+    if not all(0 <= label < classes for label in asked):
+        wrong = next(label for label in asked if not 0 <= label < classes)
+        names = f" ({_listed(manifest.class_names)})" if manifest.class_names else ""
+        raise InvalidInput("labels", f"got {wrong}, expected 0 to {classes - 1}{names}")
+    return np.resize(np.array(asked, np.int64), count)
+
+
+def _listed(names: Sequence[str]) -> str:
+    listed = [f"{index} {name}" for index, name in enumerate(names[:NAMES_LISTED])]
+    return ", ".join(listed) + (", …" if len(names) > NAMES_LISTED else "")
