@@ -1,0 +1,201 @@
+"""The class Client: a connection to a server and one method for each of its calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from protos import ganforge_pb2 as pb
+from protos import ganforge_pb2_grpc as pb_grpc
+from runtime.errors import InvalidInput, ModelNotFound
+from server import formats
+from server.client.image_calls import ImageCall, send_image
+from server.client.results import ImageResult, SamplesResult
+from server.limits import CHUNK_BYTES, Limits
+from server.statuses import from_rpc_error
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+# gRPC's own retries: while no answer has begun, and after as long as an overloaded server asks for.
+RETRY_POLICY = {
+    "methodConfig": [
+        {
+            "name": [{"service": "ganforge.v1.ImageGenerator"}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            },
+        }
+    ]
+}
+
+
+class Client:
+    """One connection to a server; any number of threads may use it.
+
+    address: "host:port". timeout_s: of each call, unless the call gives another; None waits for ever.
+    max_message_bytes: as the server's --max-message-bytes. retry: try again where the server is busy or not yet up.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float | None = None,
+        max_message_bytes: int = Limits.max_message_bytes,
+        retry: bool = True,
+    ) -> None:
+        self._timeout_s = timeout_s
+        options: list[tuple[str, str | int]] = [
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.enable_retries", int(retry)),
+            ("grpc.service_config", json.dumps(RETRY_POLICY if retry else {})),
+            # What was sent is kept for a retry; without this, only requests under 256 KiB would be tried again.
+            ("grpc.per_rpc_retry_buffer_size", Limits.max_upload_bytes + CHUNK_BYTES),
+        ]
+        self._channel = grpc.insecure_channel(address, options)
+        self._stub = pb_grpc.ImageGeneratorStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    def upscale(
+        self,
+        image: bytes | Path,
+        *,
+        model: str = "",
+        outscale: float | None = None,
+        format: str | None = None,
+        quality: int | None = None,
+        lossless: bool = False,
+        compression: int | None = None,
+        into: BinaryIO | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> ImageResult:
+        """Upscale one image file: its bytes, or its path.
+
+        model: empty for the server's default. outscale: output pixels per input pixel along a side; None: the
+        model's own. format: "png", "jpeg", "webp" or "tiff"; None: the input's. quality: 1 to 100, of JPEG and WebP.
+        lossless: of WebP. compression: 0 to 9, of PNG and TIFF. into: an open file that the answer is written to as
+        it arrives; the result's `image` is then empty. on_progress: called with (tiles done, tiles in all).
+        """
+        request = pb.UpscaleRequest(
+            model=model,
+            outscale=outscale,
+            format=_format_number(format),
+            quality=quality,
+            lossless=lossless,
+            compression=compression,
+        )
+        call = ImageCall(self._stub.Upscale, self._stub.UpscaleStream, pb.UpscaleStreamRequest)
+        timeout_s = timeout_s or self._timeout_s
+        return send_image(call, request, image, into=into, on_progress=on_progress, timeout_s=timeout_s)
+
+    def generate(
+        self,
+        count: int = 1,
+        *,
+        model: str = "",
+        seed: int | None = None,
+        labels: Sequence[int | str] = (),
+        latents: Sequence[Sequence[float]] = (),
+        format: str | None = None,
+        truncation: float | None = None,
+        timeout_s: float | None = None,
+    ) -> SamplesResult:
+        """Draw `count` samples.
+
+        model: empty for the server's default. labels: numbers or names of classes: none (drawn), one (for all) or
+        `count`. latents: `count` latents instead of a seed. truncation: bounds the latents' values, in standard
+        deviations. format: None for PNG.
+        """
+        request = pb.GenerateRequest(
+            model=model,
+            count=count,
+            seed=seed,
+            labels=self._label_numbers(labels, model),
+            latents=[pb.Latent(values=values) for values in latents],
+            format=_format_number(format),
+            truncation=truncation,
+        )
+        try:
+            response = self._stub.Generate(request, timeout=timeout_s or self._timeout_s)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        return SamplesResult(
+            images=tuple(response.images),
+            format=formats.NAMES[response.format],
+            width=response.width,
+            height=response.height,
+            model=response.model,
+            labels=tuple(response.labels),
+            seed=response.seed,
+            timing=response.timing,
+        )
+
+    def models(self) -> list[pb.ModelInfo]:
+        """What the server serves, sorted by name."""
+        try:
+            return list(self._stub.ListModels(pb.ListModelsRequest(), timeout=self._timeout_s).models)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    def model(self, task: pb.Task, name: str = "") -> pb.ModelInfo:
+        """The model that a call of that task runs where it asks for `name`; without a name, the only one.
+
+        Raises ModelNotFound where the server has no such model, or more than one to choose from.
+        """
+        served = [info for info in self.models() if info.task == task]
+        chosen = [info for info in served if name in ("", info.name)]
+        if len(chosen) == 1:
+            return chosen[0]
+        names = ", ".join(info.name for info in served) or "no model"
+        asked = f"{name!r} is not served here" if name else "a model must be named"
+        task_name = formats.task_name(task)
+        raise ModelNotFound(f"{asked}; the server has {names} to {task_name}")
+
+    def serving(self) -> bool:
+        """Whether the server can be reached and every model is warm."""
+        try:
+            answer = self._health.Check(health_pb2.HealthCheckRequest(), timeout=self._timeout_s)
+        except grpc.RpcError:
+            return False
+        return answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    def close(self) -> None:
+        """End the connection and every call that is under way on it."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _label_numbers(self, labels: Sequence[int | str], model: str) -> list[int]:
+        if all(isinstance(label, int) for label in labels):
+            return [int(label) for label in labels]
+        names = list(self.model(pb.TASK_GENERATE, model).class_names)
+        for label in labels:
+            if isinstance(label, str) and label not in names:
+                expected = f"one of {', '.join(names)}" if names else "a number: its classes have no names"
+                raise InvalidInput("labels", f"got {label!r}, expected {expected}")
+        return [label if isinstance(label, int) else names.index(label) for label in labels]
+
+
+def _format_number(format: str | None) -> pb.ImageFormat:
+    if format is None:
+        return pb.IMAGE_FORMAT_UNSPECIFIED
+    if format not in formats.NUMBERS:
+        raise InvalidInput("format", f"got {format!r}, expected one of {', '.join(formats.NUMBERS)}")
+    return formats.NUMBERS[format]
