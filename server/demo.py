@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import click
-import numpy as np
 
 from protos import ganforge_pb2 as pb
 from runtime import pixels
@@ -18,6 +20,8 @@ from runtime.errors import GanforgeError, ModelNotFound
 from runtime.tensors import Array
 from server.client import Client
 from server.launch import launched
+
+Result = TypeVar("Result")
 
 MAX_PIXELS = 2**24
 SEED = 1
@@ -54,38 +58,74 @@ def main(bundles: Path, picture: Path, output: Path, detail: tuple[float, float]
             if not models:
                 raise ModelNotFound(f"{bundles}: no model is served")
             for model in models:
-                if model.task == pb.TASK_UPSCALE:
-                    _upscale(client, model, picture, output, detail)
-                else:
-                    _generate(client, model, output)
+                SHOWS[model.task](Demo(client, model, picture, output, detail))
     except GanforgeError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
 
 
-def _upscale(
-    client: Client, model: pb.ModelInfo, picture: Path, output: Path, detail: tuple[float, float]
-) -> None:
-    """Writes the upscaled picture, and a detail of it beside the same detail by bicubic interpolation."""
-    started_s = time.perf_counter()
-    answer = client.upscale(picture.read_bytes(), model=model.name, format="png")
-    took_ms = (time.perf_counter() - started_s) * 1e3
-    small = pixels.decode(picture.read_bytes(), max_pixels=MAX_PIXELS)  # [H, W, 3] uint8
-    large = pixels.decode(answer.image, max_pixels=MAX_PIXELS * model.scale**2)  # [SH, SW, 3] uint8
-    bicubic = pixels.resize(small, answer.width, answer.height, kernel="cubic")
-    upscaled, beside = (
-        output / f"{picture.stem}-x{model.scale}.png",
-        output / f"{picture.stem}-beside-bicubic.png",
-    )
-    upscaled.write_bytes(answer.image)
-    window = _window(small.shape, detail, model.scale)
-    beside.write_bytes(pixels.encode(pixels.grid([bicubic[window], large[window]], 2, gap=8), "png"))
+@dataclass(frozen=True)
+class Demo:
+    """One model to show. detail: centre of what is compared, as parts of the picture's width and height."""
 
-    click.echo(
-        f"\n{model.name} upscaled {picture} from {small.shape[1]}×{small.shape[0]} px in {_told(took_ms, answer.timing)}"
-    )
+    client: Client
+    model: pb.ModelInfo
+    picture: Path
+    output: Path
+    detail: tuple[float, float]
+
+
+def _show_upscaling(demo: Demo) -> None:
+    """Writes the upscaled picture, and a detail of it beside the same detail by bicubic interpolation."""
+    picture, scale = demo.picture, demo.model.scale
+    answer, seconds = _timed(lambda: demo.client.upscale(picture, model=demo.model.name, format="png"))
+    small = pixels.decode(picture.read_bytes(), max_pixels=MAX_PIXELS)  # [H, W, 3] uint8
+    large = pixels.decode(answer.image, max_pixels=MAX_PIXELS * scale**2)  # [SH, SW, 3] uint8
+    bicubic = pixels.resize(small, answer.width, answer.height, kernel="cubic")
+    upscaled = demo.output / f"{picture.stem}-x{scale}.png"
+    comparison = demo.output / f"{picture.stem}-beside-bicubic.png"
+    upscaled.write_bytes(answer.image)
+    window = _window(small.shape, demo.detail, scale)
+    comparison.write_bytes(pixels.encode(pixels.grid([bicubic[window], large[window]], 2, gap=8), "png"))
+
+    size = f"{small.shape[1]}×{small.shape[0]} px"
+    click.echo(f"\n{demo.model.name} upscaled {picture} from {size} in {_took(seconds, answer.timing)}")
     click.echo(f"  {upscaled}: {answer.width}×{answer.height} px")
-    click.echo(f"  {beside}: a detail, on the left by bicubic interpolation, on the right by {model.name}")
+    click.echo(f"  {comparison}: a detail, on the left by bicubic interpolation, on the right by the model")
+
+
+def _show_translation(demo: Demo) -> None:
+    """Writes what the model makes of the picture."""
+    answer, seconds = _timed(lambda: demo.client.translate(demo.picture, model=demo.model.name, format="png"))
+    translated = demo.output / f"{demo.picture.stem}-{demo.model.name}.png"
+    translated.write_bytes(answer.image)
+
+    click.echo(f"\n{demo.model.name} translated {demo.picture} in {_took(seconds, answer.timing)}")
+    click.echo(f"  {translated}: {answer.width}×{answer.height} px")
+
+
+def _show_samples(demo: Demo) -> None:
+    """Writes a grid of samples; of a model with classes, one class a row."""
+    name, class_names = demo.model.name, demo.model.class_names
+    labels = [label for label in range(len(class_names)) for _ in range(SAMPLES_A_CLASS)]
+    count = len(labels) or SAMPLES
+    answer, seconds = _timed(
+        lambda: demo.client.generate(count, model=name, seed=SEED, labels=labels, format="png")
+    )
+    samples: list[Array] = [pixels.decode(image, max_pixels=MAX_PIXELS) for image in answer.images]
+    sheet = demo.output / f"{name}-samples.png"
+    sheet.write_bytes(pixels.encode(pixels.grid(samples, SAMPLES_A_CLASS if labels else None), "png"))
+
+    click.echo(f"\n{name} drew {count} samples in {_took(seconds, answer.timing)}")
+    rows = f", row by row: {', '.join(class_names)}" if labels else ""
+    click.echo(f"  {sheet}: {answer.width}×{answer.height} px each, seed {SEED}{rows}")
+
+
+SHOWS: Mapping[int, Callable[[Demo], None]] = {
+    pb.TASK_UPSCALE: _show_upscaling,
+    pb.TASK_TRANSLATE: _show_translation,
+    pb.TASK_GENERATE: _show_samples,
+}
 
 
 def _window(shape: tuple[int, ...], centre: tuple[float, float], scale: int) -> tuple[slice, slice]:
@@ -98,24 +138,14 @@ def _window(shape: tuple[int, ...], centre: tuple[float, float], scale: int) -> 
     return rows, columns
 
 
-def _generate(client: Client, model: pb.ModelInfo, output: Path) -> None:
-    """Writes a grid of samples; of a model with classes, one class a row."""
-    classes = len(model.class_names)
-    labels = np.repeat(np.arange(classes), SAMPLES_A_CLASS).tolist()
+def _timed(call: Callable[[], Result]) -> tuple[Result, float]:
+    """What the call returned, and the seconds it took."""
     started_s = time.perf_counter()
-    answer = client.generate(len(labels) or SAMPLES, model=model.name, seed=SEED, labels=labels, format="png")
-    took_ms = (time.perf_counter() - started_s) * 1e3
-    samples: list[Array] = [pixels.decode(image, max_pixels=MAX_PIXELS) for image in answer.images]
-    sheet = output / f"{model.name}-samples.png"
-    sheet.write_bytes(pixels.encode(pixels.grid(samples, SAMPLES_A_CLASS if classes else None), "png"))
-
-    click.echo(f"\n{model.name} drew {len(samples)} samples in {_told(took_ms, answer.timing)}")
-    rows = f", row by row: {', '.join(model.class_names)}" if classes else ""
-    click.echo(f"  {sheet}: {answer.width}×{answer.height} px each, seed {SEED}{rows}")
+    return call(), time.perf_counter() - started_s
 
 
-def _told(took_ms: float, timing: pb.Timing) -> str:
-    return f"{took_ms / 1e3:.1f} s ({timing.backend}, {timing.precision})"
+def _took(seconds: float, timing: pb.Timing) -> str:
+    return f"{seconds:.1f} s ({timing.backend}, {timing.precision})"
 
 
 if __name__ == "__main__":

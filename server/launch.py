@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -31,11 +32,15 @@ def launched(
 ) -> Iterator[Launched]:
     """`python -m server --bundles DIR --port 0`, until the block ends; then it is asked to drain.
 
+    It runs the very modules that this process does, whatever lies in the working folder: -P keeps that folder from the
+    start of the import path, and the rest of the path is handed on.
+
     Raises BackendUnavailable with the end of its log where it does not get ready within `timeout_s` seconds.
     """
-    command = [sys.executable, "-m", "server", "--bundles", str(bundles), "--port", "0", *flags]
+    command = [sys.executable, "-P", "-m", "server", "--bundles", str(bundles), "--port", "0", *flags]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     with log.open("w", encoding="utf-8") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
     assert process.stdout is not None
     late = threading.Timer(timeout_s, process.kill)
     late.start()

@@ -125,7 +125,7 @@ def test_the_clients_commands_run(address: str, folder: Path) -> None:
     for words in shown:
         run([*words[1:], "--address", address], folder)
     made = {path.name for path in folder.rglob("*")}
-    assert {"photo-x4.png", "samples.png", "a.jpg", "b.jpg"} <= made
+    assert {"photo-x4.png", "samples.png", "a-x4.jpg", "b-x4.jpg"} <= made
 
 
 @pytest.mark.slow

@@ -99,6 +99,34 @@ class Client:
         timeout_s = timeout_s or self._timeout_s
         return send_image(call, request, image, into=into, on_progress=on_progress, timeout_s=timeout_s)
 
+    def translate(
+        self,
+        image: bytes | Path,
+        *,
+        model: str = "",
+        format: str | None = None,
+        quality: int | None = None,
+        lossless: bool = False,
+        compression: int | None = None,
+        into: BinaryIO | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> ImageResult:
+        """Send one image file through an image-to-image model; the answer has the size that the model gives.
+
+        The parameters are those of `upscale`. A model that cannot be tiled takes images up to its `max_whole_px`.
+        """
+        request = pb.TranslateRequest(
+            model=model,
+            format=_format_number(format),
+            quality=quality,
+            lossless=lossless,
+            compression=compression,
+        )
+        call = ImageCall(self._stub.Translate, self._stub.TranslateStream, pb.TranslateStreamRequest)
+        timeout_s = timeout_s or self._timeout_s
+        return send_image(call, request, image, into=into, on_progress=on_progress, timeout_s=timeout_s)
+
     def generate(
         self,
         count: int = 1,
@@ -149,18 +177,19 @@ class Client:
             raise from_rpc_error(error) from error
 
     def model(self, task: pb.Task, name: str = "") -> pb.ModelInfo:
-        """The model that a call of that task runs where it asks for `name`; without a name, the only one.
+        """The model that a call of that task runs where it asks for `name`; without a name, the server's default.
 
-        Raises ModelNotFound where the server has no such model, or more than one to choose from.
+        Raises ModelNotFound where the server has no such model, or no default.
         """
         served = [info for info in self.models() if info.task == task]
         chosen = [info for info in served if name in ("", info.name)]
+        if not name and len(chosen) > 1:
+            chosen = [info for info in chosen if info.is_default]
         if len(chosen) == 1:
             return chosen[0]
         names = ", ".join(info.name for info in served) or "no model"
         asked = f"{name!r} is not served here" if name else "a model must be named"
-        task_name = formats.task_name(task)
-        raise ModelNotFound(f"{asked}; the server has {names} to {task_name}")
+        raise ModelNotFound(f"{asked}; the server has {names} to {task_name(task)}")
 
     def serving(self) -> bool:
         """Whether the server can be reached and every model is warm."""
@@ -191,6 +220,11 @@ class Client:
                 expected = f"one of {', '.join(names)}" if names else "a number: its classes have no names"
                 raise InvalidInput("labels", f"got {label!r}, expected {expected}")
         return [label if isinstance(label, int) else names.index(label) for label in labels]
+
+
+def task_name(task: pb.Task) -> str:
+    """ "upscale", "translate" or "generate", as the proto names it."""
+    return pb.Task.Name(task).removeprefix("TASK_").lower()
 
 
 def _format_number(format: str | None) -> pb.ImageFormat:

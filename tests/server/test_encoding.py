@@ -15,13 +15,10 @@ from grpc_status import rpc_status
 from PIL import Image
 
 from protos import ganforge_pb2 as pb
-from runtime import pixels
-from runtime.errors import GanforgeError, InvalidInput
+from runtime.errors import InvalidInput
 from server.client import STREAM_FROM_BYTES
-from server.client.folders import Errand
 from tests.server.conftest import SCALE, Served, decoded, expected, levels_apart, picture, png, refusal
-from tests.server.kinds import levels, saved, transparent_bmp, vips, waves
-from tests.server.test_client import run
+from tests.server.kinds import saved, vips, waves
 
 
 def field_refused(served: Served, **options: Any) -> str:
@@ -137,101 +134,3 @@ def test_a_path_that_is_no_file_is_told_as_such(served: Served, tmp_path: Path) 
     (tmp_path / "empty.png").touch()
     with pytest.raises(InvalidInput, match="0 bytes"):
         served.client.upscale(tmp_path / "empty.png", into=io.BytesIO())
-
-
-# The command line.
-
-
-def test_lossless_and_compression_are_flags(served: Served, tmp_path: Path) -> None:
-    source = tmp_path / "in.png"
-    source.write_bytes(png(30, 30))
-    assert run(served, "upscale", source, tmp_path / "out.webp", "--lossless").exit_code == 0
-    assert levels_apart(decoded((tmp_path / "out.webp").read_bytes()), expected(picture(30, 30))) <= 1
-    sizes = []
-    for compression in ("0", "9"):
-        target = tmp_path / f"{compression}.png"
-        assert run(served, "upscale", source, target, "--compression", compression).exit_code == 0
-        sizes.append(target.stat().st_size)
-    assert sizes[0] > sizes[1]
-    refused = run(served, "upscale", source, tmp_path / "out.jpg", "--lossless")
-    assert refused.exit_code == 1
-    assert "lossless" in refused.output
-    wrong = run(served, "upscale", source, tmp_path / "out.png", "--compression", "10")
-    assert wrong.exit_code == 2
-
-
-def test_a_folder_of_kinds_gets_each_its_ending(served: Served, tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    image = Image.fromarray(levels(3))
-    for name, format in (
-        ("a.png", "PNG"),
-        ("b.JPG", "JPEG"),
-        ("c.webp", "WEBP"),
-        ("d.tiff", "TIFF"),
-        ("e.gif", "GIF"),
-        ("f.avif", "AVIF"),
-        ("g.bmp", "BMP"),
-    ):
-        (folder / name).write_bytes(saved(image, format))
-    (folder / "h.bmp").write_bytes(transparent_bmp().file)
-    (folder / "i.tif").write_bytes(vips(waves(3), "scrgb").tiffsave_buffer())
-    result = run(served, "upscale", folder, tmp_path / "out")
-    assert result.exit_code == 0, result.output
-    found = {path.name: path for path in (tmp_path / "out").iterdir()}
-    assert sorted(found) == [
-        "a.png", "b.jpg", "c.webp", "d.tiff", "e.png", "f.png", "g.png", "h.png", "i.tiff"
-    ]  # fmt: skip
-    for path in found.values():
-        header = pixels.probe(path.read_bytes(), max_pixels=10**6)
-        assert (header.width, header.height) == (image.width * SCALE, image.height * SCALE)
-    assert pixels.probe(found["h.png"].read_bytes(), max_pixels=10**6).form.alpha
-    assert pixels.probe(found["i.tiff"].read_bytes(), max_pixels=10**6).form.bits == 32
-
-
-def test_names_that_differ_only_by_their_ending_stay_apart(served: Served, tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    image = Image.fromarray(levels(3))
-    # The third has the name that the first would get to tell it from the second.
-    names = {"same.png": "PNG", "same.bmp": "BMP", "same-png.gif": "GIF"}
-    for name, format in names.items():
-        (folder / name).write_bytes(saved(image, format))
-    errands = Errand.list(folder, tmp_path / "out")
-    assert len({errand.target for errand in errands}) == len(names)
-    assert run(served, "upscale", folder, tmp_path / "out").exit_code == 0
-    assert len(list((tmp_path / "out").iterdir())) == len(names)
-
-
-def test_a_call_that_fails_leaves_no_file_and_spoils_none(served: Served, tmp_path: Path) -> None:
-    damaged = tmp_path / "in.png"
-    damaged.write_bytes(png(40, 40)[:-2000])
-    target = tmp_path / "out" / "out.png"
-    assert run(served, "upscale", damaged, target).exit_code == 1
-    assert list((tmp_path / "out").iterdir()) == []
-    target.write_bytes(b"an older answer")
-    assert run(served, "upscale", damaged, target).exit_code == 1
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
-        "out.png": b"an older answer"
-    }
-
-
-def test_an_answer_that_breaks_off_leaves_no_half_of_it(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file's first piece is written when the call fails."""
-    source = tmp_path / "in.png"
-    source.write_bytes(png(40, 40))
-    upscale = served.client.upscale
-
-    def broken(*arguments: Any, into: Any, **options: Any) -> Any:
-        upscale(*arguments, into=into, **options)
-        into.flush()
-        assert any(path.name.endswith(".part") for path in (tmp_path / "out").iterdir())
-        raise GanforgeError("the line went dead")
-
-    monkeypatch.setattr(served.client, "upscale", broken)
-    (errand,) = Errand.list(source, tmp_path / "out" / "out.png")
-    with pytest.raises(GanforgeError):
-        errand.fetch(served.client, {})
-    assert list((tmp_path / "out").iterdir()) == []

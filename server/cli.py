@@ -1,0 +1,92 @@
+"""`ganforge`, the command that an installation brings: every command line of the project under one name.
+
+The entry point in pyproject.toml calls `main`. A subcommand's module is imported when that subcommand runs, so that
+`ganforge upscale` needs neither torch nor an engine, and a subcommand whose extra is not installed says which it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from server.command_group import CommandGroup
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """command: "module:attribute" of a click command. extra: what brings its packages. help: one line."""
+
+    command: str
+    extra: str
+    help: str
+
+
+SUBCOMMANDS: Mapping[str, Subcommand] = {
+    "build": Subcommand("export.build.command:main", "export", "Build a bundle from a checkpoint."),
+    "inspect": Subcommand("export.inspect.__main__:main", "export", "Say what a checkpoint file holds."),
+    "convert": Subcommand("export.convert:main", "export", "Write a checkpoint in another form."),
+    "interpolate": Subcommand("export.interpolate:main", "export", "Mix the weights of two checkpoints."),
+    "train": Subcommand("export.training.__main__:main", "export", "Train a generator."),
+    "evaluate": Subcommand(
+        "export.evaluate:main", "export", "Measure a checkpoint, a bundle or a running server."
+    ),
+    "serve": Subcommand("server.__main__:main", "serve", "Serve a folder of bundles over gRPC."),
+    "upscale": Subcommand("server.client.image_commands:upscale", "client", "Upscale pictures."),
+    "translate": Subcommand(
+        "server.client.image_commands:translate", "client", "Send pictures through an image-to-image model."
+    ),
+    "generate": Subcommand("server.client.sample_command:generate", "client", "Draw samples."),
+    "models": Subcommand("server.client.server_commands:models", "client", "List what a server serves."),
+    "health": Subcommand("server.client.server_commands:health", "client", "Say whether a server is ready."),
+}
+
+
+class LazyGroup(CommandGroup):
+    """Knows its subcommands by SUBCOMMANDS, and imports one when it runs or shows its own help."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(SUBCOMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in SUBCOMMANDS:
+            return None
+        module, attribute = SUBCOMMANDS[name].command.split(":")
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise _missing(name, error) from error
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, subcommand.help) for name, subcommand in SUBCOMMANDS.items()])
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except ModuleNotFoundError as error:  # some modules import the heavy part when they run
+            raise _missing(context.invoked_subcommand or "", error) from error
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> click.ClickException:
+    extra = SUBCOMMANDS[name].extra
+    return click.ClickException(
+        f"ganforge {name} needs the extra {extra!r}, which is not installed (there is no module {error.name!r}): "
+        f"pip install 'ganforge[{extra}]', or pip install '.[{extra}]' in a checkout"
+    )
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]}
+)
+@click.version_option(package_name="ganforge")
+def main() -> None:
+    """Turn trained GAN generators into a service, and call it."""
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m server.cli")

@@ -1,0 +1,93 @@
+"""How far a batch of pictures is: one bar on a terminal, a line for each picture elsewhere.
+
+`send_all` uses it. The bar is on stderr, so that stdout may be a file or a pipe.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from server.client.image_calls import OnProgress
+
+# Seconds that the time left is estimated from: pictures differ in size, and a few of them say little.
+ESTIMATE_FROM_S = 300.0
+
+
+class BatchBar:
+    """The bar "4 of 100, ETA 0:12:34". total: pictures that were asked for. done: those finished by an earlier run.
+
+    `picture` may be used from any thread, `advance` from the one that made the bar.
+    """
+
+    def __init__(self, *, total: int, done: int = 0) -> None:
+        self._total = total
+        self._done = done
+        self._parts: dict[int, float] = {}  # of each picture under way, how much of it is done
+        self._lock = threading.Lock()
+        self._on_terminal = sys.stderr.isatty()
+        self._progress = Progress(
+            BarColumn(),
+            TextColumn("{task.fields[done]} of {task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not self._on_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            speed_estimate_period=ESTIMATE_FROM_S,
+        )
+        self._task = self._progress.add_task("", total=total, completed=done, done=done)
+
+    @contextmanager
+    def picture(self) -> Iterator[OnProgress | None]:
+        """Around the work on one picture; the block gets what to call with (tiles done, tiles in all)."""
+        if not self._on_terminal:
+            yield None
+            return
+        key = threading.get_ident()  # a thread works on one picture at a time
+
+        def on_progress(done: int, total: int) -> None:
+            with self._lock:
+                self._parts[key] = done / max(total, 1)
+            self._draw()
+
+        try:
+            yield on_progress
+        finally:
+            with self._lock:
+                self._parts.pop(key, None)
+
+    def advance(self, line: str, *, err: bool = False) -> None:
+        """One more picture is finished, well or not, and `line` says how. err: print it to stderr, not to stdout."""
+        self._done += 1
+        self._draw()
+        if self._total > 1:
+            line = f"{self._done} of {self._total}: {line}"
+        if self._on_terminal and (err or sys.stdout.isatty()):
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)  # above the bar
+        else:
+            click.echo(line, err=err)
+
+    def _draw(self) -> None:
+        with self._lock:
+            completed = self._done + sum(self._parts.values())
+        self._progress.update(self._task, completed=completed, done=self._done)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

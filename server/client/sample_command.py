@@ -1,0 +1,86 @@
+"""The command `generate`: samples into a folder, or one picture of them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runtime.errors import InvalidInput
+from server import formats
+from server.client.answer_file import AnswerFile
+from server.client.connection import Client
+from server.client.options import FORMAT, MODEL, OVERWRITE, connected, format_of_name
+from server.client.results import SamplesResult
+from server.client.sample_grid import sample_grid
+from server.client.transfers import SUFFIX_OF_FORMAT
+
+
+@click.command()
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Samples to draw.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**64 - 1), help="Draws the same samples again.  [default: random]"
+)
+@click.option(
+    "--label", "labels", multiple=True, help="Class, by name or number; once for all, or once a sample."
+)
+@click.option("--truncation", type=float, help="Bound of the latents' values, in standard deviations.")
+@click.option("--grid", is_flag=True, help="Write one picture with all samples, instead of a folder of them.")
+@click.option("--columns", type=click.IntRange(min=1), help="Of the grid.  [default: as square as possible]")
+@MODEL
+@FORMAT
+@OVERWRITE
+@connected
+def generate(
+    target: Path,
+    count: int,
+    labels: tuple[str, ...],
+    grid: bool,
+    columns: int | None,
+    format: str | None,
+    overwrite: bool,
+    address: str,
+    timeout_s: float | None,
+    **options: Any,
+) -> None:
+    """Draw samples into the folder OUT, or with --grid into the one picture OUT."""
+    numbers = [int(label) if label.isdecimal() else label for label in labels]
+    if grid:
+        format = format or format_of_name(target.name)
+        if format is None:
+            raise click.UsageError(
+                f"OUT of a grid ends with one of {', '.join(formats.SUFFIXES)}, or give --format"
+            )
+        _refuse_existing([target], overwrite)
+    elif format_of_name(target.name) and not target.is_dir():
+        raise click.UsageError(f"{target} is named like a picture; name a folder, or give --grid")
+    with Client(address, timeout_s=timeout_s) as client:
+        samples = client.generate(count, labels=numbers, format="png" if grid else format, **options)
+    if grid:
+        _write(target, sample_grid(samples, columns, format or "png"), overwrite)
+    else:
+        names = _names(samples)
+        _refuse_existing([target / name for name in names], overwrite)
+        for name, image in zip(names, samples.images, strict=True):
+            _write(target / name, image, overwrite)
+    size = f"{samples.width}×{samples.height}"
+    click.echo(f"{count} of {size} by {samples.model}, seed {samples.seed} → {target}")
+
+
+def _names(samples: SamplesResult) -> list[str]:
+    suffix = SUFFIX_OF_FORMAT[samples.format]
+    return [f"{samples.model}-{samples.seed}-{index:04}{suffix}" for index in range(len(samples.images))]
+
+
+def _refuse_existing(targets: list[Path], overwrite: bool) -> None:
+    taken = [target for target in targets if target.exists()]
+    if taken and not overwrite:
+        raise InvalidInput("OUT", f"{taken[0]} exists; --overwrite replaces it")
+
+
+def _write(target: Path, image: bytes, overwrite: bool) -> None:
+    with AnswerFile(target) as file:
+        file.file.write(image)
+        file.save(target, overwrite=overwrite)

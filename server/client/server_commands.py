@@ -1,0 +1,46 @@
+"""The commands about a server itself: `models` and `health`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from server.client.connection import Client, task_name
+from server.client.options import connected
+
+HEALTH_TIMEOUT_S = 5.0
+
+
+@click.command()
+@connected
+def models(address: str, timeout_s: float | None) -> None:
+    """List what the server serves; * marks what runs where a request of that task names no model."""
+    with Client(address, timeout_s=timeout_s) as client:
+        infos = client.models()
+    table = Table("model", "task", "scale", "sample", "latent", "largest", "classes", "precision", "backend")
+    for info in infos:
+        table.add_row(
+            info.name + " *" * info.is_default,
+            task_name(info.task),
+            "" if info.width else f"×{info.scale}",
+            f"{info.width}×{info.height}" if info.width else "",
+            str(info.latent_size or ""),
+            f"{info.max_whole_px / 1e6:.3g} MP" if info.max_whole_px else "",
+            ", ".join(info.class_names),
+            info.precision,
+            info.backend,
+        )
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@click.command()
+@connected
+def health(address: str, timeout_s: float | None) -> None:
+    """Exit with 0 where every model is warm, else with 1."""
+    with Client(address, timeout_s=timeout_s or HEALTH_TIMEOUT_S) as client:
+        if not client.serving():
+            raise click.ClickException(f"{address} is not serving")
+    click.echo(f"{address} is serving")
