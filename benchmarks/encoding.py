@@ -20,7 +20,7 @@ from PIL import Image
 from benchmarks import machine, plots
 from export.build.photographs import crop
 from runtime import backends, bundle
-from runtime.pictures.forms import Encoding, Form
+from runtime.pictures.formats import Encoding, PixelFormat
 from runtime.pictures.writing import Output
 from runtime.pixels import to_uint8
 from runtime.tensors import Array
@@ -69,7 +69,7 @@ def main(bundles: Path, model: str, output: Path, rounds: int) -> None:
 def measured(picture: Array, format: str, level: int | None, rounds: int) -> dict[str, Any]:
     """One format at one level, ours and Pillow's in turns."""
     encoding = Encoding(format, compression=level)
-    ours = Output(SIDE_PX, SIDE_PX, Form(3), SIDE_PX, SIDE_PX, 8, encoding)
+    ours = Output(SIDE_PX, SIDE_PX, PixelFormat(3), SIDE_PX, SIDE_PX, 8, encoding)
     image, peer = Image.fromarray(picture), PILLOW.get(format)
     ours_s, peer_s = [], []
     for _ in range(rounds):

@@ -10,12 +10,13 @@ import numpy as np
 
 from benchmarks.load import Loop, Measured, direct
 from export.build import photographs
-from runtime import pixels, tiling
+from runtime import pixels
 from runtime.backends.base import Engine
 from runtime.backends.openvino_backend import compile_graph
 from runtime.latents import draw, draw_labels
 from runtime.tensors import Array
-from runtime.tiling import Canvas
+from runtime.tiling.canvas import Canvas
+from runtime.tiling.geometry import Span, Tile
 
 
 def photograph(height: int, width: int) -> Array:
@@ -61,11 +62,13 @@ def codec_s(engine: Engine, file: bytes, *, repeats: int = 15) -> float:
     output = output + np.random.default_rng(0).normal(0, 0.004, output.shape).astype(
         np.float32
     )  # photographs have noise
-    (tile,) = tiling.plan(height, width, tile=max(height, width), halo=0)
+    tile = Tile(Span(0, height, 0, height), Span(0, width, 0, width))
 
     def once() -> None:
         pixels.to_float(pixels.decode(file, max_pixels=2**24))
-        canvas = Canvas(channels=3, height=height, width=width, scale=manifest.scale)
+        canvas = Canvas(
+            channels=3, height=height, width=width, scale=manifest.scale, output=manifest.outputs[0]
+        )
         canvas.paste(tile, output)
         pixels.encode(canvas.pixels, "png")
 

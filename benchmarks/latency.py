@@ -19,8 +19,10 @@ import click
 from benchmarks import engines, machine, plots
 from benchmarks.load import Loop, at_once, beside, direct, generate, through_server, upscale
 from benchmarks.subjects import deep_bundle, opened, serving
-from runtime import bundle, tiling
+from runtime import bundle
 from runtime.bundle import Bundle
+from runtime.tiling import geometry
+from runtime.tiling.inline import run_picture
 
 DEEP_DURATION_S = 90.0  # a tile takes seconds: a ratio of dozens of answers, not of a handful
 CROWD = 16
@@ -161,8 +163,8 @@ def useful_work(folder: Path, one: Bundle, options: Options, *, callers: int = 2
         )
         repeats = 3 if served.p50_ms < 20_000 else 1
         whole_s = engines.whole_image_s(engine, image, repeats=repeats)
-        tile = tiling.choose_tile(*POSTER_HW, tile_sizes=manifest.tile_sizes, halo=manifest.halo)
-        seen = tiling.work(*POSTER_HW, tile=tile, halo=manifest.halo)
+        tile = geometry.choose_tile(*POSTER_HW, tile_sizes=manifest.tile_sizes, halo=manifest.halo)
+        seen = geometry.computed_px(*POSTER_HW, tile=tile, halo=manifest.halo)
     report = {
         "model": manifest.name,
         "tile": tile,
@@ -185,9 +187,8 @@ def upscale_latency(folder: Path, one: Bundle, options: Options) -> list[Report]
     image, manifest = engines.photograph(256, 256), one.manifest
     call, rows = upscale(manifest.name, engines.png(image)), []
     with opened(one, options.backend) as engine, serving(folder, options.backend) as (server, _):
-        tile = tiling.choose_tile(256, 256, tile_sizes=manifest.tile_sizes, halo=manifest.halo)
         bare = direct(
-            lambda: tiling.run_tiled(engine, image, tile=tile, halo=manifest.halo),
+            lambda: run_picture(engine, image),
             callers=engine.slots,
             loop=options.loop,
         )

@@ -97,7 +97,7 @@ class ServerSubject(Subject):
             return super().samples(count, labels, seed)
         classes = [] if labels is None else [int(label) for label in labels]
         files = self.client.generate(count, model=self.name, seed=seed, labels=classes, format="png").images
-        channels = pixels.probe(files[0], max_pixels=MAX_PIXELS).form.colours
+        channels = pixels.probe(files[0], max_pixels=MAX_PIXELS).pixel_format.colours
         images = np.stack([pixels.decode(file, max_pixels=MAX_PIXELS) for file in files])
         return images.transpose(0, 3, 1, 2)[:, : 1 if channels == 1 else 3]
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from runtime.errors import InvalidInput
-from runtime.pictures.forms import Encoding, Form
+from runtime.pictures.formats import Encoding, PixelFormat
 from runtime.pictures.reading import Header, open_picture
 from runtime.pictures.scaling import scaled
 from runtime.pictures.writing import Output, as_image
 from runtime.tensors import Array
+from runtime.values import to_levels
 
 
 def probe(data: bytes, *, max_pixels: int) -> Header:
@@ -29,11 +30,11 @@ def decode(data: bytes, *, max_pixels: int) -> Array:
     Raises InvalidInput where the file is damaged, truncated or too large.
     """
     picture = open_picture(data, max_pixels=max_pixels)
-    form = picture.header.form
+    pixel_format = picture.header.pixel_format
     values = picture.rows().read(0, picture.header.height)  # [C, H, W]
-    colour = values[: form.colours]
-    if form.alpha:
-        colour = colour * values[form.colours :] + (1 - values[form.colours :])
+    colour = values[: pixel_format.colours]
+    if pixel_format.alpha:
+        colour = colour * values[pixel_format.colours :] + (1 - values[pixel_format.colours :])
     levels = to_levels(colour, np.uint8).transpose(1, 2, 0)
     return np.ascontiguousarray(np.broadcast_to(levels, (*levels.shape[:2], 3)))
 
@@ -43,7 +44,7 @@ def encode(pixels: Array, format: str, quality: int | None = None) -> bytes:
     height, width, colours = pixels.shape
     encoding = Encoding(format, quality)
     encoding.check_size(width, height)
-    return Output(width, height, Form(colours), width, height, 8, encoding).to_memory(pixels)
+    return Output(width, height, PixelFormat(colours), width, height, 8, encoding).to_memory(pixels)
 
 
 def to_float(pixels: Array) -> Array:
@@ -56,24 +57,13 @@ def to_uint8(values: Array, low: float = 0.0, high: float = 1.0) -> Array:
     return to_levels(values, np.uint8, low, high)
 
 
-def to_levels(values: Array, dtype: np.typing.DTypeLike, low: float = 0.0, high: float = 1.0) -> Array:
-    """float32 in [low, high], clipped; rounded to the levels of uint8 or uint16, or as float32 in [0, 1]."""
-    kind = np.dtype(dtype)
-    most = 1.0 if kind.kind == "f" else float(np.iinfo(kind).max)
-    scaled_values = values - np.float32(low) if low else values.copy()
-    scaled_values *= np.float32(most / (high - low))
-    if kind.kind != "f":
-        np.rint(scaled_values, out=scaled_values)
-    return np.clip(scaled_values, 0, most, out=scaled_values).astype(kind, copy=False)
-
-
 def resize(pixels: Array, width: int, height: int, kernel: str = "lanczos3") -> Array:
     """[H, W, C] float32 or uint8 → [height, width, C] of the same dtype; pixels' centres keep their places.
 
     kernel: for axes that shrink, antialiased; axes that grow are bicubic.
     """
-    form = Form(1 if pixels.shape[2] == 1 else 3, bits=32 if pixels.dtype == np.float32 else 8)
-    return scaled(as_image(pixels, form), width, height, kernel).numpy().reshape(height, width, -1)
+    pixel_format = PixelFormat(1 if pixels.shape[2] == 1 else 3, bits=32 if pixels.dtype == np.float32 else 8)
+    return scaled(as_image(pixels, pixel_format), width, height, kernel).numpy().reshape(height, width, -1)
 
 
 def grid(images: Sequence[Array], columns: int | None = None, gap: int = 2) -> Array:

@@ -18,8 +18,10 @@ from runtime import latents as draws
 from runtime import tasks
 from runtime.errors import InvalidInput
 from runtime.manifest import Manifest
-from runtime.pictures.forms import WRITABLE, Encoding
+from runtime.pictures.formats import WRITABLE, Encoding
 from runtime.pictures.reading import Header
+from runtime.sample_work import sample_shape
+from runtime.tiling.tiled_picture import check_whole_size
 from server.limits import MAX_LATENT, Limits
 from server.requests import ImageRequest, SamplesRequest
 
@@ -55,7 +57,7 @@ class SampleParams:
 
 def image_params(request: ImageRequest, header: Header, manifest: Manifest, limits: Limits) -> ImageParams:
     """Everything about the answer that the picture's header decides, before any pixel is decoded."""
-    _check_whole(header, manifest)
+    check_whole_size(header.height, header.width, manifest)
     outscale = _outscale(request, manifest)
     width, height = (
         max(1, round(min(side * outscale, LARGEST_SIDE_PX))) for side in (header.width, header.height)
@@ -105,22 +107,6 @@ def sample_params(request: SamplesRequest, manifest: Manifest, limits: Limits) -
         height=height,
         encoding=Encoding(request.format or "png"),
     )
-
-
-def sample_shape(manifest: Manifest) -> tuple[int, int, int]:
-    """(channels, height, width) of what a model draws; an axis that its graph leaves free is 0."""
-    channels, height, width = (axis if isinstance(axis, int) else 0 for axis in manifest.outputs[0].shape[1:])
-    return channels, height, width
-
-
-def _check_whole(header: Header, manifest: Manifest) -> None:
-    """Raises InvalidInput where a picture is too large for a network that must see it whole."""
-    if not manifest.tiled and header.pixels > manifest.max_whole_px:
-        raise InvalidInput(
-            "image",
-            f"{header.width}×{header.height} is {header.pixels} pixels; {manifest.name} cannot be tiled and takes "
-            f"at most {manifest.max_whole_px}; send a smaller image",
-        )
 
 
 def _outscale(request: ImageRequest, manifest: Manifest) -> float:

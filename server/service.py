@@ -20,14 +20,15 @@ from typing import BinaryIO
 
 from runtime.admission import Admission
 from runtime.errors import InvalidInput, NotReady
+from runtime.picture_work import PictureWork
 from runtime.pictures.reading import open_picture
+from runtime.sample_work import SampleWork, sample_shape
 from runtime.tensors import TaskName
 from server.calls import Call, Calls, time_limit
 from server.codec_threads import Codecs
 from server.limits import CHUNK_BYTES, MESSAGE_MARGIN_BYTES, Limits
 from server.models import Model, Models
-from server.params import image_params, sample_params, sample_shape
-from server.picture import Picture
+from server.params import image_params, sample_params
 from server.progress import LatestProgress
 from server.requests import (
     ImageAnswer,
@@ -38,7 +39,6 @@ from server.requests import (
     SamplesAnswer,
     SamplesRequest,
 )
-from server.samples import Samples
 from server.uploads import Uploads
 from server.upscaling import OnProgress, run, upscale
 
@@ -131,7 +131,7 @@ class Service:
                 "quick", call, sample_params, request, model.manifest, self.limits
             )
             call.facts |= {"model": model.name, "size": f"{params.count}×{params.width}×{params.height}"}
-            samples = Samples(model, params)
+            samples = SampleWork(model.engine, params.latents, params.labels, params.encoding)
             async with self._admitted(warm.admission, model, samples, call):
                 await run(model, samples.job(call.deadline_s), call)
                 images = await asyncio.gather(
@@ -185,9 +185,16 @@ class Service:
             "model": model.name,
             "size": f"{size} → {params.width}×{params.height} {params.encoding.format}",
         }
-        picture = Picture(model, opened, params, len(image) if isinstance(image, bytes) else 0)
+        picture = PictureWork(
+            model.engine,
+            opened,
+            width=params.width,
+            height=params.height,
+            encoding=params.encoding,
+            file_bytes=len(image) if isinstance(image, bytes) else 0,
+        )
         async with self._admitted(warm.admission, model, picture, call):
-            file, items = await upscale(picture, self._codecs, call, on_progress)
+            file, items = await upscale(model, picture, self._codecs, call, on_progress)
         return file, ImageAnswer(
             image=b"",
             format=params.encoding.format,
@@ -199,7 +206,7 @@ class Service:
 
     @asynccontextmanager
     async def _admitted(
-        self, admission: Admission, model: Model, work: Picture | Samples, call: Call
+        self, admission: Admission, model: Model, work: PictureWork | SampleWork, call: Call
     ) -> AsyncIterator[None]:
         """Wait for a place among the requests in work. Raises Overloaded at once where there will be none in time."""
         seconds_per_px = model.scheduler.seconds_per_px(model.engine) or 0.0

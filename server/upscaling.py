@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
 
+from runtime.picture_work import PictureWork
 from runtime.scheduler import Job
+from runtime.tiling.tiled_picture import OnTilesDone
 from server.band_queue import BandQueue
 from server.calls import Call
 from server.codec_threads import Codecs, Pool
 from server.limits import QUICK_PIXELS
 from server.models import Model
-from server.picture import Picture
 from server.requests import Progress
 
 OnProgress = Callable[[Progress], None]
@@ -25,7 +26,7 @@ BANDS_RUNNING = 2
 
 
 async def upscale(
-    picture: Picture, codecs: Codecs, call: Call, on_progress: OnProgress
+    model: Model, picture: PictureWork, codecs: Codecs, call: Call, on_progress: OnProgress
 ) -> tuple[BinaryIO, int]:
     """The answer's file, open, and the number of items that ran. on_progress: called from any thread."""
 
@@ -33,7 +34,7 @@ async def upscale(
         on_progress(Progress(done, total))
 
     by = _whole if len(picture.bands) == 1 else _by_bands
-    file, jobs = await by(picture, codecs, call, count)
+    file, jobs = await by(model, picture, codecs, call, count)
     return file, sum(len(job.items) for job in jobs)
 
 
@@ -44,22 +45,22 @@ async def run(model: Model, job: Job, call: Call) -> None:
 
 
 async def _whole(
-    picture: Picture, codecs: Codecs, call: Call, count: Callable[[int, int], None]
+    model: Model, picture: PictureWork, codecs: Codecs, call: Call, count: OnTilesDone
 ) -> tuple[BinaryIO, list[Job]]:
     """A picture of one band, in memory."""
-    params = picture.params
-    pool: Pool = "quick" if params.width * params.height <= QUICK_PIXELS else "slow"
+    output = picture.output
+    pool: Pool = "quick" if output.to_width * output.to_height <= QUICK_PIXELS else "slow"
     await codecs.run(pool, call, picture.decode, 0)
     job = picture.job(0, call.deadline_s, count)
-    await run(picture.model, job, call)
+    await run(model, job, call)
     return io.BytesIO(await codecs.run(pool, call, picture.whole)), [job]
 
 
 async def _by_bands(
-    picture: Picture, codecs: Codecs, call: Call, count: Callable[[int, int], None]
+    model: Model, picture: PictureWork, codecs: Codecs, call: Call, count: OnTilesDone
 ) -> tuple[BinaryIO, list[Job]]:
     """A picture of many bands: one is decoded, the next are on the device, another is written to a file."""
-    model, band_queue, jobs = picture.model, BandQueue(call.stopwatch), []
+    band_queue, jobs = BandQueue(call.stopwatch), list[Job]()
     running: deque[tuple[int, asyncio.Task[None]]] = deque()
     file = tempfile.TemporaryFile(  # noqa: SIM115 - the caller closes it
         prefix="ganforge-answer-"

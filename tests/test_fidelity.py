@@ -19,11 +19,12 @@ from export.build.compare import difference
 from export.build.pipeline import Options, build, steps_of
 from export.build.steps import Steps
 from export.checkpoints import checkpoint
-from runtime import bundle, pixels, tiling
+from runtime import bundle, pixels
 from runtime.backends.precisions import is_allowed
 from runtime.manifest import Manifest
 from runtime.pixels import to_uint8
 from runtime.tensors import Precision
+from runtime.tiling import geometry
 from server.client import Client
 from server.launch import launched
 
@@ -94,7 +95,7 @@ def beside_seams(size: tuple[int, int], manifest: Manifest) -> np.ndarray:
     scale, (tile,) = manifest.scale, manifest.tile_sizes
     near = []
     for side in (height, width):
-        cuts = [span.low * scale for span in tiling.split(side, tile=tile, halo=manifest.halo)[1:]]
+        cuts = [span.low * scale for span in geometry.split(side, tile=tile, halo=manifest.halo)[1:]]
         place = np.arange(side * scale)
         near.append(np.any([abs(place + 0.5 - cut) < SEAM_PX for cut in cuts], axis=0) if cuts else place < 0)
     return near[0][:, None] | near[1][None, :]

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from export.build import photographs
-from export.build.compare import NONE, Difference, difference, peak
+from export.build.compare import NONE, Difference, difference
 from export.families.spec import Signature
 from runtime.backends.base import Engine
 from runtime.errors import InvalidInput
 from runtime.tensors import Array, TaskName
-from runtime.tiling import run_tiled
+from runtime.tiling.inline import run_picture, run_whole
+from runtime.values import to_model
 
 TILES = (96, 128, 192, 256)
 HALOS = (4, 6, 8, 10, 12, 16, 24, 32, 48)
@@ -34,6 +35,8 @@ REQUIRED_DB = 60.0
 # pictures will be harder than the few that are measured.
 REQUIRED_LEVELS = 0.5
 REQUIRED_MAX = REQUIRED_LEVELS / 255
+# Pictures are compared in [0, 1], whatever range the network has.
+PEAK = 1.0
 # Seconds a search should take. A network too slow for it is measured on one photograph and on smaller pieces.
 BUDGET_S = 90.0
 # Side in pixels of the picture that tells how fast the network is.
@@ -103,7 +106,7 @@ def choose(engine: Engine, comparer: Engine, *, tile: int | None = None, halo: i
     fitting = [size for size in tiles if _fits(size, halo, multiple)]
     chosen = search.fastest_tile(fitting, halo)
     close = search.compare(chosen, halo, thorough=True)
-    if not tile and not _good(close, search.peak) and halo < max(HALOS):
+    if not tile and not _good(close) and halo < max(HALOS):
         # Seen on larger pictures after all: take the next halo, once.
         halo = next(h for h in HALOS if h > halo)
         fitting = [size for size in tiles if _fits(size, halo, multiple)]
@@ -123,7 +126,7 @@ def choose(engine: Engine, comparer: Engine, *, tile: int | None = None, halo: i
         for (t, h), found in search.compared.items()
     )
     sizes = tuple(size for size in fitting if chosen <= 2 * size <= 2 * chosen)
-    return Choice(chosen, halo, sizes, close, _good(close, search.peak), halos, times)
+    return Choice(chosen, halo, sizes, close, _good(close), halos, times)
 
 
 def useful_side(tile: int, halo: int, multiple: int = 1) -> int:
@@ -136,7 +139,6 @@ class _Search:
 
     def __init__(self, engine: Engine, comparer: Engine) -> None:
         self.engine, self.comparer = engine, comparer
-        self.peak = peak(engine.manifest.outputs[0])
         self.seconds: dict[int, float] = {}  # tile → seconds a tile, all slots busy
         self.compared: dict[tuple[int, int], Difference] = {}  # (tile, halo) → stitched against whole
         self._started = time.monotonic()
@@ -151,7 +153,7 @@ class _Search:
         low, high = 0, len(halos) - 1
         while low < high:
             middle = (low + high) // 2
-            if _good(self.compare(tile, halos[middle]), self.peak):
+            if _good(self.compare(tile, halos[middle])):
                 high = middle
             else:
                 low = middle + 1
@@ -196,17 +198,17 @@ class _Search:
         return channels
 
     def _stitched_against_whole(self, image: Array, tile: int, halo: int) -> Difference:
-        source, target = self.engine.manifest.inputs[0].name, self.engine.manifest.outputs[0].name
+        tiled = replace(self.comparer.manifest, tile_sizes=(tile,), halo=halo)
         with ThreadPoolExecutor(1) as other:
-            whole = other.submit(lambda: self.comparer.run({source: image[None]})[target][0])
-            stitched = run_tiled(self.comparer, image, tile=tile, halo=halo)
-            return difference(stitched, whole.result(), peak=self.peak)
+            whole = other.submit(run_whole, self.comparer, image)
+            stitched = run_picture(self.comparer, image, tiled)
+            return difference(stitched, whole.result(), peak=PEAK)
 
     def _trial(self) -> float:
         """Pixels a second of the comparer."""
-        image = photographs.crop(TRIAL_PX, TRIAL_PX, channels=self._channels)[None]
+        image = photographs.crop(TRIAL_PX, TRIAL_PX, channels=self._channels)
         started = time.monotonic()
-        self.comparer.run({self.engine.manifest.inputs[0].name: image})
+        run_whole(self.comparer, image)
         return TRIAL_PX**2 / (time.monotonic() - started)
 
     def _affordable(self, pixels: int) -> bool:
@@ -214,13 +216,13 @@ class _Search:
 
     def _time(self, tile: int) -> float:
         """Seconds a tile takes while every slot of the engine is busy: the best of a few rounds."""
-        source = self.engine.manifest.inputs[0].name
-        image = photographs.crop(tile, tile, channels=self._channels)[None]
+        source = self.engine.manifest.inputs[0]
+        inputs = {source.name: to_model(photographs.crop(tile, tile, channels=self._channels), source)[None]}
         best, spent = float("inf"), 0.0
         with ThreadPoolExecutor(self.engine.slots) as pool:
             while spent < TIMED_S:
                 started = time.perf_counter()
-                list(pool.map(lambda _: self.engine.run({source: image}), range(self.engine.slots)))
+                list(pool.map(lambda _: self.engine.run(inputs), range(self.engine.slots)))
                 took = time.perf_counter() - started
                 best, spent = min(best, took / self.engine.slots), spent + took
         return best
@@ -235,5 +237,5 @@ def _compared_px(tile: int, halo: int) -> int:
     return (2 * (tile - halo)) ** 2 + 4 * tile * tile
 
 
-def _good(found: Difference, peak: float) -> bool:
-    return found.psnr_db >= REQUIRED_DB and found.max_abs <= REQUIRED_MAX * peak
+def _good(found: Difference) -> bool:
+    return found.psnr_db >= REQUIRED_DB and found.max_abs <= REQUIRED_MAX

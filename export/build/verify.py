@@ -18,6 +18,7 @@ from export.families.spec import Signature, Tolerance
 from runtime.backends.base import Engine
 from runtime.errors import EngineError
 from runtime.tensors import Array, TensorSpec
+from runtime.values import to_model
 
 # Batch, height and width in pixels: one pixel, odd and smaller than any filter's reach, not square, ordinary, and a
 # piece of a photograph large enough to show what is in it.
@@ -106,8 +107,7 @@ def _photographs(spec: TensorSpec, batch: int, height: int, width: int) -> Array
     crops = [
         photographs.crop(height, width, channels=channels, name=names[i % len(names)]) for i in range(batch)
     ]
-    low, high = spec.range or (0.0, 1.0)
-    return np.stack(crops) * np.float32(high - low) + np.float32(low)
+    return to_model(np.stack(crops), spec)
 
 
 def verify(engine: Engine, cases: list[Case], tolerance: Tolerance, budget_s: float = math.inf) -> Verified:

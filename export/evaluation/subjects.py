@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,14 +18,16 @@ from export.checkpoints.checkpoint import RANDOM, Checkpoint
 from export.checkpoints.identification import identify
 from export.data.resize import resize
 from export.training.ema import settle_batch_norm
-from runtime import backends, latents, tasks, tiling
+from runtime import backends, latents, tasks
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle, load
 from runtime.errors import InvalidInput
 from runtime.pixels import to_float, to_uint8
+from runtime.sample_work import run_samples
 from runtime.tasks import Task
 from runtime.tasks.upscale import UPSCALE
 from runtime.tensors import Array
+from runtime.tiling.inline import run_picture
 
 # Samples are drawn in blocks, each of a seed of its own: a call to a server gives at most some hundreds.
 BLOCK = 100
@@ -106,37 +107,17 @@ class EngineSubject(Subject):
                 raise InvalidInput(
                     "subject", f"{self.name} {direction} {spec.shape[1]} channels, expected the 3 of RGB"
                 )
-        source = to_range(to_float(image), manifest.inputs[0].range)
-        sides = [-(-side // manifest.size_multiple) * manifest.size_multiple for side in source.shape[1:]]
-        tile = tiling.choose_tile(
-            *sides,
-            tile_sizes=manifest.tile_sizes or (max(sides),),
-            halo=manifest.halo,
-            multiple=manifest.size_multiple,
-        )
-        answer = tiling.run_tiled(self.engine, source, tile=tile, halo=manifest.halo)
-        low, high = manifest.outputs[0].range or (0.0, 1.0)
-        return to_uint8(answer.transpose(1, 2, 0), low, high)
+        answer = run_picture(self.engine, to_float(image))
+        return to_uint8(answer.transpose(1, 2, 0))
 
     def samples(self, count: int, labels: Array | None, seed: int) -> Array:
         if self.task.source != "latents":
             return super().samples(count, labels, seed)
-        manifest, batch = self.engine.manifest, self.engine.max_batch
+        manifest = self.engine.manifest
         if labels is None:
             labels = latents.draw_labels(seed, 0, count, max(manifest.classes, 1))
-        by_dtype: dict[str, Array] = {
-            "float32": latents.draw(seed, 0, count, manifest.latent_size),
-            "int64": labels.astype(np.int64),
-        }
-        output = manifest.outputs[0]
-        batches = [
-            self.engine.run(
-                {spec.name: by_dtype[spec.dtype][first : first + batch] for spec in manifest.inputs}
-            )
-            for first in range(0, count, batch)
-        ]
-        low, high = output.range or (-1.0, 1.0)
-        return to_uint8(np.concatenate([answer[output.name] for answer in batches]), low, high)
+        drawn = latents.draw(seed, 0, count, manifest.latent_size)
+        return to_uint8(run_samples(self.engine, drawn, labels))
 
     def close(self) -> None:
         self.engine.close()
@@ -200,9 +181,3 @@ def torch_engine(trained: Checkpoint, module: nn.Module, device: torch.device) -
     """`module`, of the configuration of `trained`, as an Engine."""
     manifest = first_manifest(trained, name=trained.model, precision="float32")
     return TorchEngine(Bundle(Path(), manifest), module, device=device)
-
-
-def to_range(values: Array, limits: tuple[float, float] | None) -> Array:
-    """float32 in [0, 1] → float32 in `limits`."""
-    low, high = limits or (0.0, 1.0)
-    return values * np.float32(high - low) + np.float32(low)

@@ -12,14 +12,14 @@ from PIL import Image, UnidentifiedImageError
 
 from runtime.errors import InvalidInput
 from runtime.pictures.codec import pyvips
-from runtime.pictures.forms import Form
+from runtime.pictures.formats import PixelFormat
 from runtime.pictures.metadata import Metadata
 
 NAME = "bmp"
 MAGIC = b"BM"
 # Pillow's modes → what they are read as. Palettes become colours; one bit becomes eight.
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
-FORMS = {"L": Form(1), "RGB": Form(3), "RGBA": Form(3, alpha=True)}
+PIXEL_FORMATS = {"L": PixelFormat(1), "RGB": PixelFormat(3), "RGBA": PixelFormat(3, alpha=True)}
 INCH_MM = 25.4
 
 # The server's own limit is checked between the header and the pixels.
@@ -30,7 +30,7 @@ Image.MAX_IMAGE_PIXELS = None
 class BitmapHeader:
     width: int
     height: int
-    form: Form
+    pixel_format: PixelFormat
     metadata: Metadata
 
 
@@ -52,7 +52,9 @@ def read_header(source: bytes | Path) -> BitmapHeader:
             raise InvalidInput("image", f"got a BMP of mode {image.mode}, expected one of {', '.join(MODES)}")
         dpi = image.info.get("dpi")
         per_mm = (dpi[0] / INCH_MM, dpi[1] / INCH_MM) if dpi and min(dpi) > 0 else None
-        return BitmapHeader(image.width, image.height, FORMS[MODES[image.mode]], Metadata(per_mm=per_mm))
+        return BitmapHeader(
+            image.width, image.height, PIXEL_FORMATS[MODES[image.mode]], Metadata(per_mm=per_mm)
+        )
 
 
 def decoded(source: bytes | Path) -> pyvips.Image:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.pictures.codec import pyvips
-from runtime.pictures.forms import Form
+from runtime.pictures.formats import PixelFormat
 
 EXIF, XMP, PROFILE, TEXT = "exif-data", "xmp-data", "icc-profile-data", "png-comment-"
 # libvips' fields → the bit of VipsForeignKeep under which savers write them. Single texts of PNG begin with TEXT.
@@ -50,16 +50,18 @@ class Metadata:
         """The ICC profile."""
         return next((value for name, _, value in self.fields if name == PROFILE), None)
 
-    def put(self, image: pyvips.Image, form: Form, scale: tuple[float, float]) -> tuple[pyvips.Image, int]:
+    def put(
+        self, image: pyvips.Image, pixel_format: PixelFormat, scale: tuple[float, float]
+    ) -> tuple[pyvips.Image, int]:
         """The image with these fields, its resolution `scale` (across, down) times as high; and what savers must keep.
 
-        A profile of another kind of colour than `form` is left out: it would be a lie about the pixels.
+        A profile of another kind of colour than `pixel_format` is left out: it would not describe these pixels.
         """
         image = image.copy()
         # JPEG and WebP have their resolution in EXIF, where libvips is to keep any.
         keep = CARRIED[EXIF] if self.per_mm else 0
         for name, kind, value in self.fields:
-            if name == PROFILE and not suits(value, form):
+            if name == PROFILE and not suits(value, pixel_format):
                 continue
             image.set_type(kind, name, value)
             keep |= CARRIED.get(name, TEXT_BIT)
@@ -92,16 +94,18 @@ def _resolution(image: pyvips.Image, fields: dict[str, Any]) -> tuple[float, flo
     return (image.xres, image.yres) if said and min(image.xres, image.yres) > 0 else None
 
 
-def suits(profile: bytes, form: Form) -> bool:
+def suits(profile: bytes, pixel_format: PixelFormat) -> bool:
     """Whether an ICC profile is whole, and speaks of such colours.
 
     Its header has its length at byte 0 and the colour space at byte 16 (ICC.1:2022, 7.2). PNG's library refuses to
     write what it finds broken, so it is asked.
     """
-    grey = form.colours == 1
+    grey = pixel_format.colours == 1
     if int.from_bytes(profile[:4]) != len(profile) or profile[16:20] != (b"GRAY" if grey else b"RGB "):
         return False
-    pixel = pyvips.Image.black(1, 1, bands=form.colours).copy(interpretation="b-w" if grey else "srgb")
+    pixel = pyvips.Image.black(1, 1, bands=pixel_format.colours).copy(
+        interpretation="b-w" if grey else "srgb"
+    )
     pixel.set_type(pyvips.GValue.blob_type, PROFILE, profile)
     try:
         pixel.pngsave_buffer(keep=CARRIED[PROFILE])

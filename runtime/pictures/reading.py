@@ -11,7 +11,7 @@ import numpy as np
 from runtime.errors import InvalidInput
 from runtime.pictures import bitmap, tifftags
 from runtime.pictures.codec import damaged, pyvips, reason
-from runtime.pictures.forms import Form
+from runtime.pictures.formats import PixelFormat
 from runtime.pictures.metadata import Metadata
 from runtime.tensors import Array
 
@@ -46,11 +46,11 @@ TURNED = (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before decoding: width and height in pixels as shown, the form of its pixels."""
+    """What a file says of itself before decoding: width and height in pixels as shown, what its pixels are made of."""
 
     width: int
     height: int
-    form: Form
+    pixel_format: PixelFormat
     format: str
 
     @property
@@ -79,7 +79,11 @@ class Rows:
     """The rows of a picture, decoded as they are asked for."""
 
     def __init__(self, header: Header, image: pyvips.Image) -> None:
-        if (image.width, image.height, image.bands) != (header.width, header.height, header.form.channels):
+        if (image.width, image.height, image.bands) != (
+            header.width,
+            header.height,
+            header.pixel_format.channels,
+        ):
             raise InvalidInput(
                 "image",
                 f"decodes to {image.width}×{image.height} pixels of {image.bands} channels, "
@@ -87,7 +91,7 @@ class Rows:
             )
         self._header = header
         self._image, self._region = image, pyvips.Region.new(image)
-        self._held = np.empty((header.form.channels, 0, header.width), np.float32)
+        self._held = np.empty((header.pixel_format.channels, 0, header.width), np.float32)
         self._first = 0
 
     def read(self, start: int, stop: int) -> Array:
@@ -103,17 +107,17 @@ class Rows:
         return self._held[:, : stop - start]
 
     def _decode(self, top: int, count: int) -> Array:
-        image, form = self._image, self._header.form
+        image, pixel_format = self._image, self._header.pixel_format
         try:
             data = self._region.fetch(0, top, image.width, count)
         except pyvips.Error as error:
             raise damaged(error) from error
-        samples = np.frombuffer(data, form.dtype).reshape(count, image.width, form.channels)
-        if form.bits == 32:
+        samples = np.frombuffer(data, pixel_format.dtype).reshape(count, image.width, pixel_format.channels)
+        if pixel_format.bits == 32:
             check_floats(samples, top)
             values = samples.clip(0, 1)
         else:
-            values = samples.astype(np.float32) / np.float32(np.iinfo(form.dtype).max)
+            values = samples.astype(np.float32) / np.float32(np.iinfo(pixel_format.dtype).max)
         return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
@@ -140,7 +144,7 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> Opened:
     if bitmap.is_bitmap(source):
         found = bitmap.read_header(source)
         check_size(found.width, found.height, max_pixels)
-        header = Header(found.width, found.height, found.form, bitmap.NAME)
+        header = Header(found.width, found.height, found.pixel_format, bitmap.NAME)
         return Opened(header, found.metadata, False, lambda: bitmap.decoded(source))
     try:
         image = opened(source, "sequential")
@@ -155,18 +159,18 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> Opened:
     check_size(image.width, image.height, max_pixels)
     if LOADERS[loader] == "tiff":
         tifftags.check_colours(source)
-    form = form_of(image)
+    pixel_format = pixel_format_of(image)
     turn = image.get("orientation") if image.get_typeof("orientation") else UPRIGHT
     size_px = (image.height, image.width) if turn in TURNED else (image.width, image.height)
     from_the_top = turn in (UPRIGHT, MIRRORED)
 
     def decoded() -> pyvips.Image:
         # libvips decodes a picture that is turned or read upwards as a whole: into memory, or a file if it is large.
-        return converted(opened(source, "sequential" if from_the_top else "random"), form)
+        return converted(opened(source, "sequential" if from_the_top else "random"), pixel_format)
 
     metadata = Metadata.of(image, set_upright=turn != UPRIGHT, turned=turn in TURNED)
     by_rows = from_the_top and LOADERS[loader] in BY_ROWS and not image.get_typeof("interlaced")
-    return Opened(Header(*size_px, form, LOADERS[loader]), metadata, by_rows, decoded)
+    return Opened(Header(*size_px, pixel_format, LOADERS[loader]), metadata, by_rows, decoded)
 
 
 def opened(source: bytes | Path, access: str) -> pyvips.Image:
@@ -187,8 +191,8 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def form_of(image: pyvips.Image) -> Form:
-    """The form that an opened image is read in. Raises InvalidInput where it has none."""
+def pixel_format_of(image: pyvips.Image) -> PixelFormat:
+    """What the pixels of an opened image are read as. Raises InvalidInput where there is no such."""
     converts = image.interpretation in CONVERTED
     bits = CONVERTED[image.interpretation] if converts else None
     bits = bits or BITS.get(image.format)
@@ -200,16 +204,16 @@ def form_of(image: pyvips.Image) -> Form:
             f"got {image.bands} bands of {image.format}, expected grey, RGB or CMYK with or without alpha, "
             "of 1 to 16 unsigned bits or of floats",
         )
-    return Form(colours, alpha, bits)
+    return PixelFormat(colours, alpha, bits)
 
 
-def converted(image: pyvips.Image, form: Form) -> pyvips.Image:
-    """Upright, and in the form that its header announced."""
+def converted(image: pyvips.Image, pixel_format: PixelFormat) -> pyvips.Image:
+    """Upright, and in the pixel format that its header announced."""
     image = image.autorot()
     if image.interpretation == "cmyk":
-        depth = 16 if form.bits == 16 else 8
+        depth = 16 if pixel_format.bits == 16 else 8
         # By its own profile; libvips' general one where it has none.
         image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
     elif image.interpretation in CONVERTED:
         image = image.colourspace("rgb16")
-    return image.cast({8: "uchar", 16: "ushort", 32: "float"}[form.bits])
+    return image.cast({8: "uchar", 16: "ushort", 32: "float"}[pixel_format.bits])

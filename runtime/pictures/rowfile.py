@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from runtime.pictures.codec import pyvips
-from runtime.pictures.forms import Form
+from runtime.pictures.formats import PixelFormat
 from runtime.tensors import Array
 
 STRIP_BYTES = 2**20
@@ -24,15 +24,16 @@ STRAIGHT_ALPHA = 2
 
 
 class RowFile:
-    """width, height: of the whole picture in px. take: gives the next band of rows, [rows, W, C] of the form's dtype.
+    """width, height: of the whole picture in px. pixel_format: of its rows.
 
+    take: gives the next band of rows, [rows, W, C] of its dtype.
     What `take` raises ends the reading, and is kept in `error`: libvips would tell of a failed read only.
     """
 
-    def __init__(self, width: int, height: int, form: Form, take: Callable[[], Array]) -> None:
+    def __init__(self, width: int, height: int, pixel_format: PixelFormat, take: Callable[[], Array]) -> None:
         self._take = take
-        self._header = header(width, height, form)
-        self._size = len(self._header) + height * width * form.channels * form.dtype.itemsize
+        self._header = header(width, height, pixel_format)
+        self._size = len(self._header) + height * width * pixel_format.channels * pixel_format.dtype.itemsize
         self._at = 0
         self._band, self._band_at = memoryview(b""), len(self._header)
         self.error: BaseException | None = None
@@ -79,25 +80,25 @@ def _nothing() -> Array:
     raise EOFError("the rows were given back")
 
 
-def header(width: int, height: int, form: Form) -> bytes:
+def header(width: int, height: int, pixel_format: PixelFormat) -> bytes:
     """Of an uncompressed little-endian BigTIFF; its pixels follow, row by row."""
-    row_bytes = width * form.channels * form.dtype.itemsize
+    row_bytes = width * pixel_format.channels * pixel_format.dtype.itemsize
     rows = min(height, max(1, STRIP_BYTES // row_bytes))
     strips = -(-height // rows)
     lengths = [min(rows, height - strip * rows) * row_bytes for strip in range(strips)]
     tags: dict[int, tuple[tuple[int, str], list[int]]] = {
         256: (LONG, [width]),
         257: (LONG, [height]),
-        258: (SHORT, [form.dtype.itemsize * 8] * form.channels),
+        258: (SHORT, [pixel_format.dtype.itemsize * 8] * pixel_format.channels),
         259: (SHORT, [1]),  # no compression
-        262: (SHORT, [GREY if form.colours == 1 else RGB]),
+        262: (SHORT, [GREY if pixel_format.colours == 1 else RGB]),
         273: (LONG8, [0] * strips),  # where the strips begin, known below
-        277: (SHORT, [form.channels]),
+        277: (SHORT, [pixel_format.channels]),
         278: (LONG, [rows]),
         279: (LONG8, lengths),
         284: (SHORT, [1]),  # channels side by side
-        **({338: (SHORT, [STRAIGHT_ALPHA])} if form.alpha else {}),
-        339: (SHORT, [FLOAT if form.dtype.kind == "f" else UNSIGNED] * form.channels),
+        **({338: (SHORT, [STRAIGHT_ALPHA])} if pixel_format.alpha else {}),
+        339: (SHORT, [FLOAT if pixel_format.dtype.kind == "f" else UNSIGNED] * pixel_format.channels),
     }
     table = 16
     behind = table + 8 + 20 * len(tags) + 8

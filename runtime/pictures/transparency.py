@@ -1,4 +1,7 @@
-"""Colour under transparency. Nobody sees it, but a network that enlarges the picture would spread it over the edges."""
+"""Transparency: colours for the hidden pixels, and transparency that is enlarged beside the network.
+
+Nobody sees the colour under full transparency, but a network that enlarges the picture would spread it over the edges.
+"""
 
 from __future__ import annotations
 
@@ -63,3 +66,16 @@ def _doubled(values: Array) -> Array:
         into[1:-1:2] += quarter[1:]
         values = twice
     return values
+
+
+def enlarge(alpha: Array, scale: int) -> Array:
+    """[H, W] float32 → [S·H, S·W], linear; pixels' centres keep their places, and a value all over stays exactly so."""
+    for axis in (0, 1):
+        rows = np.moveaxis(alpha, axis, 0)
+        before, after = np.concatenate((rows[:1], rows[:-1])), np.concatenate((rows[1:], rows[-1:]))
+        enlarged = np.empty((len(rows), scale, rows.shape[1]), np.float32)
+        for index in range(scale):
+            offset = np.float32((index + 0.5) / scale - 0.5)  # of the new pixel's centre from the old one's
+            enlarged[:, index] = rows + abs(offset) * ((after if offset > 0 else before) - rows)
+        alpha = np.moveaxis(enlarged.reshape(-1, rows.shape[1]), 0, axis)
+    return alpha

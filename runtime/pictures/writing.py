@@ -10,7 +10,7 @@ import numpy as np
 
 from runtime.errors import InvalidInput
 from runtime.pictures.codec import pyvips, reason
-from runtime.pictures.forms import WRITABLE, Encoding, Form
+from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
 from runtime.pictures.metadata import NONE, Metadata
 from runtime.pictures.rowfile import RowFile
 from runtime.pictures.scaling import scaled
@@ -27,7 +27,7 @@ BIG_TIFF_BYTES = 2**31
 class Output:
     """A picture to write.
 
-    width, height: of the rows that come, in px; form: what they are made of. Floats run from 0 to 1.
+    width, height: of the rows that come, in px; pixel_format: what they are made of. Floats run from 0 to 1.
     to_width, to_height: of the file, in px; where they differ, floats are resized before they are rounded.
     bits: of the file's samples. metadata: of the picture that came; resolution_scale: by how much its resolution
     grows, across and down.
@@ -35,7 +35,7 @@ class Output:
 
     width: int
     height: int
-    form: Form
+    pixel_format: PixelFormat
     to_width: int
     to_height: int
     bits: int
@@ -50,7 +50,7 @@ class Output:
     def to_memory(self, pixels: Array) -> bytes:
         """The file of [H, W, C] pixels. Raises InvalidInput where the format cannot hold them."""
         try:
-            image, options = self._prepared(as_image(pixels, self.form))
+            image, options = self._prepared(as_image(pixels, self.pixel_format))
             return image.write_to_buffer(f".{self.encoding.format}", **options)
         except pyvips.Error as error:
             raise self._unwritable(error) from error
@@ -69,9 +69,11 @@ class Output:
 
     def _written(self, take: Callable[[], Array], descriptor: int) -> BaseException | None:
         """What ended the writing; nothing of libvips' outlives the call, least of all its copy of the descriptor."""
-        rows = RowFile(self.width, self.height, self.form, take)
+        rows = RowFile(self.width, self.height, self.pixel_format, take)
         try:
-            image, options = self._prepared(rows.image().copy(interpretation=self.form.interpretation))
+            image, options = self._prepared(
+                rows.image().copy(interpretation=self.pixel_format.interpretation)
+            )
             target = pyvips.Target.new_to_descriptor(descriptor)
             image.write_to_target(target, f".{self.encoding.format}", **options)
         except pyvips.Error as error:
@@ -85,18 +87,18 @@ class Output:
         if self.resized:
             # Its kernels swing beyond black and white.
             image = scaled(image, self.to_width, self.to_height).clamp()
-        held = WRITABLE[self.encoding.format].hold(self.form)
-        if self.form.alpha and not held.alpha:
-            white = 1.0 if self.form.bits == 32 else float(np.iinfo(self.form.dtype).max)
+        held = WRITABLE[self.encoding.format].hold(self.pixel_format)
+        if self.pixel_format.alpha and not held.alpha:
+            white = 1.0 if self.pixel_format.bits == 32 else float(np.iinfo(self.pixel_format.dtype).max)
             image = image.flatten(background=[white], max_alpha=white)
-        if self.form.bits == 32 and self.bits != 32:
+        if self.pixel_format.bits == 32 and self.bits != 32:
             image = (image * float(2**self.bits - 1)).rint().cast({8: "uchar", 16: "ushort"}[self.bits])
-        form = Form(self.form.colours, held.alpha, self.bits)
-        image, keep = self.metadata.put(image, form, self.resolution_scale)
-        image = image.copy(interpretation=form.interpretation)
-        return image, self._options(form) | {"keep": keep}
+        pixel_format = PixelFormat(self.pixel_format.colours, held.alpha, self.bits)
+        image, keep = self.metadata.put(image, pixel_format, self.resolution_scale)
+        image = image.copy(interpretation=pixel_format.interpretation)
+        return image, self._options(pixel_format) | {"keep": keep}
 
-    def _options(self, form: Form) -> dict[str, Any]:
+    def _options(self, pixel_format: PixelFormat) -> dict[str, Any]:
         encoding = self.encoding
         quality = encoding.quality or WRITABLE[encoding.format].quality
         level = FASTEST_LEVEL if encoding.compression is None else encoding.compression
@@ -110,15 +112,17 @@ class Output:
             case "tiff" if level == 0:
                 packed: dict[str, Any] = {"compression": "none"}
             case _:
-                predictor = "float" if form.bits == 32 else "horizontal"
+                predictor = "float" if pixel_format.bits == 32 else "horizontal"
                 packed = {"compression": "deflate", "predictor": predictor, "level": level}
-        raw_bytes = self.to_width * self.to_height * form.channels * form.dtype.itemsize
+        raw_bytes = self.to_width * self.to_height * pixel_format.channels * pixel_format.dtype.itemsize
         return packed | {"bigtiff": raw_bytes >= BIG_TIFF_BYTES}
 
     def _unwritable(self, error: pyvips.Error) -> InvalidInput:
         return InvalidInput("format", f"{self.encoding.format} cannot hold this image: {reason(error)}")
 
 
-def as_image(pixels: Array, form: Form) -> pyvips.Image:
-    """[H, W, C] of the form's dtype."""
-    return pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).copy(interpretation=form.interpretation)
+def as_image(pixels: Array, pixel_format: PixelFormat) -> pyvips.Image:
+    """[H, W, C] of the pixel format's dtype."""
+    return pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).copy(
+        interpretation=pixel_format.interpretation
+    )

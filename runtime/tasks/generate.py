@@ -19,6 +19,7 @@ GENERATE = Task(
     name="generate",
     source="latents",
     alpha="beside",
+    colours="model",
     outscale=False,
     usual_name="{model}",
     problems=_problems,

@@ -28,6 +28,7 @@ class Task:
     source: what a request brings: one picture, or latents (and labels).
     alpha: what becomes of a picture's transparency: the "network" enlarges it as it does the colours, or it goes
         "beside" it, interpolated where the answer has another size.
+    colours: "kept", so that grey stays grey; or the answer has those that the "model" gives.
     outscale: whether the caller may ask for another size than the model's own.
     usual_name: of a bundle, where {model} and {scale} stand for the family and the model's scale.
     problems: the names of the manifest's fields that no model of this task can have.
@@ -36,6 +37,7 @@ class Task:
     name: TaskName
     source: Source
     alpha: Literal["network", "beside"]
+    colours: Literal["kept", "model"]
     outscale: bool
     usual_name: str
     problems: Callable[[Manifest], Iterator[str]]

@@ -11,6 +11,7 @@ TRANSLATE = Task(
     name="translate",
     source="picture",
     alpha="beside",
+    colours="model",
     outscale=False,
     usual_name="{model}",
     problems=picture_problems,

@@ -8,6 +8,7 @@ UPSCALE = Task(
     name="upscale",
     source="picture",
     alpha="network",
+    colours="kept",
     outscale=True,
     usual_name="{model}-x{scale}",
     problems=picture_problems,

@@ -197,7 +197,7 @@ def read_all(file: bytes | Path) -> bool:
         for start in range(0, opened.header.height, BAND_ROWS):
             stop = min(start + BAND_ROWS, opened.header.height)
             values = rows.read(start, stop)
-            assert values.shape == (opened.header.form.channels, stop - start, opened.header.width)
+            assert values.shape == (opened.header.pixel_format.channels, stop - start, opened.header.width)
             assert values.dtype == np.float32
             assert values.min() >= 0
             assert values.max() <= 1

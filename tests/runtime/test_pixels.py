@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from runtime.errors import InvalidInput
-from runtime.pictures.forms import WRITABLE, Encoding, Form
+from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
 from runtime.pictures.reading import READABLE, Header
 from runtime.pixels import decode, encode, grid, probe, resize, to_float, to_uint8
 
@@ -46,7 +46,7 @@ def vips(pixels: Any, interpretation: str = "srgb") -> pyvips.Image:
 def test_lossless_formats_come_back_bit_for_bit(format: str, pixels: Any) -> None:
     data = encode(pixels, format)
     assert probe(data, max_pixels=LIMIT) == Header(
-        pixels.shape[1], pixels.shape[0], Form(pixels.shape[2]), format
+        pixels.shape[1], pixels.shape[0], PixelFormat(pixels.shape[2]), format
     )
     back = decode(data, max_pixels=LIMIT)
     assert back.dtype == np.uint8
@@ -88,7 +88,7 @@ def test_transparent_pixels_lie_on_white(bands: int) -> None:
     pixels = np.concatenate([noise(6, 6, bands), np.zeros((6, 6, 1), np.uint8)], 2)
     pixels[:3, :, bands] = 255
     data = vips(pixels, "srgb" if bands == 3 else "b-w").pngsave_buffer()
-    assert probe(data, max_pixels=LIMIT).form == Form(bands, alpha=True)
+    assert probe(data, max_pixels=LIMIT).pixel_format == PixelFormat(bands, alpha=True)
     decoded = decode(data, max_pixels=LIMIT)
     np.testing.assert_array_equal(decoded[:3], np.broadcast_to(pixels[:3, :, :bands], (3, 6, 3)))
     assert (decoded[3:] == 255).all()
@@ -134,7 +134,7 @@ def test_of_a_moving_picture_the_first_frame_is_taken() -> None:
 )
 def test_cmyk_becomes_rgb(ink: tuple[int, ...], colour: str) -> None:
     data = vips(np.full((8, 8, 4), ink, np.uint8), "cmyk").jpegsave_buffer(Q=100)
-    assert probe(data, max_pixels=LIMIT).form == Form(3)
+    assert probe(data, max_pixels=LIMIT).pixel_format == PixelFormat(3)
     red, green, blue = decode(data, max_pixels=LIMIT)[4, 4].tolist()
     if colour == "white":
         assert min(red, green, blue) > 245

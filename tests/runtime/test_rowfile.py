@@ -1,4 +1,4 @@
-"""Rows that are still being made, read by libvips as a file: right in every form and shape, and gone afterwards."""
+"""Rows that are still being made, read by libvips as a file: right in every pixel format and shape, and gone afterwards."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ import pytest
 import pyvips
 
 from runtime.errors import Cancelled
-from runtime.pictures.forms import WRITABLE, Encoding, Form
+from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
 from runtime.pictures.rowfile import STRIP_BYTES, RowFile
 from runtime.pictures.writing import Output
 from runtime.tensors import Array
 
-FORMS = [Form(colours, alpha, bits) for colours in (1, 3) for alpha in (False, True) for bits in (8, 16, 32)]
+PIXEL_FORMATS = [
+    PixelFormat(colours, alpha, bits) for colours in (1, 3) for alpha in (False, True) for bits in (8, 16, 32)
+]
 
 
-def noise(height: int, width: int, form: Form) -> Array:
+def noise(height: int, width: int, pixel_format: PixelFormat) -> Array:
     random = np.random.default_rng(height + width)
-    if form.bits == 32:
-        return random.random((height, width, form.channels), np.float32)
-    return random.integers(0, 2**form.bits, (height, width, form.channels), form.dtype)
+    if pixel_format.bits == 32:
+        return random.random((height, width, pixel_format.channels), np.float32)
+    return random.integers(
+        0, 2**pixel_format.bits, (height, width, pixel_format.channels), pixel_format.dtype
+    )
 
 
 def bands_of(pixels: Array, rows: int) -> Callable[[], Array]:
@@ -33,7 +37,7 @@ def bands_of(pixels: Array, rows: int) -> Callable[[], Array]:
     return lambda: next(left)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("pixel_format", PIXEL_FORMATS, ids=str)
 @pytest.mark.parametrize(
     ("width", "height", "rows"),
     [
@@ -45,12 +49,12 @@ def bands_of(pixels: Array, rows: int) -> Callable[[], Array]:
         (600, 1_000, 130),  # several strips, and bands that end in the middle of one
     ],
 )
-def test_rows_come_out_as_they_went_in(form: Form, width: int, height: int, rows: int) -> None:
-    pixels = noise(height, width, form)
-    image = RowFile(width, height, form, bands_of(pixels, rows)).image()
-    assert (image.width, image.height, image.bands) == (width, height, form.channels)
-    assert bool(image.hasalpha()) == form.alpha
-    found = np.frombuffer(image.write_to_memory(), form.dtype).reshape(pixels.shape)
+def test_rows_come_out_as_they_went_in(pixel_format: PixelFormat, width: int, height: int, rows: int) -> None:
+    pixels = noise(height, width, pixel_format)
+    image = RowFile(width, height, pixel_format, bands_of(pixels, rows)).image()
+    assert (image.width, image.height, image.bands) == (width, height, pixel_format.channels)
+    assert bool(image.hasalpha()) == pixel_format.alpha
+    found = np.frombuffer(image.write_to_memory(), pixel_format.dtype).reshape(pixels.shape)
     np.testing.assert_array_equal(found, pixels)
 
 
@@ -61,7 +65,7 @@ def test_no_band_is_taken_before_it_is_needed() -> None:
         taken.append(len(taken))
         return np.zeros((100, 50, 3), np.uint8)
 
-    image = RowFile(50, 1_000, Form(3), take).image()
+    image = RowFile(50, 1_000, PixelFormat(3), take).image()
     assert taken == []
     region = pyvips.Region.new(image)
     region.fetch(0, 0, 50, 10)
@@ -76,12 +80,12 @@ def written(output: Output, take: Callable[[], Array]) -> bytes:
 
 
 def output(format: str, height: int = 100, width: int = 40) -> Output:
-    return Output(width, height, Form(3), width, height, 8, Encoding(format))
+    return Output(width, height, PixelFormat(3), width, height, 8, Encoding(format))
 
 
 @pytest.mark.parametrize("format", WRITABLE)
 def test_a_file_of_bands_is_the_file_of_the_whole(format: str) -> None:
-    pixels = noise(100, 40, Form(3))
+    pixels = noise(100, 40, PixelFormat(3))
     wanted = output(format).to_memory(pixels)
     for rows in (1, 7, 64, 100):
         found = written(output(format), bands_of(pixels, rows))
@@ -92,7 +96,7 @@ def test_a_file_of_bands_is_the_file_of_the_whole(format: str) -> None:
 @pytest.mark.parametrize("format", WRITABLE)
 @pytest.mark.parametrize("after", [0, 1, 5])
 def test_what_ends_the_rows_ends_the_file(format: str, after: int) -> None:
-    bands = bands_of(noise(100, 40, Form(3)), 10)
+    bands = bands_of(noise(100, 40, PixelFormat(3)), 10)
     count = iter(range(100))
 
     def take() -> Array:
@@ -111,7 +115,7 @@ def test_bands_are_gone_when_the_file_is_not_when_garbage_is_collected(fails: bo
     def take() -> Array:
         if fails and len(alive) == 5:
             raise Cancelled("the request has ended")
-        band = noise(10, 40, Form(3))
+        band = noise(10, 40, PixelFormat(3))
         alive.append(weakref.ref(band))
         return band
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,19 @@ from runtime.bundle import Bundle
 from runtime.errors import InvalidInput
 from runtime.manifest import Manifest
 from runtime.tensors import TensorSpec
-from runtime.tiling import Canvas, Span, choose_tile, pad_to_multiple, plan, run_tiled, split, work
+from runtime.tiling.canvas import Canvas
+from runtime.tiling.geometry import Span, Tile, bands, choose_tile, computed_px, cut, pad_to_multiple, split
+from runtime.tiling.inline import run_picture
+
+UNIT = TensorSpec("image", "float32", ("N", 3, "H", "W"), (0, 1))
+SIGNED = TensorSpec("image", "float32", ("N", 3, "H", "W"), (-1, 1))
+
+
+def tiles_of(height: int, width: int, *, tile: int, halo: int, multiple: int = 1) -> list[Tile]:
+    manifest = Manifest(
+        "m", "upscale", "float32", (UNIT,), (UNIT,), 1, multiple, tile_sizes=(tile,), halo=halo
+    )
+    return [part for band in bands(*cut(height, width, manifest)) for part in band.tiles]
 
 
 @st.composite
@@ -72,12 +85,14 @@ def test_a_plan_covers_every_pixel_exactly_once(
     _, tile, halo, multiple = rows
     height, width = rows[0], columns[0] * multiple
     seen = np.zeros((height, width), np.int64)
-    tiles = plan(height, width, tile=tile, halo=halo, multiple=multiple)
+    tiles = tiles_of(height, width, tile=tile, halo=halo, multiple=multiple)
     for part in tiles:
         seen[part.rows.low : part.rows.high, part.columns.low : part.columns.high] += 1
         assert part.pixels == part.height * part.width <= tile * tile
     assert (seen == 1).all()
-    assert sum(part.pixels for part in tiles) == work(height, width, tile=tile, halo=halo, multiple=multiple)
+    assert sum(part.pixels for part in tiles) == computed_px(
+        height, width, tile=tile, halo=halo, multiple=multiple
+    )
     assert tiles == sorted(tiles, key=lambda part: (part.rows.low, part.columns.low))
 
 
@@ -120,7 +135,7 @@ def test_the_chosen_tile_has_the_least_work(
     height: int, width: int, tile_sizes: list[int], halo: int
 ) -> None:
     chosen = choose_tile(height, width, tile_sizes=tile_sizes, halo=halo)
-    costs = [work(height, width, tile=tile, halo=halo) for tile in tile_sizes]
+    costs = [computed_px(height, width, tile=tile, halo=halo) for tile in tile_sizes]
     assert chosen == tile_sizes[costs.index(min(costs))]
 
 
@@ -150,8 +165,7 @@ class Local(Engine):
     backend = "test"
 
     def __init__(self, *, scale: int = 1, radius: int = 0, multiple: int = 1) -> None:
-        spec = TensorSpec("image", "float32", ("N", 3, "H", "W"), (0, 1))
-        manifest = Manifest("local", "upscale", "float32", (spec,), (spec,), scale, multiple)
+        manifest = Manifest("local", "upscale", "float32", (UNIT,), (UNIT,), scale, multiple)
         super().__init__(
             Bundle(Path("none"), manifest), device="CPU", precision="float32", slots=1, batch_sizes=(1,)
         )
@@ -187,7 +201,7 @@ def test_stitched_is_what_whole_would_be(
     engine = Local(scale=scale, radius=radius, multiple=multiple)
     padded = pad_to_multiple(image, multiple)
     whole = engine.run({"image": padded[None]})["image"][0][:, : height * scale, : width * scale]
-    stitched = run_tiled(engine, image, tile=tile, halo=radius)
+    stitched = run_picture(engine, image, replace(engine.manifest, tile_sizes=(tile,), halo=radius))
     assert stitched.shape == (3, height * scale, width * scale)
     assert stitched.dtype == np.float32
     np.testing.assert_array_equal(stitched, whole)
@@ -198,12 +212,14 @@ def test_a_halo_narrower_than_the_network_looks_shows() -> None:
     image = np.random.default_rng(0).random((3, 40, 40), np.float32)
     engine = Local(radius=3)
     whole = engine.run({"image": image[None]})["image"][0]
-    assert not np.array_equal(run_tiled(engine, image, tile=16, halo=2), whole)
+    tiled = replace(engine.manifest, tile_sizes=(16,), halo=2)
+    assert not np.array_equal(run_picture(engine, image, tiled), whole)
 
 
 def test_only_the_tiles_shape_and_the_shorter_sides_are_seen() -> None:
     engine = Local()
-    run_tiled(engine, np.zeros((3, 7, 100), np.float32), tile=32, halo=4)
+    tiled = replace(engine.manifest, tile_sizes=(32,), halo=4)
+    run_picture(engine, np.zeros((3, 7, 100), np.float32), tiled)
     assert engine.shapes == {(7, 32)}
 
 
@@ -219,8 +235,8 @@ def test_a_canvas_takes_the_tiles_of_a_padded_image_and_cuts_the_padding(
     scale, (height, width) = 2, size
     image = np.random.default_rng(1).integers(0, 256, (3, height, width)).astype(np.float32) / 255
     padded = pad_to_multiple(image, multiple)
-    canvas = Canvas(channels=3, height=height, width=width, scale=scale, dtype=kind)
-    for part in reversed(plan(*padded.shape[1:], tile=16, halo=4, multiple=multiple)):
+    canvas = Canvas(channels=3, height=height, width=width, scale=scale, output=UNIT, dtype=kind)
+    for part in reversed(tiles_of(*padded.shape[1:], tile=16, halo=4, multiple=multiple)):
         canvas.paste(part, part.window(padded).repeat(scale, 1).repeat(scale, 2))
     expected = image.repeat(scale, 1).repeat(scale, 2).transpose(1, 2, 0)
     assert canvas.pixels.dtype == kind
@@ -231,7 +247,7 @@ def test_a_canvas_takes_the_tiles_of_a_padded_image_and_cuts_the_padding(
 
 
 def test_a_core_that_is_padding_only_changes_nothing() -> None:
-    canvas = Canvas(channels=3, height=2, width=2, scale=1)
+    canvas = Canvas(channels=3, height=2, width=2, scale=1, output=UNIT)
     canvas.pixels[:] = 7
     beyond = SimpleNamespace(rows=Span(2, 4, 2, 4), columns=Span(0, 2, 0, 2))
     canvas.paste(beyond, np.ones((3, 2, 2), np.float32))  # type: ignore[arg-type]
@@ -239,16 +255,16 @@ def test_a_core_that_is_padding_only_changes_nothing() -> None:
 
 
 def test_a_uint8_canvas_clips_and_a_float_canvas_does_not() -> None:
-    (tile,) = plan(1, 3, tile=8, halo=0)
+    (tile,) = tiles_of(1, 3, tile=8, halo=0)
     values = np.array([[[-2.0, 0.5, 9.0]]], np.float32)
-    for kind, expected in (("uint8", [0, 191, 255]), ("float32", [-2.0, 0.5, 9.0])):
-        canvas = Canvas(channels=1, height=1, width=3, scale=1, dtype=kind, low=-1.0, high=1.0)
+    for kind, expected in (("uint8", [0, 191, 255]), ("float32", [-0.5, 0.75, 5.0])):
+        canvas = Canvas(channels=1, height=1, width=3, scale=1, output=SIGNED, dtype=kind)
         canvas.paste(tile, values)
         assert canvas.pixels[0, :, 0].tolist() == expected
 
 
 def test_pasting_leaves_the_network_s_output_as_it_was() -> None:
-    (tile,) = plan(2, 2, tile=8, halo=0)
+    (tile,) = tiles_of(2, 2, tile=8, halo=0)
     output = np.full((1, 2, 2), 0.3, np.float32)
-    Canvas(channels=1, height=2, width=2, scale=1).paste(tile, output)
+    Canvas(channels=1, height=2, width=2, scale=1, output=UNIT).paste(tile, output)
     assert (output == np.float32(0.3)).all()

@@ -20,13 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import server.picture
 from protos import ganforge_pb2 as pb
 from runtime import pixels
-from runtime.pictures.forms import WRITABLE
+from runtime.picture_work import PictureWork
+from runtime.pictures.formats import WRITABLE
 from runtime.tensors import Array
+from runtime.tiling import geometry
+from runtime.tiling.geometry import Band
 from server.limits import Limits
-from server.picture import Band
 from tests.server.conftest import (
     FakeUpscaler,
     Serve,
@@ -51,15 +52,15 @@ WORDS = {8: ("b-w", "srgb"), 16: ("grey16", "rgb16"), 32: ("b-w", "scrgb")}
 def many_bands(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Small pictures take the way of large ones. The list gets the number of bands of each picture."""
     found: list[int] = []
-    plan = server.picture.bands
+    plan = geometry.bands
 
     def counted(*arguments: Any) -> tuple[Band, ...]:
         planned = plan(*arguments)
         found.append(len(planned))
         return planned
 
-    monkeypatch.setattr("server.picture.BAND_BYTES", SMALL_BAND_BYTES)
-    monkeypatch.setattr("server.picture.bands", counted)
+    monkeypatch.setattr("runtime.picture_work.BAND_BYTES", SMALL_BAND_BYTES)
+    monkeypatch.setattr("runtime.tiling.tiled_picture.bands", counted)
     return found
 
 
@@ -83,7 +84,7 @@ def file_of(channels: int, bits: int, format: str = "tiff", **options: Any) -> b
 def both_ways(served: Served, file: bytes, found: list[int], **options: Any) -> tuple[bytes, bytes]:
     """The answer by one band, and the one by many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.picture.BAND_BYTES", 2**30)
+        patch.setattr("runtime.picture_work.BAND_BYTES", 2**30)
         one = served.client.upscale(file, **options).image
     assert found[-1] == 1
     many = served.client.upscale(file, **options).image
@@ -157,7 +158,7 @@ def test_bands_of_any_size_and_scale(
     file = vips(values, "b-w" if channels < 3 else "srgb").pngsave_buffer()
     with pytest.MonkeyPatch.context() as patch:
         one = served.client.upscale(file, outscale=outscale)
-        patch.setattr("server.picture.BAND_BYTES", SMALL_BAND_BYTES)
+        patch.setattr("runtime.picture_work.BAND_BYTES", SMALL_BAND_BYTES)
         many = served.client.upscale(file, outscale=outscale)
     assert one.image == many.image
     header = pixels.probe(many.image, max_pixels=10**7)
@@ -321,13 +322,13 @@ def test_a_file_that_ends_between_bands_leaves_nothing(
     whole = file_of(3, 8, format)
     damaged = whole[: len(whole) * 2 // 3]
     decoded_bands: list[int] = []
-    decode = server.picture.Picture.decode
+    decode = PictureWork.decode
 
-    def counted(picture: server.picture.Picture, index: int) -> None:
+    def counted(picture: PictureWork, index: int) -> None:
         decode(picture, index)
         decoded_bands.append(index)
 
-    monkeypatch.setattr(server.picture.Picture, "decode", counted)
+    monkeypatch.setattr(PictureWork, "decode", counted)
 
     def end() -> None:
         decoded_bands.clear()

@@ -133,8 +133,8 @@ def test_each_kind_of_picture_in_a_folder_gets_its_ending(served: Served, tmp_pa
     for path in files.values():
         header = pixels.probe(path.read_bytes(), max_pixels=10**6)
         assert (header.width, header.height) == (image.width * SCALE, image.height * SCALE)
-    assert pixels.probe(files["h-x4.png"].read_bytes(), max_pixels=10**6).form.alpha
-    assert pixels.probe(files["i-x4.tiff"].read_bytes(), max_pixels=10**6).form.bits == 32
+    assert pixels.probe(files["h-x4.png"].read_bytes(), max_pixels=10**6).pixel_format.alpha
+    assert pixels.probe(files["i-x4.tiff"].read_bytes(), max_pixels=10**6).pixel_format.bits == 32
 
 
 def test_lossless_and_compression_are_flags(served: Served, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from protos import ganforge_pb2 as pb
 from runtime import pixels
-from runtime.tiling import Canvas
+from runtime.tiling.canvas import Canvas
 from server.client import STREAM_FROM_BYTES
 from server.limits import Limits
 from tests.server.conftest import (

@@ -12,7 +12,7 @@ from runtime.errors import InvalidInput
 
 
 @dataclass(frozen=True)
-class Form:
+class PixelFormat:
     """colours: 1 (grey) or 3 (RGB). alpha: whether transparency comes after them. bits: 8, 16, or 32 for floats."""
 
     colours: int = 3
@@ -52,13 +52,13 @@ class Format:
     lossless: bool = True
     by_rows: bool = True
 
-    def hold(self, form: Form) -> Form:
+    def hold(self, pixel_format: PixelFormat) -> PixelFormat:
         """The nearest that the format can hold."""
         return replace(
-            form,
-            colours=form.colours if self.grey else 3,
-            alpha=form.alpha and self.alpha,
-            bits=min(form.bits, self.bits),
+            pixel_format,
+            colours=pixel_format.colours if self.grey else 3,
+            alpha=pixel_format.alpha and self.alpha,
+            bits=min(pixel_format.bits, self.bits),
         )
 
 

@@ -1,0 +1,82 @@
+"""The work of Generate: one item of the scheduler a sample; and samples without a scheduler, for build and evaluation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runtime import pixels
+from runtime.backends.base import Engine
+from runtime.manifest import Manifest
+from runtime.pictures.formats import Encoding
+from runtime.scheduler import Item, Job
+from runtime.tensors import Array
+from runtime.values import from_model, value_range
+
+FLOAT_BYTES = 4
+
+
+class SampleWork:
+    """Samples to draw; `pixels` holds them once the job is done, each [H, W, C] uint8.
+
+    latents: [N, Z] float32. labels: [N] int64; ignored where the model has no classes.
+    encoding: how their files are written.
+    cost_px, cost_bytes: what admission counts: pixels to compute, and memory while in work.
+    """
+
+    def __init__(self, engine: Engine, latents: Array, labels: Array, encoding: Encoding) -> None:
+        self._engine, self._encoding = engine, encoding
+        self._inputs = sample_inputs(engine.manifest, latents, labels)
+        channels, height, width = sample_shape(engine.manifest)
+        count = len(latents)
+        self.items = [Item((), height * width)] * count
+        self.cost_px = count * height * width
+        # The graph's output, the pixels, and the file.
+        self.cost_bytes = self.cost_px * channels * (2 + FLOAT_BYTES)
+        self.pixels: list[Array] = [np.empty(0)] * count
+
+    def job(self, deadline_s: float | None) -> Job:
+        """An item a sample. deadline_s: on the scheduler's clock."""
+        output = self._engine.manifest.outputs[0]
+        low, high = value_range(output)
+
+        def inputs(index: int) -> dict[str, Array]:
+            return {name: array[index] for name, array in self._inputs.items()}
+
+        def deliver(index: int, outputs: dict[str, Array]) -> None:
+            if not self.pixels:
+                return  # the request ended while this sample was on the device
+            sample = outputs[output.name].transpose(1, 2, 0)  # [H, W, C]
+            self.pixels[index] = pixels.to_uint8(sample, low, high)
+
+        return Job(self._engine, self.items, inputs=inputs, deliver=deliver, deadline_s=deadline_s)
+
+    def file(self, index: int) -> bytes:
+        """The file of a sample, once the job is done."""
+        return pixels.encode(self.pixels[index], self._encoding.format, self._encoding.quality)
+
+    def free(self) -> None:
+        """Give the memory back now, however the request ended."""
+        self.pixels.clear()
+
+
+def sample_shape(manifest: Manifest) -> tuple[int, int, int]:
+    """(channels, height, width) of what a model draws; an axis that its graph leaves free is 0."""
+    channels, height, width = (axis if isinstance(axis, int) else 0 for axis in manifest.outputs[0].shape[1:])
+    return channels, height, width
+
+
+def sample_inputs(manifest: Manifest, latents: Array, labels: Array) -> dict[str, Array]:
+    """The graph's inputs by name: [N, Z] float32, and [N] int64 where the model has classes."""
+    by_dtype = {"float32": latents, "int64": labels.astype(np.int64, copy=False)}
+    return {spec.name: by_dtype[spec.dtype] for spec in manifest.inputs}
+
+
+def run_samples(engine: Engine, latents: Array, labels: Array) -> Array:
+    """Samples in the engine's largest batches, on the calling thread: [N, C, H, W] float32 in [0, 1], not clipped."""
+    inputs = sample_inputs(engine.manifest, latents, labels)
+    output, batch = engine.manifest.outputs[0], engine.max_batch
+    parts = [
+        engine.run({name: array[first : first + batch] for name, array in inputs.items()})[output.name]
+        for first in range(0, len(latents), batch)
+    ]
+    return from_model(np.concatenate(parts), output)

@@ -1,0 +1,73 @@
+"""Where the outputs of tiles are put together: the pixels of a whole picture, or of a band of its rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.tensors import Array, TensorSpec
+from runtime.tiling.geometry import Tile
+from runtime.values import from_model, to_levels, value_range
+
+
+class Canvas:
+    """height, width: in pixels of the input; the canvas is `scale` times as large. top: the input's row it begins with.
+
+    dtype: uint8 and uint16 round each core as it comes; float32 keeps it as [0, 1], not clipped, for a resize before
+    rounding. output: of the graph; its range is what is converted from.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        height: int,
+        width: int,
+        scale: int,
+        output: TensorSpec,
+        top: int = 0,
+        dtype: np.typing.DTypeLike = np.uint8,
+    ) -> None:
+        # [SH, SW, C]
+        self.pixels: np.ndarray[Any, Any] = np.empty((height * scale, width * scale, channels), dtype)
+        self._scale, self._top, self._output = scale, top, output
+        self._low, self._high = value_range(output)
+
+    def paste(self, tile: Tile, output: Array, channels: slice = slice(None)) -> None:
+        """Put the core of `output` in its place in `channels`; what padding brought beyond the picture is cut.
+
+        output: [C, S·height, S·width] float32 in the model's range, of the tile's window.
+        """
+        scale = self._scale
+        rows, columns = tile.rows, tile.columns
+        target = self._core(tile)[:, :, channels]
+        core = output[
+            :,
+            (rows.low - rows.start) * scale : (rows.high - rows.start) * scale,
+            (columns.low - columns.start) * scale : (columns.high - columns.start) * scale,
+        ][:, : target.shape[0], : target.shape[1]]
+        if self.pixels.dtype == np.float32:
+            core = from_model(core, self._output)
+        else:
+            core = to_levels(core, self.pixels.dtype, self._low, self._high)
+        target[:] = core.transpose(1, 2, 0)
+
+    def fill(self, tile: Tile, value: float, channels: slice) -> None:
+        """Make the tile's core `value` all over, which is in [0, 1]."""
+        constant = np.full(1, value, np.float32)
+        self._core(tile)[:, :, channels] = (
+            constant if self._floats else to_levels(constant, self.pixels.dtype)
+        )
+
+    def put(self, values: Array, channel: int) -> None:
+        """Make `values` the whole of one channel: [SH, SW] float32 in [0, 1]."""
+        self.pixels[:, :, channel] = values if self._floats else to_levels(values, self.pixels.dtype)
+
+    @property
+    def _floats(self) -> bool:
+        return self.pixels.dtype == np.float32
+
+    def _core(self, tile: Tile) -> Array:
+        low, high = ((row - self._top) * self._scale for row in (tile.rows.low, tile.rows.high))
+        return self.pixels[low:high, tile.columns.low * self._scale : tile.columns.high * self._scale]

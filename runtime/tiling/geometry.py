@@ -1,0 +1,165 @@
+"""Pictures into tiles of one shape: where the windows lie, what each of them answers for, and which make a band.
+
+A tile is a window of the picture and a core inside it. The network sees the window; only the core of its output is
+kept. Between windows lies a halo: every core is at least `halo` pixels from those edges of its window that are not
+edges of the picture. Windows on the picture's edge sit on that edge, where the network's own zero padding is what it
+saw in training. A side shorter than the tile is one window of its own length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from runtime.errors import InvalidInput
+from runtime.manifest import Manifest
+from runtime.tensors import Array
+
+
+@dataclass(frozen=True)
+class Span:
+    """One axis of a tile, in pixels of the input: the window [start, stop) and the core [low, high) inside it."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window of the picture and the core that it answers for, in pixels of the input."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def height(self) -> int:
+        return self.rows.stop - self.rows.start
+
+    @property
+    def width(self) -> int:
+        return self.columns.stop - self.columns.start
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    def window(self, planes: Array, top: int = 0) -> Array:
+        """[C, rows, W], whose first row is the picture's row `top` → [C, height, width], a view."""
+        return planes[
+            :,
+            self.rows.start - top : self.rows.stop - top,
+            self.columns.start : self.columns.stop,
+        ]
+
+
+@dataclass(frozen=True)
+class Band:
+    """Tiles whose cores fill the rows [low, high) of the padded picture, and whose windows need those of [start, stop)."""
+
+    tiles: tuple[Tile, ...]
+
+    @property
+    def start(self) -> int:
+        return self.tiles[0].rows.start
+
+    @property
+    def stop(self) -> int:
+        return self.tiles[-1].rows.stop
+
+    @property
+    def low(self) -> int:
+        return self.tiles[0].rows.low
+
+    @property
+    def high(self) -> int:
+        return self.tiles[-1].rows.high
+
+
+def cut(height: int, width: int, manifest: Manifest) -> tuple[list[Span], list[Span]]:
+    """The rows and the columns of windows that a height × width picture is cut into, once it is padded.
+
+    Where the manifest has no tile sizes, the whole picture is the one window.
+    """
+    multiple = manifest.size_multiple
+    height, width = padded_size(height, width, multiple)
+    tile = choose_tile(
+        height,
+        width,
+        tile_sizes=manifest.tile_sizes or (max(height, width),),
+        halo=manifest.halo,
+        multiple=multiple,
+    )
+    rows, columns = (
+        split(side, tile=tile, halo=manifest.halo, multiple=multiple) for side in (height, width)
+    )
+    return rows, columns
+
+
+def bands(rows: Sequence[Span], columns: Sequence[Span], most_rows: int | None = None) -> tuple[Band, ...]:
+    """Rows of tiles together while their cores fill at most so many rows of the picture; at least one row of tiles.
+
+    Without a limit, all of them are one band.
+    """
+    groups: list[list[Span]] = []
+    for row in rows:
+        if groups and (most_rows is None or row.high - groups[-1][0].low <= most_rows):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return tuple(Band(tuple(Tile(row, column) for row in group for column in columns)) for group in groups)
+
+
+def split(length: int, *, tile: int, halo: int, multiple: int = 1) -> list[Span]:
+    """One axis: as few windows as the halo allows, spread evenly, so that every overlap is as wide as it can be.
+
+    tile, halo: pixels of the input. multiple: every window starts and ends on a multiple of it; length and tile must
+    be multiples as well (see `pad_to_multiple`). Cores cover every pixel exactly once.
+    """
+    if min(length, tile, multiple) < 1 or halo < 0 or length % multiple or tile % multiple:
+        raise InvalidInput(
+            "tile",
+            f"got length {length}, tile {tile}, halo {halo}; expected positive multiples of {multiple}",
+        )
+    if length <= tile:
+        return [Span(0, length, 0, length)]
+    step = (tile - 2 * halo) // multiple
+    if step < 1:
+        raise InvalidInput("halo", f"got {halo} with a tile of {tile}, expected less than half of the tile")
+    travel = (length - tile) // multiple
+    windows = 1 + -(-travel // step)
+    starts = [index * travel // (windows - 1) * multiple for index in range(windows)]
+    # Each overlap is cut in the middle, so that both sides keep the same distance to their window's edge.
+    cuts = [0, *((left + tile + right) // 2 for left, right in pairwise(starts)), length]
+    return [Span(start, start + tile, cuts[i], cuts[i + 1]) for i, start in enumerate(starts)]
+
+
+def computed_px(height: int, width: int, *, tile: int, halo: int, multiple: int = 1) -> int:
+    """Pixels that the network computes for one picture, halos counted every time."""
+    rows, columns = (
+        sum(s.stop - s.start for s in split(side, tile=tile, halo=halo, multiple=multiple))
+        for side in (height, width)
+    )
+    return rows * columns
+
+
+def choose_tile(height: int, width: int, *, tile_sizes: Sequence[int], halo: int, multiple: int = 1) -> int:
+    """The tile size with the fewest computed pixels for this picture; the first where several tie."""
+    return min(
+        tile_sizes, key=lambda tile: computed_px(height, width, tile=tile, halo=halo, multiple=multiple)
+    )
+
+
+def padded_size(height: int, width: int, multiple: int) -> tuple[int, int]:
+    """Both rounded up to multiples."""
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
+def pad_to_multiple(image: Array, multiple: int) -> Array:
+    """[C, H, W] → the same with H and W rounded up to multiples, edges replicated at the bottom and right."""
+    down, right = (-side % multiple for side in image.shape[1:])
+    return np.pad(image, ((0, 0), (0, down), (0, right)), mode="edge") if down or right else image

@@ -1,0 +1,198 @@
+"""One picture through one network, a band of rows at a time: planes in, jobs for a scheduler, rows of pixels out.
+
+A band is as many rows of tiles as a budget of memory allows, so a small picture is one band and a poster is many. Bands
+are begun and finished from the top down, and several may be in work at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from runtime import tasks
+from runtime.errors import Cancelled, InvalidInput
+from runtime.manifest import Manifest
+from runtime.pictures.formats import PixelFormat
+from runtime.pictures.transparency import enlarge, fill, rows_seen
+from runtime.scheduler import Flow, Item, Job, Runner
+from runtime.tensors import Array
+from runtime.tiling.canvas import Canvas
+from runtime.tiling.geometry import Band, Tile, bands, cut, pad_to_multiple
+from runtime.tiling.passes import Pass, answer_format, passes
+from runtime.values import from_model, to_model
+
+# Hears (tiles done, tiles in all), from any thread.
+OnTilesDone = Callable[[int, int], None]
+
+
+@dataclass
+class BandInWork:
+    """planes: [C, H, W] float32 in the model's range, of the rows that the band's windows need."""
+
+    planes: Array
+    canvas: Canvas
+
+
+class TiledPicture:
+    """height, width: of the picture, in px. pixel_format: what it is made of.
+
+    dtype: of the answer: uint8, uint16, or float32 for values in [0, 1] that are not clipped.
+    band_bytes: memory of one band's answer; None for one band, whatever it takes.
+    Raises InvalidInput where the model takes pictures whole, and this one is too large for it.
+    """
+
+    def __init__(
+        self,
+        engine: Runner,
+        manifest: Manifest,
+        *,
+        height: int,
+        width: int,
+        pixel_format: PixelFormat,
+        dtype: np.dtype[Any],
+        band_bytes: int | None = None,
+    ) -> None:
+        check_whole_size(height, width, manifest)
+        self._engine, self._manifest = engine, manifest
+        self.height, self.width, self.pixel_format, self.dtype = height, width, pixel_format, dtype
+        self.channels = answer_format(pixel_format, manifest).channels
+        self.passes = passes(pixel_format, manifest)
+        most_rows = None if band_bytes is None else band_bytes // self.canvas_row_bytes
+        self.bands = bands(*cut(height, width, manifest), most_rows)
+        tiles = [tile for band in self.bands for tile in band.tiles]
+        self.tiles_total = len(tiles) * len(self.passes)
+        self.computed_px = sum(tile.pixels for tile in tiles) * len(self.passes)
+        self._alpha_beside = pixel_format.alpha and tasks.of(manifest).alpha == "beside"
+        self._in_work: dict[int, BandInWork] = {}
+        self._flow = Flow()
+        self._lock, self._done = threading.Lock(), 0
+
+    @property
+    def canvas_row_bytes(self) -> int:
+        """Memory of the answer, for one row of the input."""
+        return self.width * self._manifest.scale**2 * self.channels * self.dtype.itemsize
+
+    def rows_needed(self, index: int) -> tuple[int, int]:
+        """[start, stop) of the picture's rows that a band needs: hidden colours are filled from a little further away."""
+        band = self.bands[index]
+        start, stop = band.start, min(band.stop, self.height)
+        return rows_seen(start, stop, self.height) if self.pixel_format.alpha else (start, stop)
+
+    def begin(self, index: int, planes: Array) -> None:
+        """Take the rows of a band: [C, rows, W] float32 in [0, 1], those of `rows_needed`."""
+        band, manifest = self.bands[index], self._manifest
+        top, _ = self.rows_needed(index)
+        canvas = Canvas(
+            channels=self.channels,
+            height=min(band.high, self.height) - band.low,
+            width=self.width,
+            scale=manifest.scale,
+            output=manifest.outputs[0],
+            top=band.low,
+            dtype=self.dtype,
+        )
+        if self.pixel_format.alpha:
+            colours, alpha = planes[:-1], planes[-1]
+            if self._alpha_beside:
+                canvas.put(self._enlarged(alpha, band, top), self.channels - 1)
+            planes = np.concatenate((fill(colours, alpha), planes[-1:]))
+        planes = planes[:, band.start - top : min(band.stop, self.height) - top]
+        planes = to_model(planes, manifest.inputs[0])
+        self._in_work[index] = BandInWork(pad_to_multiple(planes, manifest.size_multiple), canvas)
+
+    def job(
+        self,
+        index: int,
+        *,
+        deadline_s: float | None = None,
+        on_tiles_done: OnTilesDone = lambda done, total: None,
+    ) -> Job:
+        """Every tile of a band that was begun is an item, once a pass. deadline_s: on the scheduler's clock."""
+        band, in_work = self.bands[index], self._in_work[index]
+        source, target = self._manifest.inputs[0], self._manifest.outputs[0]
+        runs: list[tuple[Tile, Pass]] = []
+        for each in self.passes:
+            for tile in band.tiles:
+                value = _flat_value(tile, each, in_work, band) if each.keeps_flat else None
+                if value is None:
+                    runs.append((tile, each))
+                else:
+                    level = from_model(np.full(1, value, np.float32), source)[0]
+                    in_work.canvas.fill(tile, float(level), each.targets)
+                    self._count(on_tiles_done)
+        del in_work  # so that `free` gives its memory back while the job still lives
+
+        def inputs(item: int) -> dict[str, Array]:
+            in_work = self._in_work.get(index)
+            if in_work is None:
+                raise Cancelled("the request has ended")
+            tile, each = runs[item]
+            return {source.name: _window(tile, each.sources, in_work, band)}
+
+        def deliver(item: int, outputs: dict[str, Array]) -> None:
+            in_work = self._in_work.get(index)
+            if in_work is None:
+                return  # the request ended while this tile was on the device
+            tile, each = runs[item]
+            values = outputs[target.name]
+            if each.targets.stop - each.targets.start < len(values):
+                values = values.mean(axis=0, keepdims=True)
+            in_work.canvas.paste(tile, values, each.targets)
+            self._count(on_tiles_done)
+
+        items = [Item((tile.height, tile.width), tile.pixels) for tile, _ in runs]
+        return Job(
+            self._engine, items, inputs=inputs, deliver=deliver, deadline_s=deadline_s, flow=self._flow
+        )
+
+    def finish(self, index: int) -> Array:
+        """[rows, S·W, C] of a band whose job is done; its memory is the caller's."""
+        return self._in_work.pop(index).canvas.pixels
+
+    def free(self) -> None:
+        """Give the memory back now: a job and its future refer to each other, and wait for the garbage collector."""
+        self._in_work.clear()
+
+    def _enlarged(self, alpha: Array, band: Band, top: int) -> Array:
+        """[S·rows, S·W]: the transparency of a band's own rows. alpha: [rows, W], from the picture's row `top` on."""
+        scale, high = self._manifest.scale, min(band.high, self.height)
+        if scale == 1:
+            return alpha[band.low - top : high - top]
+        # One more row at each end, which the interpolation looks at.
+        first, last = max(band.low - 1, 0), min(high + 1, self.height)
+        enlarged = enlarge(alpha[first - top : last - top], scale)
+        return enlarged[(band.low - first) * scale : (high - first) * scale]
+
+    def _count(self, on_tiles_done: OnTilesDone) -> None:
+        with self._lock:
+            self._done += 1
+            on_tiles_done(self._done, self.tiles_total)
+
+
+def check_whole_size(height: int, width: int, manifest: Manifest) -> None:
+    """Raises InvalidInput where a model that takes pictures whole does not take so large a one."""
+    if tasks.items_of(manifest) != "whole" or not manifest.max_whole_px:
+        return
+    if height * width > manifest.max_whole_px:
+        raise InvalidInput(
+            "image",
+            f"{width}×{height} is {height * width} pixels; {manifest.name} cannot be tiled and takes at most "
+            f"{manifest.max_whole_px}; send a smaller image",
+        )
+
+
+def _flat_value(tile: Tile, each: Pass, in_work: BandInWork, band: Band) -> float | None:
+    """The one value, in the model's range, that the tile's window has all over; None where there are several."""
+    window = _window(tile, each.sources[:1], in_work, band)
+    first = window.flat[0]
+    return float(first) if (window == first).all() else None
+
+
+def _window(tile: Tile, sources: tuple[int, ...], in_work: BandInWork, band: Band) -> Array:
+    """[len(sources), height, width] float32; a view where the sources are the first channels in order."""
+    window = tile.window(in_work.planes, band.start)
+    return window[: len(sources)] if sources == tuple(range(len(sources))) else window[list(sources)]
