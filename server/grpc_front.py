@@ -58,7 +58,9 @@ def channel_options(limits: Limits, keepalive: Keepalive) -> tuple[tuple[str, in
         # Two servers that share a port would each answer half of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", keepalive.ping_after_ms),
+        # The installed gRPC waits for the answer to a ping by its own timer, a minute long unless told otherwise.
         ("grpc.keepalive_timeout_ms", keepalive.answer_within_ms),
+        ("grpc.http2.ping_timeout_ms", keepalive.answer_within_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", keepalive.shortest_ping_ms),
     )

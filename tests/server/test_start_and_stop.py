@@ -181,6 +181,16 @@ def test_an_altered_bundle_fails_in_a_sentence(bundles: Path, tmp_path: Path) ->
     assert "was altered" in fails("--bundles", str(tmp_path / "bundles"))
 
 
+def test_the_default_of_a_task_is_chosen_by_a_flag(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write_upscaler(tmp_path, name)
+    assert "the models that can upscale are first, second" in fails(
+        "--bundles", str(tmp_path), "--default", "upscale=third"
+    )
+    with started(tmp_path, "--default", "upscale=second") as (_, address), Client(address) as client:
+        assert client.upscale(png(5, 5)).model == "second"
+
+
 def test_a_device_that_is_not_here_fails_in_a_sentence(bundles: Path) -> None:
     message = fails("--bundles", str(bundles), "--backend", "openvino", "--device", "cuda:7")
     assert "cuda:7" in message

@@ -1,0 +1,178 @@
+"""The gRPC front as a client meets it: keepalive, limits of a connection, ports, request ids and deadlines."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+from protos import ganforge_pb2 as pb
+from protos import ganforge_pb2_grpc as pb_grpc
+from runtime.errors import BackendUnavailable
+from server.grpc_front import Keepalive, Server, channel_options
+from server.limits import Limits
+from server.service import Service
+from tests.server.conftest import OPTIONS, FakeUpscaler, Serve, Served, held, png, refusal, until
+
+
+def test_every_channel_argument_is_a_key_that_the_installed_grpc_knows() -> None:
+    """gRPC ignores unknown keys in silence."""
+    binary = Path(cygrpc.__file__).read_bytes()
+    keys = [key for key, _ in channel_options(Limits(), Keepalive())]
+    assert len(keys) > 5
+    assert not [key for key in keys if key.encode() + b"\0" not in binary]
+
+
+def pinging_call_is_answered(serve: Serve, keepalive: Keepalive, ping_every_ms: int, call_s: float) -> None:
+    """A client that pings through a call of `call_s` seconds, while nothing else is sent, gets its answer."""
+    engine = FakeUpscaler()
+    served = serve(engine, keepalive=keepalive)
+    options = (
+        ("grpc.keepalive_time_ms", ping_every_ms),
+        ("grpc.http2.max_pings_without_data", 0),  # as many as it likes
+        ("grpc.use_local_subchannel_pool", 1),
+        *OPTIONS,
+    )
+    with grpc.insecure_channel(served.address, options) as channel, held(engine):
+        call = pb_grpc.ImageGeneratorStub(channel).Upscale.future(pb.UpscaleRequest(image=png(20, 10)))
+        with pytest.raises(grpc.FutureTimeoutError):  # still under way, and not ended with too_many_pings
+            call.result(timeout=call_s)
+        engine.gate.set()
+        assert call.result(timeout=30).width == 80
+
+
+def test_a_client_may_ping_through_a_long_call(serve: Serve) -> None:
+    """A hundredth of what the slow test below takes; gRPC's default of 5 minutes ends the call at the fourth ping."""
+    pinging_call_is_answered(serve, Keepalive(shortest_ping_ms=50), ping_every_ms=100, call_s=1.0)
+
+
+@pytest.mark.slow
+def test_a_client_may_ping_every_ten_seconds_through_a_call_of_a_minute(serve: Serve) -> None:
+    pinging_call_is_answered(serve, Keepalive(), ping_every_ms=10_000, call_s=60)
+
+
+SETTINGS, PING, ACK, MAX_CONCURRENT_STREAMS = 4, 6, 1, 3
+
+
+def frames(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """(type, payload) of each HTTP/2 frame that a server sends, to a client that acknowledges nothing but settings."""
+
+    def exactly(size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            piece = connection.recv(size - len(data))
+            if not piece:
+                raise EOFError
+            data += piece
+        return data
+
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + struct.pack(">IBI", 0, SETTINGS, 0)[1:] + b"\0")
+    connection.sendall(b"\0\0\0" + bytes([SETTINGS, ACK]) + b"\0\0\0\0")
+    while True:
+        try:
+            header = exactly(9)
+            yield header[3], exactly(int.from_bytes(header[:3]))
+        except EOFError:
+            return
+
+
+def connected(served: Served) -> socket.socket:
+    host, port = served.address.split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def test_a_peer_that_answers_no_ping_is_disconnected(serve: Serve) -> None:
+    served = serve(FakeUpscaler(), keepalive=Keepalive(ping_after_ms=50, answer_within_ms=50))
+    with connected(served) as connection:
+        kinds = [
+            kind for kind, _ in frames(connection)
+        ]  # until the server ends it; else the socket times out
+    assert PING in kinds
+
+
+def test_a_connection_has_room_for_twice_the_calls_of_the_server(serve: Serve) -> None:
+    served = serve(FakeUpscaler(), limits=Limits(max_calls=7))
+    with connected(served) as connection:
+        payload = next(payload for kind, payload in frames(connection) if kind == SETTINGS)
+    settings = dict(struct.iter_unpack(">HI", payload))
+    assert settings[MAX_CONCURRENT_STREAMS] == 14
+
+
+def test_two_servers_cannot_share_a_port(serve: Serve) -> None:
+    served = serve(FakeUpscaler())
+
+    async def start_another() -> None:
+        await Server(Service(Limits())).start("127.0.0.1", int(served.address.split(":")[1]))
+
+    with pytest.raises(BackendUnavailable, match="cannot listen"):
+        served.run(start_another())
+
+
+def trailing_id(call: grpc.Call) -> str:
+    (request_id,) = [str(value) for key, value in call.trailing_metadata() if key == "x-request-id"]
+    return request_id
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("given", ["abc-1", "a.b:c_9", "x" * 64])
+def test_the_callers_request_id_comes_back_and_is_logged(served: Served, given: str, streamed: bool) -> None:
+    metadata = (("x-request-id", given),)
+    image = png(4, 4)
+    if streamed:
+        call = served.stub.UpscaleStream(iter(pieces(image)), metadata=metadata)
+        list(call)
+    else:
+        _, call = served.stub.Upscale.with_call(pb.UpscaleRequest(image=image), metadata=metadata)
+    assert trailing_id(call) == given
+    until(lambda: any(line.get("request_id") == given and line["code"] == "OK" for line in served.lines))
+
+
+@pytest.mark.parametrize("given", ["", "two words", "x" * 65, "semi;colon", "quote\"'", "a/b"])
+def test_a_request_id_of_another_form_is_replaced(served: Served, given: str) -> None:
+    call = served.stub.ListModels.with_call(pb.ListModelsRequest(), metadata=(("x-request-id", given),))[1]
+    assert re.fullmatch(r"[0-9a-f]{16}", trailing_id(call))
+
+
+def test_a_caller_without_a_request_id_gets_one(served: Served) -> None:
+    ids = {trailing_id(served.stub.ListModels.with_call(pb.ListModelsRequest())[1]) for _ in range(3)}
+    assert len(ids) == 3
+
+
+def pieces(image: bytes) -> list[pb.UpscaleStreamRequest]:
+    return [
+        pb.UpscaleStreamRequest(header=pb.UpscaleRequest()),
+        pb.UpscaleStreamRequest(data=image),
+    ]
+
+
+class Slow(FakeUpscaler):
+    """Takes its time for a batch, as a device does."""
+
+    def _run(self, inputs: dict[str, object]) -> dict[str, object]:  # type: ignore[override]
+        end_s = time.perf_counter() + 0.02
+        while time.perf_counter() < end_s:
+            pass
+        return super()._run(inputs)  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_server_knows_the_callers_deadline(serve: Serve, streamed: bool) -> None:
+    """A request that cannot be done in time is refused at once, long before the client's own deadline."""
+    served = serve(Slow())
+    assert (
+        served.client.upscale(png(32, 32)).width == 128
+    )  # now the server knows its speed: 20 ms for 1024 px
+    large = png(2000, 1500)  # 100 s at that speed
+    if streamed:
+        error = refusal(lambda: list(served.stub.UpscaleStream(iter(pieces(large)), timeout=20)))
+    else:
+        error = refusal(lambda: served.stub.Upscale(pb.UpscaleRequest(image=large), timeout=20))
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "the deadline is in" in error.details()
