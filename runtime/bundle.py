@@ -150,7 +150,7 @@ def check(manifest: Manifest) -> None:
         "class_names": len(manifest.class_names) not in (0, manifest.classes),
     }
     wrong = [name for name, is_wrong in problems.items() if is_wrong]
-    wrong += [name for name in tasks.of(manifest).problems(manifest) if name not in wrong]
+    wrong = list(dict.fromkeys([*wrong, *tasks.of(manifest).problems(manifest)]))
     if wrong:
         values = ", ".join(f"{name} {getattr(manifest, name)!r}" for name in wrong)
         raise BundleError(

@@ -15,7 +15,7 @@ UNIT = (0.0, 1.0)
 
 
 def value_range(spec: TensorSpec) -> tuple[float, float]:
-    """The lowest and the highest value of a picture's tensor. Raises EngineError where it has none."""
+    """The values of black and of white in a picture's tensor. Raises EngineError where there are none."""
     if spec.range is None:
         raise EngineError(f"{spec.name}: has no range, expected the values of black and of white")
     return spec.range

@@ -5,6 +5,8 @@ A request becomes items, and the scheduler runs batches of items:
     "tiles"    windows of one picture, of a few fixed shapes; batched with those of other requests
     "whole"    one picture as it is, of whatever size; a batch of its own, unless another has exactly that shape
     "samples"  one latent (and label) each, all of one shape; batched with those of other requests
+
+Whoever needs to know more of an item's kind (an engine's batch sizes, a build's steps) keeps a table by kind.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from runtime.manifest import Manifest
-from runtime.tensors import TaskName
+from runtime.tensors import TaskName, TensorSpec
 
 ItemKind = Literal["tiles", "whole", "samples"]
 # A caller's picture in, a picture out; or latents in, pictures out.
@@ -55,13 +57,20 @@ class Task:
 
 def picture_problems(manifest: Manifest) -> Iterator[str]:
     """Fields that contradict a task which takes one picture and gives one."""
-    if len(manifest.inputs) != 1:
+    if len(manifest.inputs) != 1 or not holds_pictures(manifest.inputs[0]):
         yield "inputs"
-    if manifest.tiled and manifest.max_whole_px:
-        yield "max_whole_px"
-    if not manifest.tiled and manifest.max_whole_px < 1:
-        yield "max_whole_px"
-    if not manifest.tiled and manifest.tile_sizes:
+    if manifest.outputs and not holds_pictures(manifest.outputs[0]):
+        yield "outputs"
+    if bool(manifest.tile_sizes) != manifest.tiled:
         yield "tile_sizes"
     if not manifest.tiled and manifest.halo:
         yield "halo"
+    if manifest.max_whole_px < 0 or bool(manifest.max_whole_px) == manifest.tiled:
+        yield "max_whole_px"
+
+
+def holds_pictures(spec: TensorSpec) -> bool:
+    """Whether a tensor is [N, C, …, …] float32 with a value for black and a higher one for white."""
+    has_range = spec.range is not None and spec.range[0] < spec.range[1]
+    has_channels = len(spec.shape) == 4 and isinstance(spec.shape[1], int)
+    return spec.dtype == "float32" and has_range and has_channels

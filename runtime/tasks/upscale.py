@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from runtime.manifest import Manifest
 from runtime.tasks.task import Task, picture_problems
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    yield from picture_problems(manifest)
+    channels = {spec.shape[1:2] for spec in (*manifest.inputs, *manifest.outputs)}
+    if len(channels) > 1:
+        yield "outputs"
+
 
 UPSCALE = Task(
     name="upscale",
@@ -11,5 +22,5 @@ UPSCALE = Task(
     colours="kept",
     outscale=True,
     usual_name="{model}-x{scale}",
-    problems=picture_problems,
+    problems=_problems,
 )

@@ -90,13 +90,20 @@ specs = st.builds(
     shape=st.lists(st.one_of(sizes, texts), max_size=4).map(tuple),
     range=st.none() | st.tuples(*[st.floats(allow_nan=False)] * 2),
 )
+pictures = st.builds(
+    TensorSpec,
+    name=texts,
+    dtype=st.just("float32"),
+    shape=st.tuples(texts, sizes, sizes, sizes),
+    range=st.tuples(st.floats(-9, 0), st.floats(0.5, 9)),
+)
 manifests = st.builds(
     Manifest,
     name=texts,
     task=st.just("generate"),
     precision=st.sampled_from(["float32", "float16", "bfloat16", "int8"]),
     inputs=st.lists(specs, min_size=1, max_size=2).map(tuple),
-    outputs=st.tuples(specs),
+    outputs=st.tuples(pictures),
     scale=sizes,
     latent_size=sizes,
     classes=st.just(3),

@@ -43,7 +43,10 @@ def test_an_unknown_task_is_refused_with_those_there_are() -> None:
         tasks.get("paint")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("good", [PICTURE, WHOLE, replace(WHOLE, task="translate"), SAMPLER])
+GREY_TO_RGB = replace(PICTURE, task="translate", inputs=(replace(IMAGE, shape=("N", 1, "H", "W")),))
+
+
+@pytest.mark.parametrize("good", [PICTURE, WHOLE, replace(WHOLE, task="translate"), GREY_TO_RGB, SAMPLER])
 def test_a_manifest_of_each_kind_is_read_back(good: Manifest) -> None:
     assert parse_manifest(good.to_json()) == good
 
@@ -57,7 +60,16 @@ def test_a_manifest_of_each_kind_is_read_back(good: Manifest) -> None:
         (WHOLE, {"tile_sizes": (64,)}, "tile_sizes"),
         (WHOLE, {"halo": 8}, "halo 8"),
         (WHOLE, {"task": "translate", "max_whole_px": -1}, "max_whole_px -1"),
+        (PICTURE, {"tile_sizes": ()}, "tile_sizes"),
+        (PICTURE, {"inputs": (replace(IMAGE, range=None),)}, "inputs"),
+        (PICTURE, {"outputs": (replace(IMAGE, range=None),)}, "outputs"),
+        (PICTURE, {"outputs": (replace(IMAGE, range=(1, 1)),)}, "outputs"),
+        (PICTURE, {"outputs": (replace(IMAGE, shape=("N", 1, "H", "W")),)}, "outputs"),
+        (PICTURE, {"inputs": (replace(IMAGE, dtype="int64"),)}, "inputs"),
+        (PICTURE, {"inputs": (replace(IMAGE, shape=("N", "C", "H", "W")),)}, "inputs"),
+        (PICTURE, {"inputs": (replace(IMAGE, shape=("N", 3)),)}, "inputs"),
         (SAMPLER, {"tile_sizes": (64,)}, "tile_sizes"),
+        (SAMPLER, {"outputs": (replace(SAMPLE, range=None),)}, "outputs"),
         (SAMPLER, {"max_whole_px": 1}, "max_whole_px 1"),
     ],
 )
