@@ -22,6 +22,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 TinyBundle = Callable[[str, Precision], Bundle]
 # A tile this small makes tiles of the smallest pictures.
 TINY_TILE, TINY_HALO = 48, 8
+# The largest picture of tiny networks that are never tiled.
+TINY_WHOLE_PX = 128 * 128
 
 
 @pytest.fixture(scope="session")
@@ -34,16 +36,17 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
     def make(model: str, precision: Precision = "float32") -> Bundle:
         # Imported here, so that tests of the serving side start without torch.
         from export import families
-        from export.build.pipeline import Options, build, steps_of
-        from export.build.steps import Steps
+        from export.build.options import BuildOptions
+        from export.build.pipeline import build
         from export.checkpoints.checkpoint import save
+        from runtime import tasks
         from tests.export.lively import class_names, lively
 
         spec = families.get(model)
-        tiled = spec.task == "upscale"
+        items = tasks.get(spec.task).items(tiled=spec.signature(spec.tiny).tiled)
         weights = folder / f"{model}.safetensors"
         save(weights, model, spec.tiny, lively(spec), class_names(spec))
-        options = Options(
+        options = BuildOptions(
             model=model,
             weights=str(weights),
             overrides={},
@@ -51,10 +54,11 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
             name=None,
             precision=precision,
             targets=("onnx",),
-            tile=TINY_TILE if tiled else None,
-            halo=TINY_HALO if tiled else None,
+            tile=TINY_TILE if items == "tiles" else None,
+            halo=TINY_HALO if items == "tiles" else None,
+            max_whole_px=TINY_WHOLE_PX if items == "whole" else None,
         )
-        return build(options, Steps(steps_of(spec)))
+        return build(options)
 
     return make
 

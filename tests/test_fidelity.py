@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from export import families
 from export.build import photographs
 from export.build.compare import difference
-from export.build.pipeline import Options, build, steps_of
-from export.build.steps import Steps
+from export.build.options import BuildOptions
+from export.build.pipeline import build
 from export.checkpoints import checkpoint
 from runtime import bundle, pixels
 from runtime.backends.precisions import is_allowed
@@ -46,8 +45,10 @@ def served(
 ) -> Iterator[tuple[Client, bundle.Bundle]]:
     """A client of a server process that serves the shipped weights in one precision."""
     folder = tmp_path_factory.mktemp("bundles")
-    options = Options(MODEL, None, {}, folder, None, request.param, targets=("onnx", "openvino"), tile=TILE)
-    made = build(options, Steps(steps_of(families.get(MODEL))))
+    options = BuildOptions(
+        MODEL, None, {}, folder, None, request.param, targets=("onnx", "openvino"), tile=TILE
+    )
+    made = build(options)
     with launched(folder, log=folder / "server.log") as server, Client(server.address) as client:
         yield client, made
 

@@ -1,10 +1,11 @@
-"""The command line of `python -m export.build`."""
+"""The command line of `python -m export.build`: makes BuildOptions of it, and says what a build does or would do."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
@@ -14,13 +15,16 @@ import safetensors
 
 from export import families
 from export.build.engines import TARGETS, resolve
-from export.build.pipeline import Options, build, prepare, steps_of
+from export.build.load import load
+from export.build.options import BuildOptions
+from export.build.pipeline import STEPS, build
 from export.build.steps import Steps
 from export.build.verify import OutOfTolerance
 from export.checkpoints.checkpoint import COMES_WITH, RANDOM, SHIPPED
 from export.families.settings import parse_settings
 from runtime.backends.openvino_backend import native_precisions
 from runtime.errors import GanforgeError, InvalidInput
+from runtime.tasks import ItemKind
 from runtime.tensors import Precision
 
 # What is wrong with the command line, and what went wrong while building.
@@ -62,6 +66,20 @@ BAD_INPUT, FAILED = 2, 1
 )
 @click.option("--tile", metavar="N", type=int, help="Side of a tile, in input pixels.  [default: measured]")
 @click.option("--halo", metavar="N", type=int, help="Overlap of tiles, in input pixels.  [default: measured]")
+@click.option(
+    "--max-whole-px",
+    metavar="N",
+    type=int,
+    help="Largest picture of a network that is never tiled, in pixels.  [default: measured]",
+)
+@click.option(
+    "--classes",
+    metavar="A,B,…",
+    help="Names of the classes, in the labels' order.  [default: the checkpoint's]",
+)
+@click.option(
+    "--keep-existing", is_flag=True, help="Fail where a bundle of this name exists, instead of replacing it."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @click.option(
     "--list", "listing", is_flag=True, help="Show the generators, their configuration and shipped weights."
@@ -78,13 +96,16 @@ def main(
     targets: tuple[str, ...],
     tile: int | None,
     halo: int | None,
+    max_whole_px: int | None,
+    classes: str | None,
+    keep_existing: bool,
     dry_run: bool,
     listing: bool,
 ) -> None:
     """Build a bundle: a checkpoint becomes a checked graph with engines, which `python -m server` serves."""
     try:
         if listing:
-            click.echo("\n".join(describe(known) for known in families.names()))
+            click.echo("\n".join(describe(name) for name in families.names()))
             return
         if model is None:
             raise InvalidInput("model", f"is missing; expected one of {', '.join(families.names())}")
@@ -96,30 +117,30 @@ def main(
         overrides = parse_overrides(families.get(model).config, settings, scale)
         check_weights(weights)
         check_name(name)
-        made, left_out = resolve(targets)
-        options = Options(
+        available, left_out = resolve(targets)
+        options = BuildOptions(
             model=model,
             weights=weights,
             overrides=overrides,
             output=output,
             name=name,
-            precision=native_precisions()[0] if precision == "fastest" else as_precision(precision),
-            targets=made,
-            asked=bool(targets),
+            precision=fastest(model) if precision == "fastest" else as_precision(precision),
+            targets=available,
+            class_names=tuple(one.strip() for one in classes.split(",")) if classes is not None else (),
+            all_required=bool(targets),
             tile=tile,
             halo=halo,
+            max_whole_px=max_whole_px,
             min_precision=min_precision,
+            keep_existing=keep_existing,
         )
         if dry_run:
             click.echo(rehearse(options, left_out))
             return
         run(options, left_out, fall_back=precision == "fastest")
     except InvalidInput as error:
-        option = (
-            f"--{error.field}"
-            if error.field in {p.name for p in main.params} | {"set", "target"}
-            else error.field
-        )
+        options_there = {parameter.name for parameter in main.params} | {"set", "target"}
+        option = f"--{error.field.replace('_', '-')}" if error.field in options_there else error.field
         click.echo(f"error: {option}: {error.problem}", err=True)
         sys.exit(BAD_INPUT)
     except GanforgeError as error:
@@ -127,10 +148,10 @@ def main(
         sys.exit(FAILED)
 
 
-def run(options: Options, left_out: dict[str, str], *, fall_back: bool) -> None:
-    """Build, and where `fall_back` and the narrow precision misses its tolerance, build float32 instead, aloud."""
-    steps = Steps(steps_of(families.get(options.model)))
-    steps.say(f"{options.model} in {options.precision}; targets: {told_targets(options, left_out)}")
+def run(options: BuildOptions, left_out: dict[str, str], *, fall_back: bool) -> None:
+    """Build; where `fall_back` and the narrow precision misses its tolerance, build float32 instead, and say so."""
+    steps = Steps(STEPS)
+    steps.say(f"{options.model} in {options.precision}; targets: {describe_targets(options, left_out)}")
     try:
         bundle = build(options, steps)
     except OutOfTolerance as error:
@@ -138,11 +159,17 @@ def run(options: Options, left_out: dict[str, str], *, fall_back: bool) -> None:
             raise
         steps.say(f"WARNING: {error}")
         steps.say("building float32 instead, since --fastest was asked for")
-        bundle = build(replace(options, precision="float32"), Steps(steps_of(families.get(options.model))))
-    error_db, off = bundle.manifest.error["psnr_db"], bundle.manifest.error["max_abs"]
+        bundle = build(replace(options, precision="float32"))
+    psnr_db, max_abs = bundle.manifest.error["psnr_db"], bundle.manifest.error["max_abs"]
     steps.say(
-        f"{bundle.path}: {bundle.manifest.precision}, {error_db:.1f} dB from float32 torch, at most {off:.2g} off"
+        f"{bundle.path}: {bundle.manifest.precision}, {psnr_db:.1f} dB from float32 torch, at most {max_abs:.2g} off"
     )
+
+
+def fastest(model: str) -> Precision:
+    """The precision that this CPU computes fastest, of those for which the model has a tolerance."""
+    tolerances = families.get(model).tolerances
+    return next((precision for precision in native_precisions() if precision in tolerances), "float32")
 
 
 def parse_overrides(config: type, settings: tuple[str, ...], scale: int | None) -> dict[str, str]:
@@ -177,52 +204,68 @@ def check_name(name: str | None) -> None:
 
 
 def as_precision(name: str) -> Precision:
-    known: dict[str, Precision] = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
-    return known[name]
+    precisions: dict[str, Precision] = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+    return precisions[name]
 
 
-def told_targets(options: Options, left_out: dict[str, str]) -> str:
-    told = ", ".join(options.targets)
-    return told + "".join(f"; not {name}: {reason}" for name, reason in left_out.items())
+def describe_targets(options: BuildOptions, left_out: dict[str, str]) -> str:
+    return ", ".join(options.targets) + "".join(
+        f"; not {name}: {reason}" for name, reason in left_out.items()
+    )
 
 
-def rehearse(options: Options, left_out: dict[str, str]) -> str:
-    """What a build with these options would do. The weights are loaded, so that what does not fit is found now."""
-    plan = prepare(options)
-    tiled = plan.checkpoint.spec.task == "upscale"
+def rehearse(options: BuildOptions, left_out: dict[str, str]) -> str:
+    """What a build with these options would do. The weights are loaded, so that whatever does not fit fails now."""
+    loaded = load(options)
+    source = loaded.checkpoint
     lines = {
-        "model": f"{options.model} ({plan.checkpoint.spec.task})",
-        "configuration": " ".join(f"{key}={value}" for key, value in asdict(plan.checkpoint.config).items()),
-        "weights": plan.checkpoint.source
-        + (f" (sha256 {plan.checkpoint.sha256[:12]}…)" if plan.checkpoint.sha256 else ""),
+        "model": f"{options.model} ({source.spec.task})",
+        "configuration": describe_config(asdict(source.config)),
+        "weights": source.source + (f" (sha256 {source.sha256[:12]}…)" if source.sha256 else ""),
         "precision": options.precision,
-        "targets": told_targets(options, left_out),
-        "tile, halo": f"{options.tile or 'measured'}, {'measured' if options.halo is None else options.halo}",
-        "bundle": str(options.output / plan.name),
-        "steps": ", ".join(steps_of(plan.checkpoint.spec)),
+        "targets": describe_targets(options, left_out),
+        **SIZES[loaded.items](options),
+        "bundle": str(options.output / loaded.name),
     }
-    if not tiled:
-        del lines["tile, halo"]
-    if plan.checkpoint.notes:
-        lines["notes"] = "; ".join(plan.checkpoint.notes)
+    if loaded.replaces:
+        lines["replaces"] = loaded.replaces
+    if source.class_names:
+        lines["classes"] = ", ".join(source.class_names)
+    lines["steps"] = ", ".join(STEPS)
+    if source.notes:
+        lines["notes"] = "; ".join(source.notes)
     return (
         "\n".join(f"{key + ':':15}{value}" for key, value in lines.items())
         + "\nnothing was written (--dry-run)"
     )
 
 
+def or_measured(value: int | None) -> str:
+    return "measured" if value is None else str(value)
+
+
+# What a dry run says of picture sizes, by what a request runs as.
+SIZES: Mapping[ItemKind, Callable[[BuildOptions], dict[str, str]]] = {
+    "tiles": lambda options: {"tile, halo": f"{or_measured(options.tile)}, {or_measured(options.halo)}"},
+    "whole": lambda options: {"largest": f"{or_measured(options.max_whole_px)} (pixels, never tiled)"},
+    "samples": lambda options: {},
+}
+
+
+def describe_config(config: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={value}" for key, value in config.items())
+
+
 def describe(name: str) -> str:
     """A few lines about a generator: task, shipped weights, configuration."""
     spec = families.get(name)
-    config = asdict(spec.config())
-    lines = [f"{name} ({spec.task})", f"  configuration: {' '.join(f'{k}={v}' for k, v in config.items())}"]
+    lines = [f"{name} ({spec.task})", f"  configuration: {describe_config(asdict(spec.config()))}"]
     for path in sorted(SHIPPED.glob("*.safetensors")):
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("model") == name:
             lines.append(f"  weights: {COMES_WITH}{path.stem}, {path.stat().st_size / 1e6:.1f} MB, made for:")
-            stored = json.loads(metadata["config"])
-            lines.append(f"    {' '.join(f'{key}={value}' for key, value in stored.items())}")
+            lines.append(f"    {describe_config(json.loads(metadata['config']))}")
     if len(lines) == 2:
         lines.append("  weights: none ship; --weights PATH or random:SEED")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""How far one array lies from another."""
+"""How far one array lies from another: PSNR and the largest difference. The build's verification and tile search use it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Difference:
 NONE = Difference(EQUAL_DB, 0.0)
 
 
-def difference(found: Array, expected: Array, *, peak: float) -> Difference:
+def difference(actual: Array, expected: Array, *, peak: float) -> Difference:
     """PSNR against `peak` and the largest absolute difference, computed in float64."""
-    if found.shape != expected.shape:
-        raise ValueError(f"shapes differ: {found.shape} and {expected.shape}")
-    off = np.abs(found.astype(np.float64) - expected)
+    if actual.shape != expected.shape:
+        raise ValueError(f"shapes differ: {actual.shape} and {expected.shape}")
+    off = np.abs(actual.astype(np.float64) - expected)
     mean_square = float(np.mean(off * off))
     psnr = EQUAL_DB if mean_square == 0 else min(EQUAL_DB, 10 * math.log10(peak * peak / mean_square))
     return Difference(round(psnr, 2), float(off.max()))

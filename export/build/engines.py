@@ -1,4 +1,7 @@
-"""What a build can make beside the graph, and with which of the runtime's backends each is checked."""
+"""What a build can make beside the graph, and with which of the runtime's backends each is checked.
+
+`resolve` turns `--target` into names; `compile_all` is the build's step.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from export.build.steps import Steps
 from runtime.backends import plan
 from runtime.bundle import GRAPH
-from runtime.errors import BackendUnavailable, InvalidInput
+from runtime.errors import BackendUnavailable, EngineError, InvalidInput
 from runtime.manifest import EngineFile, Manifest
 
 
@@ -55,8 +59,33 @@ def resolve(asked: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
     return tuple(name for name in TARGETS if name in asked), {}
 
 
+def compile_all(
+    targets: tuple[str, ...], folder: Path, manifest: Manifest, steps: Steps, *, all_required: bool
+) -> tuple[EngineFile, ...]:
+    """Compile what `targets` need into the bundle in `folder`; those that need nothing are left out.
+
+    all_required: raise where one cannot be made (EngineError, BackendUnavailable), instead of a warning.
+    """
+    compiled = []
+    for name in targets:
+        try:
+            engine = compile_engine(name, folder, manifest)
+        except (EngineError, BackendUnavailable) as error:
+            if all_required:
+                raise
+            steps.note(f"WARNING: no engine for {name}: {error}")
+            continue
+        if engine is not None:
+            compiled.append(engine)
+            megabytes = (folder / engine.path).stat().st_size / 1e6
+            steps.note(
+                f"{engine.path}: {megabytes:.1f} MB, for compute capability {engine.compute_capability}"
+            )
+    return tuple(compiled)
+
+
 def compile_engine(name: str, folder: Path, manifest: Manifest) -> EngineFile | None:
-    """Compile the target `name` of the bundle in `folder`, and put what comes out into it. None: nothing to compile."""
+    """Compile the target `name` of the bundle in `folder` and store the engine in it. None: nothing to compile."""
     library = TARGETS[name].library
     if not library:
         return None

@@ -1,14 +1,17 @@
-"""What a bundle does, as a picture: made through the engine that serves it."""
+"""The bundle's preview.png: what the model does, made through the engine that serves it. The build's step before last."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from export.build import photographs
-from runtime import pixels
+from runtime import pixels, tasks
 from runtime.backends.base import Engine
 from runtime.latents import draw, draw_labels
 from runtime.sample_work import run_samples
+from runtime.tasks.task import Source
 from runtime.tensors import Array
 from runtime.tiling.inline import run_picture
 
@@ -21,13 +24,13 @@ COLUMNS = 16
 
 
 def preview(engine: Engine) -> bytes:
-    """A PNG: bicubic beside upscaled, or a sheet of samples of seed 0."""
-    return pixels.encode(
-        _beside_bicubic(engine) if engine.manifest.task == "upscale" else _samples(engine), "png"
-    )
+    """A PNG: a photograph, enlarged by bicubic interpolation where sizes differ, beside what the model makes of it; or a
+    sheet of samples of seed 0.
+    """
+    return pixels.encode(DRAW[tasks.of(engine.manifest).source](engine), "png")
 
 
-def _beside_bicubic(engine: Engine) -> Array:
+def _beside_source(engine: Engine) -> Array:
     """[H, 2·W, C] uint8."""
     manifest = engine.manifest
     channels = manifest.inputs[0].shape[1]
@@ -53,3 +56,6 @@ def _samples(engine: Engine) -> Array:
 def _showable(image: Array) -> Array:
     """[H, W, C] → [H, W, 1 or 3]: what a PNG can hold."""
     return image[:, :, : 3 if image.shape[2] >= 3 else 1]
+
+
+DRAW: Mapping[Source, Callable[[Engine], Array]] = {"picture": _beside_source, "latents": _samples}

@@ -1,4 +1,7 @@
-"""torch as an engine: the truth that every other engine is compared with, behind the same door."""
+"""torch as an engine: what every other engine is compared with, behind the same interface.
+
+The build's tile search and verification use it, and the evaluation of checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ class TorchEngine(Engine):
 
 
 def first_manifest(checkpoint: Checkpoint, *, name: str, precision: Precision) -> Manifest:
-    """What is known of a generator before anything was built or measured."""
+    """The manifest of a generator before anything was built or measured."""
     signature = checkpoint.spec.signature(checkpoint.config)
     return Manifest(
         name=name,

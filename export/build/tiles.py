@@ -22,7 +22,7 @@ from export.build.compare import NONE, Difference, difference
 from export.families.spec import Signature
 from runtime.backends.base import Engine
 from runtime.errors import InvalidInput
-from runtime.tensors import Array, TaskName
+from runtime.tensors import Array
 from runtime.tiling.inline import run_picture, run_whole
 from runtime.values import to_model
 
@@ -69,11 +69,8 @@ class Choice:
         return asdict(self) | {"required": required, "photographs": photographs.NAMES}
 
 
-def check(task: TaskName, signature: Signature, tile: int | None, halo: int | None) -> None:
+def check(signature: Signature, tile: int | None, halo: int | None) -> None:
     """Raises InvalidInput where the user's own tile or halo cannot work."""
-    for option, value in (("tile", tile), ("halo", halo)):
-        if task != "upscale" and value is not None:
-            raise InvalidInput(option, f"got {value}, but only an upscaler cuts its images into tiles")
     multiple = signature.size_multiple
     if tile is not None and (tile < 1 or tile % multiple):
         expected = (

@@ -1,21 +1,31 @@
-"""A bundle's outputs against float32 torch, through the engines that serve it."""
+"""Compares a bundle's outputs with float32 torch, through the engines that serve it. `verify_all` is the build's step."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from export.build import photographs
 from export.build.compare import NONE, Difference, difference, peak
+from export.build.engines import TARGETS
 from export.build.graph import example, free_axes
+from export.build.load import LoadedModel
+from export.build.options import BuildOptions
+from export.build.reference import TorchEngine
+from export.build.steps import Steps
 from export.families.spec import Signature, Tolerance
+from runtime import backends
 from runtime.backends.base import Engine
+from runtime.bundle import Bundle
 from runtime.errors import EngineError
 from runtime.tensors import Array, TensorSpec
 from runtime.values import to_model
@@ -24,6 +34,8 @@ from runtime.values import to_model
 # piece of a photograph large enough to show what is in it.
 IMAGE_CASES = ((1, 1, 1), (2, 7, 5), (1, 33, 48), (2, 33, 48), (1, 64, 64), (1, 96, 128))
 SAMPLE_BATCHES = (1, 3, 8)
+# Seconds for the comparison with narrow arithmetic in torch: many CPUs have none, and emulate it slowly.
+ARITHMETIC_S = 10.0
 
 
 class OutOfTolerance(EngineError):
@@ -32,7 +44,7 @@ class OutOfTolerance(EngineError):
 
 @dataclass(frozen=True)
 class Case:
-    """One batch and the truth about it: both are the graph's own tensors, by name."""
+    """One batch and what float32 torch makes of it; the graph's own tensors, by name."""
 
     inputs: dict[str, Array]
     expected: dict[str, Array]
@@ -48,15 +60,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """How one engine did on one case."""
+    """How far one engine's output of one case lies from float32 torch."""
 
     shapes: dict[str, list[int]]
-    found: Difference
+    difference: Difference
 
 
 @dataclass
 class Verified:
-    """How one engine did on all cases that it takes."""
+    """How far one engine's outputs lie, a row for each case that it takes."""
 
     backend: str
     device: str
@@ -65,16 +77,51 @@ class Verified:
 
     @property
     def worst(self) -> Difference:
-        worst = NONE
-        for row in self.rows:
-            worst = worst.worst(row.found)
-        return worst
+        return reduce(Difference.worst, (row.difference for row in self.rows), NONE)
 
     def report(self) -> dict[str, Any]:
-        rows = [
-            {"inputs": r.shapes, "psnr_db": r.found.psnr_db, "max_abs": r.found.max_abs} for r in self.rows
-        ]
+        rows = [{"inputs": row.shapes, **asdict(row.difference)} for row in self.rows]
         return {"backend": self.backend, "device": self.device, "executed": self.precision, "rows": rows}
+
+
+def verify_all(
+    bundle: Bundle,
+    serving: Engine,
+    module: nn.Module,
+    loaded: LoadedModel,
+    options: BuildOptions,
+    steps: Steps,
+) -> tuple[list[Verified], dict[str, str]]:
+    """Compare the engine that would serve here, every other backend of the targets, and the graph's arithmetic in torch.
+
+    The latter because a CPU runs a narrow graph in float32, which says nothing of what a GPU will make of it.
+    module: the rewritten one, at the bundle's precision. Returns what was verified, and backend → why it was not run.
+    Raises OutOfTolerance at the first engine beyond the tolerance.
+    """
+    reference = TorchEngine(bundle, loaded.checkpoint.module)
+    compared = cases(reference, loaded.signature, bundle.manifest.tile_sizes)
+    verified: list[Verified] = []
+    not_run: dict[str, str] = {}
+
+    def check(engine: Engine, budget_s: float = math.inf) -> None:
+        outcome = verify(engine, compared, loaded.tolerance, budget_s)
+        steps.note(f"{engine.backend} in {engine.precision}: {outcome.worst} over {len(outcome.rows)} cases")
+        verified.append(outcome)
+
+    check(serving)
+    if options.precision != "float32":
+        check(TorchEngine(bundle, module, options.precision), ARITHMETIC_S)
+    for name in dict.fromkeys(TARGETS[target].backend for target in options.targets):
+        if name == serving.backend:
+            continue
+        backend = backends.load(name)
+        if (reason := backend.unavailable(bundle, None)) is not None:
+            not_run[name] = reason
+            steps.note(f"{name}: not run here: {reason}")
+            continue
+        with closing(backend.open_engine(bundle, None, min_precision=options.min_precision)) as engine:
+            check(engine)
+    return verified, not_run
 
 
 def cases(reference: Engine, signature: Signature, tile_sizes: tuple[int, ...]) -> list[Case]:
@@ -128,18 +175,22 @@ def verify(engine: Engine, cases: list[Case], tolerance: Tolerance, budget_s: fl
             continue
         outputs = engine.run(case.inputs)
         seconds_per_value = (time.monotonic() - started - elapsed) / values
-        found = NONE
-        for spec in engine.manifest.outputs:
-            found = found.worst(difference(outputs[spec.name], case.expected[spec.name], peak=peak(spec)))
-        verified.rows.append(Row(case.shapes, found))
-        if not found.within(tolerance):
-            raise OutOfTolerance(_explain(engine, case.shapes, found, tolerance))
+        worst = reduce(
+            Difference.worst,
+            (
+                difference(outputs[spec.name], case.expected[spec.name], peak=peak(spec))
+                for spec in engine.manifest.outputs
+            ),
+        )
+        verified.rows.append(Row(case.shapes, worst))
+        if not worst.within(tolerance):
+            raise OutOfTolerance(_explain(engine, case.shapes, worst, tolerance))
     return verified
 
 
-def _explain(engine: Engine, shapes: Mapping[str, list[int]], found: Difference, tolerance: Tolerance) -> str:
+def _explain(engine: Engine, shapes: Mapping[str, list[int]], worst: Difference, tolerance: Tolerance) -> str:
     return (
         f"{engine.manifest.name} on {engine.backend} in {engine.precision} is too far from float32 torch for inputs "
-        f"{dict(shapes)}: {found}; a {engine.manifest.precision} bundle must reach {tolerance.psnr_db:g} dB and "
+        f"{dict(shapes)}: {worst}; a {engine.manifest.precision} bundle must reach {tolerance.psnr_db:g} dB and "
         f"{tolerance.max_abs:g} ({tolerance.reason}). Build a wider precision (--fp32), or look at the weights"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -60,7 +61,20 @@ def run(*arguments: object) -> Result:
         ),
         (("--model", "dcgan", *TINY, "--fp16", "--bf16"), "got float16 and bfloat16, expected one of them"),
         (("--model", "dcgan", *TINY, "--target", "coreml"), "--target: got 'coreml', expected one of onnx"),
-        (("--model", "dcgan", *TINY, "--tile", "64"), "--tile: got 64, but only an upscaler"),
+        (
+            ("--model", "dcgan", *TINY, "--tile", "64"),
+            "--tile: got 64, but dcgan runs on samples, and this option is for tiles",
+        ),
+        (("--model", "dcgan", *TINY, "--halo", "8"), "--halo: got 8, but dcgan runs on samples"),
+        (
+            ("--model", "dcgan", *TINY, "--max-whole-px", "9"),
+            "--max-whole-px: got 9, but dcgan runs on samples",
+        ),
+        (("--model", "dcgan", *TINY, "--classes", "a,b"), "--classes: got 2 names, but dcgan has no classes"),
+        (
+            ("--model", "acgan", "--weights", "random:0", "--set", "classes=3", "--classes", "a,b,b"),
+            "--classes: got 3 names, 2 of them different; expected 3, one a class",
+        ),
         (("--model", "dcgan", *TINY, "--name", "../up"), "--name: got '../up'"),
         (("--model", "dcgan", *TINY, "--name", ".hidden"), "--name: got '.hidden'"),
         (("--model", "dcgan", *TINY, "--output", __file__), "cannot be written to"),
@@ -111,6 +125,35 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
+def test_a_precision_without_a_tolerance_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = families.get("dcgan")
+    names: tuple[Precision, ...] = ("float32", "bfloat16")
+    known = {precision: spec.tolerances[precision] for precision in names}
+    monkeypatch.setattr("export.models.dcgan.generator.SPEC", replace(spec, tolerances=known))
+    result = run("--model", "dcgan", *TINY, "--fp16", "--output", tmp_path / "b")
+    assert result.exit_code == 2
+    assert (
+        "got float16, but the SPEC of dcgan has no tolerance for it (it has float32, bfloat16)"
+        in result.output
+    )
+    assert "[2/8]" not in result.output
+    assert not (tmp_path / "b").exists()
+    monkeypatch.setattr(command, "native_precisions", lambda: ("float16", "bfloat16", "float32"))
+    fastest = run("--model", "dcgan", *TINY, "--fastest", "--dry-run", "--output", tmp_path / "b")
+    assert fastest.exit_code == 0, fastest.output
+    assert "precision:     bfloat16" in fastest.output
+
+
+def test_class_names_on_the_command_line_replace_those_of_the_checkpoint(tmp_path: Path) -> None:
+    names = [f"kind {number}" for number in range(10)]
+    result = run("--model", "acgan", "--classes", ", ".join(names), "--dry-run", "--output", tmp_path / "b")
+    assert result.exit_code == 0, result.output
+    assert f"classes:       {', '.join(names)}" in result.output
+    assert "Sneaker" not in result.output
+
+
 def test_list_names_every_generator() -> None:
     result = run("--list")
     assert result.exit_code == 0
@@ -154,6 +197,38 @@ def test_a_build_beyond_its_tolerance_leaves_the_bundle_that_was_there(
     assert "must reach 999 dB and 0 (nothing is as good)" in result.output
     assert bundles.load(tmp_path / "mine").manifest == before
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_bundle_that_is_replaced_is_announced_and_may_be_kept(
+    built: tuple[str, ...], tmp_path: Path
+) -> None:
+    first = run(*built, "--output", tmp_path, "--name", "mine")
+    assert first.exit_code == 0
+    assert "will be replaced" not in first.output
+    before = bundles.load(tmp_path / "mine").manifest
+    said = r"a bundle built 20\d\d-\d\d-\d\d \d\d:\d\d in float32 from dcgan\.safetensors"
+    rehearsed = run(*built, "--output", tmp_path, "--name", "mine", "--dry-run")
+    assert re.search(rf"replaces: +{said}", rehearsed.output)
+    kept = run(*built, "--output", tmp_path, "--name", "mine", "--keep-existing")
+    assert kept.exit_code == 2
+    assert re.search(rf"--keep-existing: .*mine exists: {said}", kept.output)
+    assert bundles.load(tmp_path / "mine").manifest == before
+    again = run(*built, "--output", tmp_path, "--name", "mine")
+    assert again.exit_code == 0
+    assert re.search(rf"NOTE: .*mine will be replaced: {said}", again.output)
+    assert again.output.index("will be replaced") < again.output.index("[3/8]")
+    other = run(*built, "--output", tmp_path, "--name", "other", "--keep-existing", "--dry-run")
+    assert other.exit_code == 0
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(built: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_bytes(b"a photo")
+    result = run(*built, "--output", tmp_path, "--name", "photos")
+    assert result.exit_code == 2
+    assert "--name:" in result.output
+    assert "photos exists and is no bundle" in result.output
+    assert (tmp_path / "photos" / "one.jpg").read_bytes() == b"a photo"
 
 
 def test_fastest_falls_back_to_float32_aloud(

@@ -1,0 +1,37 @@
+"""What one build is asked to do. `command.py` makes it of the command line, tests make it directly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.tensors import Precision
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """The options of one build.
+
+    weights, overrides: as in `checkpoint.load`. output: the folder that bundles lie in.
+    name: of the bundle; None for the task's usual one. class_names: in place of those in the checkpoint, if any.
+    targets: names of `engines.TARGETS`; all_required: the user named them, so that each must be made.
+    tile, halo, max_whole_px: in input pixels (max_whole_px: height times width); None to measure.
+    min_precision: the lowest that engines may compute in; None for `precision`.
+    keep_existing: fail where a bundle of this name exists, instead of replacing it.
+    """
+
+    model: str
+    weights: str | None
+    overrides: Mapping[str, str]
+    output: Path
+    name: str | None
+    precision: Precision
+    targets: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
+    all_required: bool = False
+    tile: int | None = None
+    halo: int | None = None
+    max_whole_px: int | None = None
+    min_precision: Precision | None = None
+    keep_existing: bool = False

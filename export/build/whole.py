@@ -1,0 +1,105 @@
+"""How large a picture a network takes that must see it whole, measured on the engine that will serve it here.
+
+A whole picture occupies the device by itself, and its memory grows with it. So pictures of growing size are run until
+one takes too long or too much memory; the largest before it is the limit that the bundle states, and servers refuse
+larger ones with that number.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from export.build import photographs
+from export.families.spec import Signature
+from runtime.backends.base import Engine
+from runtime.errors import EngineError, InvalidInput
+from runtime.tensors import Array
+from runtime.values import to_model
+
+# Sides of the squares that are tried, in input pixels: twice the pixels each time, up to the usual 24-megapixel photo.
+SIDES = (128, 181, 256, 362, 512, 724, 1024, 1448, 2048, 2896, 4096, 4899)
+# Seconds for which one picture may occupy the device: other requests wait that long for it.
+LONGEST_S = 4.0
+# Memory that one picture may add to the process.
+MOST_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Run:
+    """One picture that was run. side: in input pixels. ms: the second time. mib: memory that it added, in MiB."""
+
+    side: int
+    ms: float
+    mib: float
+
+
+@dataclass(frozen=True)
+class Limit:
+    """max_px: pixels of the largest picture. reason: why no larger one, for people. runs: what was measured."""
+
+    max_px: int
+    reason: str
+    runs: tuple[dict[str, float], ...]
+
+    def report(self) -> dict[str, object]:
+        return asdict(self) | {"longest_s": LONGEST_S, "most_bytes": MOST_BYTES}
+
+
+def check(signature: Signature, max_px: int | None) -> None:
+    """Raises InvalidInput where the user's own limit is smaller than any picture."""
+    least = signature.size_multiple**2
+    if max_px is not None and max_px < least:
+        raise InvalidInput("max_whole_px", f"got {max_px}, expected {least} pixels or more")
+
+
+def measure(
+    engine: Engine,
+    max_px: int | None = None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    peak_bytes: Callable[[], int] = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+) -> Limit:
+    """Run growing pictures through `engine`. max_px: the user's own limit, which is run once and kept.
+
+    clock: in seconds. peak_bytes: the most memory that the process has had so far.
+    Raises EngineError where not even the smallest picture can be run.
+    """
+    multiple = engine.manifest.size_multiple
+    if max_px is not None:
+        side = int(max_px**0.5) // multiple * multiple
+        run = _run(engine, max(side, multiple), clock, peak_bytes)
+        return Limit(max_px, "asked for", (asdict(run),))
+    runs: list[Run] = []
+    reason = "no larger one was tried"
+    for side in (side // multiple * multiple for side in SIDES):
+        try:
+            run = _run(engine, side, clock, peak_bytes)
+        except EngineError as error:
+            if not runs:
+                raise
+            reason = f"{side}×{side} failed: {error}"
+            break
+        if runs and (run.ms > LONGEST_S * 1e3 or run.mib > MOST_BYTES / 2**20):
+            reason = f"{side}×{side} took {run.ms / 1e3:.1f} s and {run.mib:,.0f} MiB"
+            break
+        runs.append(run)
+    return Limit(runs[-1].side ** 2, reason, tuple(asdict(run) for run in runs))
+
+
+def _run(engine: Engine, side: int, clock: Callable[[], float], peak_bytes: Callable[[], int]) -> Run:
+    image = _picture(engine, side)
+    before = peak_bytes()
+    engine.run(image)  # the first run also prepares kernels and memory
+    started = clock()
+    engine.run(image)
+    return Run(side, round((clock() - started) * 1e3, 3), round((peak_bytes() - before) / 2**20, 1))
+
+
+def _picture(engine: Engine, side: int) -> dict[str, Array]:
+    spec = engine.manifest.inputs[0]
+    channels = spec.shape[1]
+    assert isinstance(channels, int), "channels are fixed in every signature"
+    return {spec.name: to_model(photographs.crop(side, side, channels=channels), spec)[None]}
