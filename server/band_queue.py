@@ -1,6 +1,6 @@
 """A queue of bands, from the event loop to the thread that writes an answer's file.
 
-server/upscaling.py puts the finished bands in, the codec thread takes them out. It holds one band at most: the next
+server/pipeline.py puts the finished bands in, the codec thread takes them out. It holds one band at most: the next
 is accepted when the thread asks for it, so a slow disk or codec holds back the device and no memory piles up.
 """
 

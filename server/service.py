@@ -29,6 +29,7 @@ from server.codec_threads import Codecs
 from server.limits import CHUNK_BYTES, MESSAGE_MARGIN_BYTES, Limits
 from server.models import Model, Models
 from server.params import image_params, sample_params
+from server.pipeline import OnProgress, run_job, run_picture
 from server.progress import LatestProgress
 from server.requests import (
     ImageAnswer,
@@ -40,7 +41,6 @@ from server.requests import (
     SamplesRequest,
 )
 from server.uploads import Uploads
-from server.upscaling import OnProgress, run, upscale
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Service:
             call.facts |= {"model": model.name, "size": f"{params.count}×{params.width}×{params.height}"}
             samples = SampleWork(model.engine, params.latents, params.labels, params.encoding)
             async with self._admitted(warm.admission, model, samples, call):
-                await run(model, samples.job(call.deadline_s), call)
+                await run_job(model, samples.job(call.deadline_s), call)
                 images = await asyncio.gather(
                     *(self._codecs.run("quick", call, samples.file, index) for index in range(params.count))
                 )
@@ -194,7 +194,7 @@ class Service:
             file_bytes=len(image) if isinstance(image, bytes) else 0,
         )
         async with self._admitted(warm.admission, model, picture, call):
-            file, items = await upscale(model, picture, self._codecs, call, on_progress)
+            file, items = await run_picture(model, picture, self._codecs, call, on_progress)
         return file, ImageAnswer(
             image=b"",
             format=params.encoding.format,

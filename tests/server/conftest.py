@@ -30,6 +30,7 @@ from server.service import Service
 
 SCALE, TILE, HALO = 4, 32, 4
 LATENT, SIDE, CLASSES = 6, 8, 3
+MAX_WHOLE_PX = 20_000
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
@@ -74,6 +75,38 @@ class FakeUpscaler(FakeEngine):
 
     def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         return {"upscaled": smooth_and_enlarge(inputs["image"])}
+
+
+def mirrored_at_the_mean(image: Array) -> Array:
+    """[N, 3, H, W] in [-1, 1] → the same size: each channel mirrored at its mean over the whole picture, and halved."""
+    return (image.mean(axis=(2, 3), keepdims=True) * 2 - image) / 2
+
+
+class FakeTranslator(FakeEngine):
+    """Must see pictures whole, as a network with instance normalisation does; values in [-1, 1] at both ends.
+
+    scale: each pixel of the answer so many times along a side.
+    """
+
+    def __init__(self, name: str = "translator", *, max_whole_px: int = MAX_WHOLE_PX, scale: int = 1) -> None:
+        image = TensorSpec("image", "float32", ("N", 3, "H", "W"), (-1.0, 1.0))
+        translated = TensorSpec("translated", "float32", ("N", 3, "SH", "SW"), (-1.0, 1.0))
+        manifest = Manifest(
+            name,
+            "translate",
+            "float32",
+            (image,),
+            (translated,),
+            scale,
+            tiled=False,
+            max_whole_px=max_whole_px,
+        )
+        super().__init__(manifest)
+
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        scale = self.manifest.scale
+        translated = mirrored_at_the_mean(inputs["image"])
+        return {"translated": translated.repeat(scale, axis=2).repeat(scale, axis=3)}
 
 
 class FakeGenerator(FakeEngine):

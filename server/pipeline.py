@@ -1,4 +1,8 @@
-"""One picture through codec threads and device, whole where it is small, a band at a time where it is not."""
+"""One picture through codec threads and device: whole where it is small, a band at a time where it is not.
+
+server/service.py calls `run_picture` once a request is admitted, and gets the answer's file. Decoding, the device and
+encoding overlap: while one band is on the device, the next is decoded and the one before is written.
+"""
 
 from __future__ import annotations
 
@@ -25,39 +29,42 @@ OnProgress = Callable[[Progress], None]
 BANDS_RUNNING = 2
 
 
-async def upscale(
+async def run_picture(
     model: Model, picture: PictureWork, codecs: Codecs, call: Call, on_progress: OnProgress
 ) -> tuple[BinaryIO, int]:
-    """The answer's file, open, and the number of items that ran. on_progress: called from any thread."""
+    """The answer's file, open, and the number of items that ran. on_progress: called from any thread.
 
-    def count(done: int, total: int) -> None:
+    Raises InvalidInput where the picture's file is damaged, and what decoding, the device and encoding raise.
+    """
+
+    def on_tiles_done(done: int, total: int) -> None:
         on_progress(Progress(done, total))
 
-    by = _whole if len(picture.bands) == 1 else _by_bands
-    file, jobs = await by(model, picture, codecs, call, count)
+    run = _run_whole if len(picture.bands) == 1 else _run_by_bands
+    file, jobs = await run(model, picture, codecs, call, on_tiles_done)
     return file, sum(len(job.items) for job in jobs)
 
 
-async def run(model: Model, job: Job, call: Call) -> None:
-    """Wait for a job. Cancelling the wait cancels `job.done`, and that drops what the job has left."""
+async def run_job(model: Model, job: Job, call: Call) -> None:
+    """Wait for a job. Cancelling the wait cancels `job.done`, and that drops the job's remaining items."""
     model.scheduler.submit(job, call.stopwatch)
     await asyncio.wrap_future(job.done)
 
 
-async def _whole(
-    model: Model, picture: PictureWork, codecs: Codecs, call: Call, count: OnTilesDone
+async def _run_whole(
+    model: Model, picture: PictureWork, codecs: Codecs, call: Call, on_tiles_done: OnTilesDone
 ) -> tuple[BinaryIO, list[Job]]:
     """A picture of one band, in memory."""
     output = picture.output
     pool: Pool = "quick" if output.to_width * output.to_height <= QUICK_PIXELS else "slow"
     await codecs.run(pool, call, picture.decode, 0)
-    job = picture.job(0, call.deadline_s, count)
-    await run(model, job, call)
+    job = picture.job(0, call.deadline_s, on_tiles_done)
+    await run_job(model, job, call)
     return io.BytesIO(await codecs.run(pool, call, picture.whole)), [job]
 
 
-async def _by_bands(
-    model: Model, picture: PictureWork, codecs: Codecs, call: Call, count: OnTilesDone
+async def _run_by_bands(
+    model: Model, picture: PictureWork, codecs: Codecs, call: Call, on_tiles_done: OnTilesDone
 ) -> tuple[BinaryIO, list[Job]]:
     """A picture of many bands: one is decoded, the next are on the device, another is written to a file."""
     band_queue, jobs = BandQueue(call.stopwatch), list[Job]()
@@ -72,8 +79,8 @@ async def _by_bands(
         for index in range(len(picture.bands) + BANDS_RUNNING):
             if index < len(picture.bands):
                 await codecs.run("slow", call, picture.decode, index)
-                jobs.append(picture.job(index, call.deadline_s, count))
-                running.append((index, asyncio.create_task(run(model, jobs[-1], call))))
+                jobs.append(picture.job(index, call.deadline_s, on_tiles_done))
+                running.append((index, asyncio.create_task(run_job(model, jobs[-1], call))))
             if index >= BANDS_RUNNING - 1 and running:
                 first, done = running.popleft()
                 await done
