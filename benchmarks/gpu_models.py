@@ -14,11 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from export.build.precision import at_precision
 from export.build.rewrite import rewrite
 from export.families.spec import Signature, Spec
+from runtime import tasks
 from runtime.bundle import Bundle, Writer, load
 from runtime.manifest import Manifest
 from runtime.tensors import Array, Precision, TensorSpec
 
 OUTPUT_DEVIATION = 0.3
+# Of an upscaler's bundle; the engines that are timed have the tile of their case.
+TILE_PX = 192
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,14 @@ def _draw(spec: TensorSpec, shape: list[int], generator: torch.Generator) -> Ten
 
 def write(folder: Path, model: Model, precision: Precision) -> Bundle:
     """The model's bundle, written once into `folder`."""
-    wanted = manifest(model, precision, Case(1))
+    source = tasks.get(model.spec.task).source
+    wanted = manifest(model, precision, Case(1, side_px=TILE_PX if source == "picture" else 0))
     path = folder / wanted.name
     if path.exists():
         return load(path)
     from export.build.graph import write_graph  # needs onnx, which a machine that only runs torch may lack
 
-    fixed = None if model.spec.task == "upscale" else model.inputs(Case(1))
+    fixed = None if source == "picture" else model.inputs(Case(1))
     module = at_precision(rewrite(model.module.cpu(), fixed), precision)
     with Writer(folder, wanted.name) as writer:
         write_graph(module, model.signature, writer.path / "model.onnx")
