@@ -4,32 +4,38 @@
 #   docker run --rm -p 50051:50051 -v "$PWD/bundles:/bundles:ro" ganforge
 #
 # On an NVIDIA GPU: docker build --build-arg EXTRAS=serve,nvidia …, and docker run --gpus all …
+# tests/test_dockerfile.py replays these steps without Docker.
 
-FROM python:3.12-slim AS build
+# The packages that pyproject.toml names, in a layer that a change of the code leaves as it is.
+FROM python:3.12-slim AS dependencies
 ARG EXTRAS=serve
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PROGRESS_BAR=off
 RUN python -m venv /opt/ganforge
 WORKDIR /src
-# Dependencies first, from the two files that name them, so that a change of the code does not install them again.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN mkdir -p export/generators export/training/recipes protos runtime/backends server/client \
- && /opt/ganforge/bin/pip install -c constraints.txt ".[${EXTRAS}]" \
+# Without the code this installs an empty ganforge and all that it depends on.
+RUN /opt/ganforge/bin/pip install -c constraints.txt ".[${EXTRAS}]" \
  && /opt/ganforge/bin/pip uninstall -y ganforge
+
+# The code as a wheel. .dockerignore lets in what the serving side needs.
+FROM python:3.12-slim AS code
+WORKDIR /src
+COPY . .
+RUN pip wheel --no-deps --wheel-dir /dist .
 
 FROM python:3.12-slim
 RUN useradd --system --create-home --uid 10001 ganforge
-COPY --from=build /opt/ganforge /opt/ganforge
-WORKDIR /app
-COPY runtime runtime
-COPY protos protos
-COPY server server
+COPY --from=dependencies /opt/ganforge /opt/ganforge
+COPY --from=code /dist /dist
+RUN /opt/ganforge/bin/pip install --no-deps --no-index /dist/*.whl
 USER ganforge
+WORKDIR /home/ganforge
 ENV PATH=/opt/ganforge/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 VOLUME ["/bundles"]
 EXPOSE 50051
 STOPSIGNAL SIGTERM
 # NOT_SERVING until every model is warm.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=3 \
-  CMD ["python", "-c", "import sys; from server.client import Client; sys.exit(not Client(timeout_s=4).serving())"]
-ENTRYPOINT ["python", "-m", "server"]
+  CMD ["ganforge", "health", "--timeout-s", "4"]
+ENTRYPOINT ["ganforge", "serve"]
 CMD ["--bundles", "/bundles", "--host", "0.0.0.0", "--port", "50051"]

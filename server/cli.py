@@ -45,6 +45,10 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
 }
 
 
+# What every installation brings: a module that is missing there is a fault of ours, and no extra's.
+BASE = ("server", "protos", "grpc", "click", "rich")
+
+
 class LazyGroup(CommandGroup):
     """Knows its subcommands by SUBCOMMANDS, and imports one when it runs or shows its own help."""
 
@@ -58,7 +62,9 @@ class LazyGroup(CommandGroup):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            raise _missing(name, error) from error
+            if _of_base(error):
+                raise
+            raise _missing_extra(name, error) from error
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -69,10 +75,16 @@ class LazyGroup(CommandGroup):
         try:
             return super().invoke(context)
         except ModuleNotFoundError as error:  # some modules import the heavy part when they run
-            raise _missing(context.invoked_subcommand or "", error) from error
+            if _of_base(error) or context.invoked_subcommand is None:
+                raise
+            raise _missing_extra(context.invoked_subcommand, error) from error
 
 
-def _missing(name: str, error: ModuleNotFoundError) -> click.ClickException:
+def _of_base(error: ModuleNotFoundError) -> bool:
+    return (error.name or "").partition(".")[0] in BASE
+
+
+def _missing_extra(name: str, error: ModuleNotFoundError) -> click.ClickException:
     extra = SUBCOMMANDS[name].extra
     return click.ClickException(
         f"ganforge {name} needs the extra {extra!r}, which is not installed (there is no module {error.name!r}): "

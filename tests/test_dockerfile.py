@@ -1,0 +1,148 @@
+"""The Dockerfile's steps, replayed without Docker: paths of the image become paths under one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.installing import (
+    INSTALL_TIMEOUT_S,
+    ROOT,
+    bare_environment,
+    base_python,
+    environment,
+    needs_package_index,
+    run,
+)
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+# Folders of the image that the steps write to.
+OF_IMAGE = re.compile(r"(?<![\w.}/])/(?=opt/|dist\b|src\b|home\b)")
+
+
+def instructions() -> Iterator[tuple[str, str]]:
+    """(FROM, "python:3.12-slim AS code"), and so on."""
+    text = re.sub(r"^\s*#.*\n", "", DOCKERFILE, flags=re.MULTILINE).replace("\\\n", " ")
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, _, rest = line.partition(" ")
+        yield name, rest.strip()
+
+
+def let_into_the_build() -> list[str]:
+    """The names at the root that .dockerignore leaves to COPY."""
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in lines
+    return [line.removeprefix("!") for line in lines if line.startswith("!")]
+
+
+@dataclass
+class Replay:
+    """Runs the instructions under `root`. One folder serves all stages; a stage begins with an empty /src."""
+
+    root: Path
+    python: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    workdir: Path = Path("/")
+    entrypoint: list[str] = field(default_factory=list)
+    healthcheck: list[str] = field(default_factory=list)
+
+    def place(self, path: str) -> Path:
+        """A path of the image, on this machine."""
+        return self.root / os.path.join(self.workdir, path).lstrip("/")
+
+    def environment(self) -> dict[str, str]:
+        bins = (self.place("/opt/ganforge/bin"), self.python, "/usr/bin", "/bin")
+        variables = {name: value for name, value in self.variables.items() if name != "PATH"}
+        return environment(**variables, PATH=os.pathsep.join(map(str, bins)))
+
+    def run_all(self) -> None:
+        self.root.mkdir()
+        for name, rest in instructions():
+            getattr(self, f"do_{name.lower()}", lambda rest: None)(rest)
+
+    def do_from(self, rest: str) -> None:
+        self.workdir = Path("/")
+        shutil.rmtree(self.place("/src"), ignore_errors=True)
+
+    def do_arg(self, rest: str) -> None:
+        name, _, value = rest.partition("=")
+        self.variables[name] = value
+
+    def do_env(self, rest: str) -> None:
+        for word in shlex.split(rest):
+            self.do_arg(word)
+
+    def do_workdir(self, rest: str) -> None:
+        self.workdir = Path(rest)
+        self.place(rest).mkdir(parents=True, exist_ok=True)
+
+    def do_copy(self, rest: str) -> None:
+        *sources, target = rest.split()
+        if sources[0].startswith("--from="):
+            assert sources[1:] == [target], "the replay has one folder for all stages"
+            return
+        for source in let_into_the_build() if sources == ["."] else sources:
+            assert source in let_into_the_build(), f".dockerignore keeps {source} from COPY"
+            if (ROOT / source).is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(ROOT / source, self.place(target) / source, ignore=ignored)
+            else:
+                shutil.copy(ROOT / source, self.place(target))
+
+    def do_run(self, rest: str) -> None:
+        if rest.startswith("useradd"):  # needs root
+            return
+        command = OF_IMAGE.sub(f"{self.root}/", rest)
+        done = run("sh", "-euc", command, cwd=self.place("."), env=self.environment())
+        assert done.returncode == 0, f"RUN {rest}\n{done.stdout}{done.stderr}"
+
+    def do_entrypoint(self, rest: str) -> None:
+        self.entrypoint = json.loads(rest)
+
+    def do_healthcheck(self, rest: str) -> None:
+        self.healthcheck = json.loads(rest.partition("CMD ")[2])
+
+
+def test_no_step_lists_folders_of_the_code() -> None:
+    """What is not listed cannot be forgotten there when a folder is added."""
+    steps = [rest for name, rest in instructions() if name == "RUN"]
+    assert [step for step in steps if "mkdir" in step] == []
+
+
+def test_dockerignore_lets_in_the_serving_side_and_no_more() -> None:
+    folders = {name for name in let_into_the_build() if (ROOT / name).is_dir()}
+    assert folders == {"protos", "runtime", "server"}
+    copied = [name for step, rest in instructions() if step == "COPY" for name in rest.split()[:-1]]
+    assert "." in copied
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(INSTALL_TIMEOUT_S)
+def test_the_steps_install_a_server(tmp_path: Path) -> None:
+    needs_package_index(bare_environment(tmp_path / "probe"))
+    python = tmp_path / "python"
+    python.mkdir()
+    (python / "python").symlink_to(base_python())
+    replay = Replay(tmp_path / "image", python)
+    replay.run_all()
+    # Away from the code and from this repository.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.rmtree(replay.place("/src"), ignore_errors=True)
+    shown = run(*replay.entrypoint, "--help", cwd=elsewhere, env=replay.environment())
+    assert "--bundles" in shown.stdout, shown.stderr
+    address = ["--address", "127.0.0.1:1"]
+    health = run(*replay.healthcheck, *address, cwd=elsewhere, env=replay.environment())
+    assert (health.returncode, "is not serving" in health.stderr) == (1, True), health.stderr
+    listed = run(replay.place("/opt/ganforge/bin/pip"), "list", cwd=elsewhere, env=replay.environment())
+    names = {line.split()[0] for line in listed.stdout.splitlines()[2:]}
+    assert {"ganforge", "grpcio", "openvino", "pyvips"} <= names
+    assert not names & {"torch", "onnx", "matplotlib"}
