@@ -182,9 +182,7 @@ class Client:
         Raises ModelNotFound where the server has no such model, or no default.
         """
         served = [info for info in self.models() if info.task == task]
-        chosen = [info for info in served if name in ("", info.name)]
-        if not name and len(chosen) > 1:
-            chosen = [info for info in chosen if info.is_default]
+        chosen = [info for info in served if (info.name == name if name else info.is_default)]
         if len(chosen) == 1:
             return chosen[0]
         names = ", ".join(info.name for info in served) or "no model"

@@ -28,7 +28,7 @@ def models(address: str, timeout_s: float | None) -> None:
             "" if info.width else f"×{info.scale}",
             f"{info.width}×{info.height}" if info.width else "",
             str(info.latent_size or ""),
-            f"{info.max_whole_px / 1e6:.3g} MP" if info.max_whole_px else "",
+            f"{info.max_whole_px:,} px" if info.max_whole_px else "",
             ", ".join(info.class_names),
             info.precision,
             info.backend,
