@@ -3,7 +3,7 @@
 All is kept in memory as uint8, and decoded again where it does not fit.
 """
 
-from export.data.batches import Ahead, generator
+from export.data.batches import Prefetcher, generator
 from export.data.crops import Crops
 from export.data.labelled import read_labelled
 from export.data.pairs import Pair, read_held_out, read_pairs
@@ -20,10 +20,10 @@ from export.data.pictures import (
 from export.data.sets import Labelled, Split
 
 __all__ = [
-    "Ahead",
     "Crops",
     "Labelled",
     "Pair",
+    "Prefetcher",
     "Split",
     "as_floats",
     "as_grid",

@@ -1,4 +1,7 @@
-"""Batches made ahead of time, each a function of the run's seed and its own number and of nothing else."""
+"""Batches prepared in advance by threads, each a function of the run's seed and its own number and of nothing else.
+
+The training loop takes its batches from a Prefetcher; recipes draw them with the random numbers of `generator`.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,20 @@ T = TypeVar("T")
 
 
 def generator(seed: int, number: int) -> torch.Generator:
-    """The random numbers of batch `number` (0 or more) of the run with `seed`.
+    """The random generator of batch `number` (0 or more) of the run with `seed`.
 
-    A batch drawn from them needs no others before it, so that a resumed run needs no state to go on as it would have.
+    A batch needs no batch before it, so a resumed run continues with the same ones and saves no state for it.
     """
     sequence = np.random.SeedSequence([seed % 2**64, number])
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
 
-class Ahead(Generic[T]):
-    """Makes `make(number)` in threads, from `first` on, while the caller uses what was made before.
+class Prefetcher(Generic[T]):
+    """Calls `make(number)` in threads, from `first` on, while the caller uses earlier results.
 
-    depth: how many are made or under way and not yet taken, at least one a worker. waited_s: seconds that take() has
-    blocked; where that is much of a run, loading starves it. A context manager, which stops the threads.
+    depth: how many results are finished or under way and not yet taken; at least one per worker. waited_s: seconds for
+    which take() has blocked; where that is much of a run, loading is the bottleneck. A context manager, which stops the
+    threads.
     """
 
     def __init__(
@@ -46,15 +50,15 @@ class Ahead(Generic[T]):
         for number in range(first, first + max(depth, workers)):
             self.under_way.append(self.pool.submit(make, number))
 
-    def __enter__(self) -> Ahead[T]:
+    def __enter__(self) -> Prefetcher[T]:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """What is under way is finished, what has not begun is dropped."""
+        """Wait for what is under way and drop what has not begun."""
         self.pool.shutdown(cancel_futures=True)
 
     def take(self, number: int) -> T:
-        """`make(number)`, or the exception that it raised. Numbers are taken in order, from `first` on."""
+        """`make(number)`, or the exception that it raised. Numbers must be taken in order, from `first` on."""
         if number != self.next:
             raise ValueError(f"took number {number}, expected {self.next}: they are made in order")
         future = self.under_way.popleft()

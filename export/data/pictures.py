@@ -104,12 +104,9 @@ def planes(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def mirrored(images: Tensor, share: float, random: torch.Generator) -> Tensor:
-    """[N, C, H, W] with that share of the pictures flipped left to right, chosen by `random` (which is left alone at 0)."""
-    if not share:
-        return images
-    flipped = torch.rand(len(images), generator=random) < share
-    return torch.where(flipped[:, None, None, None], images.flip(3), images)
+def mirrored(images: Tensor, which: Tensor) -> Tensor:
+    """[N, C, H, W] with the pictures that `which`, [N] bool, names flipped left to right."""
+    return torch.where(which[:, None, None, None], images.flip(3), images)
 
 
 def as_floats(images: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from export.checkpoints import checkpoint
 from export.checkpoints.checkpoint import RANDOM, Checkpoint
 from export.checkpoints.identification import identify
 from export.data.resize import resize
-from export.training.ema import settle_batch_norm
+from export.networks.batch_norm import recalibrate_batch_norm
 from runtime import backends, latents, tasks
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle, load
@@ -145,7 +145,7 @@ class CheckpointSubject(EngineSubject):
                 latents.draw_labels(0, 0, UNTRAINED_SAMPLES, max(signature.classes, 1))
             ),
         }
-        settle_batch_norm(module, [tuple(by_dtype[spec.dtype] for spec in signature.inputs)])
+        recalibrate_batch_norm(module, [tuple(by_dtype[spec.dtype] for spec in signature.inputs)])
         return EngineSubject("untrained", torch_engine(trained, module, self.device))
 
 

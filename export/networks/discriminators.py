@@ -1,7 +1,11 @@
-"""What every discriminator gives, and the parts that several share."""
+"""What every discriminator returns, and the layers that several families' discriminators share.
+
+A family's own discriminator is export/models/<family>/discriminator.py; export/training/adversarial.py trains it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -10,19 +14,25 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from runtime.errors import InvalidInput
 
-NORMS = {
+
+def affine_instance_norm(maps: int) -> nn.Module:
+    return nn.InstanceNorm2d(maps, affine=True)
+
+
+# What follows a convolution of so many maps. Under "spectral" the weights are normalised instead: `constrain_weights`.
+NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
-    "instance": nn.InstanceNorm2d,
-    "spectral": nn.Identity,  # of the weights, not of the maps: see `finish`
+    "instance": affine_instance_norm,
+    "spectral": nn.Identity,
     "none": nn.Identity,
 }
 
 
-class Judged(NamedTuple):
-    """A discriminator's opinion of N pictures.
+class DiscriminatorOutput(NamedTuple):
+    """What a discriminator says of N pictures.
 
-    logits: [N], positive where it believes the picture. features: [N, F], what its last layer saw.
-    classes: [N, K] logits of the classes; empty where it does not tell them apart.
+    logits: [N], positive for pictures that it takes for real ones. features: [N, F], the input of its last layer.
+    classes: [N, K] logits of the classes; empty where it has no head for them.
     """
 
     logits: Tensor
@@ -31,10 +41,11 @@ class Judged(NamedTuple):
 
 
 class MinibatchDiscrimination(nn.Module):
-    """Tells each picture how close the others of its batch are, so that a collapsed generator is found out.
+    """Appends to each picture's features how close the batch's other pictures are, which shows a collapsed generator.
 
     [N, F] → [N, F + kernels]: Salimans et al. 2016 (arXiv 1606.03498), section 3.2. Each feature vector becomes
     `kernels` rows of `dims` values; a row's closeness to another picture's is exp(−L1 distance), summed over the others.
+    The rows' weights keep PyTorch's initialisation: at N(0, 0.02) all distances are near 0 and every picture looks alike.
     """
 
     def __init__(self, features: int, kernels: int, dims: int = 8) -> None:
@@ -50,21 +61,44 @@ class MinibatchDiscrimination(nn.Module):
 
 
 def minibatch_layer(features: int, kernels: int) -> tuple[nn.Module, int]:
-    """Minibatch discrimination of so many kernels, or nothing at all for 0; and the features that come out of it."""
+    """Minibatch discrimination with so many kernels, nothing for 0; and the number of features that come out."""
     if not kernels:
         return nn.Identity(), features
     return MinibatchDiscrimination(features, kernels), features + kernels
 
 
-def normalise(norm: str, maps: int) -> nn.Module:
-    """The normalisation called `norm`, of so many maps. Raises InvalidInput with the names there are."""
+def convolution(
+    inputs: int, outputs: int, kernel: int, norm: str, *, stride: int = 1
+) -> tuple[nn.Module, nn.Module]:
+    """A convolution with padding 1 and the normalisation after it, one of NORMS.
+
+    It has a bias unless batch norm follows, which would take it off again and has one of its own. Raises InvalidInput
+    with the names there are.
+    """
     if norm not in NORMS:
         raise InvalidInput("discriminator_norm", f"got {norm!r}, expected one of {', '.join(NORMS)}")
-    return NORMS[norm](maps)
+    layer = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=1, bias=norm != "batch")
+    return layer, NORMS[norm](outputs)
 
 
-def finish(discriminator: nn.Module, norm: str) -> None:
-    """Under "spectral", every layer's largest singular value becomes 1: Miyato et al. 2018 (arXiv 1802.05957)."""
+def initialise_gaussian(discriminator: nn.Module) -> None:
+    """Weights of convolutions and linear layers N(0, 0.02), biases 0. Minibatch discrimination is left as it is."""
+    kept = {
+        layer
+        for part in discriminator.modules()
+        if isinstance(part, MinibatchDiscrimination)
+        for layer in part.modules()
+    }
+    for layer in discriminator.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer not in kept:
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def constrain_weights(discriminator: nn.Module, norm: str) -> None:
+    """Under "spectral", hold every layer's largest singular value at 1: Miyato et al. 2018 (arXiv 1802.05957)."""
     if norm == "spectral":
-        for layer in [one for one in discriminator.modules() if isinstance(one, nn.Conv2d | nn.Linear)]:
-            spectral_norm(layer)
+        for layer in list(discriminator.modules()):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                spectral_norm(layer)

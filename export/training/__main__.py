@@ -8,26 +8,27 @@ from typing import Any
 
 import click
 
-from runtime.errors import GanforgeError
+from runtime.errors import GanforgeError, InvalidInput
 
 INTERRUPTED = 130  # the exit status a shell gives a program stopped by Ctrl-C
 FOLDER = click.Path(path_type=Path)
 
 
-@click.command(context_settings={"max_content_width": 110})
-@click.option("--model", required=True, help="Generator to train.")
-@click.option("--recipe", help="How, by name; default: the compact one, for a CPU. --list shows them.")
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--model", help="Generator to train.")
+@click.option("--recipe", help="Its recipe; default: the compact one, for a CPU. --list shows all.")
 @click.option("--data", type=FOLDER, help="Pictures: a folder, IDX or CIFAR files, or an .npz archive.")
 @click.option("--output", type=FOLDER, help="Folder of this run; default: runs/MODEL.")
 @click.option("--validate", type=FOLDER, help="Folder with HR/ and LR_bicubic/X<scale>/ to measure on.")
 @click.option("--classes", default="", help="Class names in the order of the labels, separated by commas.")
 @click.option("--start", metavar="PATH|shipped:NAME", help="Weights to begin from.")
-@click.option("--vgg19", type=FOLDER, help="File of the perceptual loss's feature net.")
+@click.option("--vgg19", type=FOLDER, help="Weights of the perceptual loss's feature network.")
 @click.option("--steps", type=click.IntRange(min=1), help="Updates of the generator in the whole run.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of generator or recipe."
-)
-@click.option("--seed", type=int, help="Of everything random.  [default: 0]")
+    "--set", "settings", multiple=True, metavar="KEY=VALUE",
+    help="An option of the generator or the recipe; --dry-run shows them.",
+)  # fmt: skip
+@click.option("--seed", type=int, help="Seed of everything random.  [default: 0]")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; default: one a core.")
 @click.option(
     "--accelerator", default="auto", show_default=True, help="cpu, cuda, …: Lightning Fabric's names."
@@ -39,21 +40,28 @@ FOLDER = click.Path(path_type=Path)
 @click.option(
     "--precision", type=click.Choice(["float32", "bfloat16"]), help="Of the passes; weights stay float32.  [default: float32]",
 )  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --output, with its settings.")
 @click.option(
-    "--dry-run", is_flag=True, help="Read the data, take one step, say how long the run would take."
+    "--resume", is_flag=True, help="Continue from the last checkpoint in --output, with its options."
 )
-@click.option("--list", "listed", is_flag=True, help="Show the recipes of --model.")
-def main(listed: bool, **given: Any) -> None:
-    """Train a generator; Ctrl-C saves, and --resume goes on from there."""
+@click.option(
+    "--dry-run", is_flag=True, help="Read the data, take two steps, estimate the time; write nothing."
+)
+@click.option("--list", "lists", is_flag=True, help="List the recipes of --model, or of all models.")
+def main(lists: bool, model: str | None, **arguments: Any) -> None:
+    """Train a generator; Ctrl-C saves, and --resume continues from there."""
     from export.training import command, recipes
 
     try:
-        if listed:
-            for name, recipe in recipes.of(given["model"]).items():
-                click.echo(f"{name:<12} {recipe.about}")
+        if lists:
+            for name in [model] if model else recipes.models():
+                for recipe, declared in recipes.of(name).items():
+                    click.echo(f"{name:<8} {recipe:<12} {declared.about}")
             return
-        complete = command.start(command.Asked(**given))
+        if model is None:
+            raise InvalidInput(
+                "model", f"missing; expected one of {', '.join(recipes.models())}, see --list for recipes"
+            )
+        complete = command.start(command.Arguments(model=model, **arguments))
     except GanforgeError as error:
         raise click.ClickException(str(error)) from error
     if not complete:

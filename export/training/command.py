@@ -1,32 +1,30 @@
-"""From what the command line asks to a run: options resolved and saved, networks built, the loop started."""
+"""`python -m export.training`: from the command line's options to a finished run.
+
+`start` resolves the options, builds the networks and the trainer, and runs the loop; report.py prints what it does.
+"""
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 
 from export import families
 from export.checkpoints import checkpoint
 from export.checkpoints.checkpoint import Checkpoint
-from export.training import recipes
-from export.training.loop import Loop, turn
+from export.training import recipes, report
+from export.training.loop import Loop
 from export.training.machine import Machine
-from export.training.recipe import NEEDED, Options, Recipe, Source, Trainer, learning_rate
+from export.training.recipe import NEEDED, Recipe, Source, TrainingOptions, learning_rate
 from export.training.run import Run
 from runtime.errors import InvalidInput
 
-NAMED = 10  # skipped files that are named before the rest is only counted
-
 
 @dataclass(frozen=True)
-class Asked:
-    """The command line's options, under their own names."""
+class Arguments:
+    """The command line's options, under their own names; None where an option was not given."""
 
     model: str
     recipe: str | None
@@ -48,102 +46,126 @@ class Asked:
     dry_run: bool
 
 
-def start(asked: Asked) -> bool:
-    """Resolve the options, build the trainer and run the loop. True if the run is complete."""
-    recipes.get(asked.model, asked.recipe)  # a name that does not exist is told before anything else
-    run = Run(asked.output or Path("runs") / asked.model, asked.model)
-    if asked.resume:
-        asked = resumed(asked, run.saved_options())
-    elif run.checkpoints() and not asked.dry_run:
+def start(arguments: Arguments) -> bool:
+    """Train as `arguments` say, or rehearse it. True if the run is complete, False if Ctrl-C stopped it.
+
+    Raises InvalidInput naming the option that does not fit, before anything is written; EngineError where a loss or a
+    weight is not finite.
+    """
+    recipes.get(arguments.model, arguments.recipe)  # an unknown name is reported before anything else
+    run = Run(arguments.output or Path("runs") / arguments.model, arguments.model)
+    if arguments.resume:
+        arguments = with_saved_options(arguments, run.saved_options())
+    elif run.checkpoints() and not arguments.dry_run:
         raise InvalidInput(
             "output", f"{run.folder} holds a run already; add --resume, or choose another folder"
         )
-    name, recipe = recipes.get(asked.model, asked.recipe)
-    if asked.data is None:
+    if arguments.data is None:
         raise InvalidInput(
             "data", "missing; name a folder of pictures, IDX or CIFAR files, or an .npz archive"
         )
-    machine = Machine(asked.accelerator, asked.devices, asked.nodes, asked.precision or "float32")
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    seed = asked.seed or 0
+    loop = prepare(arguments, arguments.data, run)
+    if arguments.dry_run:
+        if loop.machine.first:
+            report.print_start(loop, recipe_of(arguments), writes=False)
+        report.rehearse(loop)
+        return True
+    if arguments.resume:
+        loop.restore()
+    if loop.machine.first:
+        run.start(record(arguments, loop), fresh=not arguments.resume)
+        report.print_start(loop, recipe_of(arguments))
+    complete = False
+    try:
+        complete = loop.train()
+    finally:  # after an error too: what was saved before it can be built
+        if loop.machine.first:
+            report.print_end(loop, complete)
+    return complete or not loop.machine.first  # one process speaks for all
+
+
+def prepare(arguments: Arguments, data: Path, run: Run) -> Loop:
+    """The networks, the trainer with its data, and the loop around them."""
+    _, recipe = recipes.get(arguments.model, arguments.recipe)
+    machine = Machine(
+        arguments.accelerator, arguments.devices, arguments.nodes, arguments.precision or "float32"
+    )
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    seed = arguments.seed or 0
     torch.manual_seed(seed)
-    generator, config, options, started = prepare(asked, recipe)
-    class_names = tuple(one.strip() for one in asked.classes.split(",")) if asked.classes else ()
-    source = Source(asked.data, asked.validate, class_names, seed, asked.vgg19, started)
+    generator, config, options, pretrained = prepare_generator(arguments, recipe)
+    class_names = tuple(name.strip() for name in arguments.classes.split(",")) if arguments.classes else ()
+    source = Source(data, arguments.validate, class_names, seed, arguments.vgg19, pretrained)
     trainer = recipe.trainer(machine.place(generator), config, options, source, machine)
-    learning_rate(options, 1 - 1e-9)  # a schedule that does not exist is told before the first step
+    learning_rate(options, 1 - 1e-9)  # an unknown schedule is reported before the first step
     if not machine.first:
         torch.manual_seed(seed + machine.fabric.global_rank)  # dropout of its own
-    if machine.first:
-        tell_skipped(trainer.skipped)
-    if asked.dry_run:
-        rehearse(asked.model, name, config, options, trainer, machine)
-        return True
-    loop = Loop(asked.model, config, trainer, options, run, machine)
-    if asked.resume:
-        loop.restore()
-    if machine.first:
-        run.start(record(asked, name, config, options, trainer, machine), fresh=not asked.resume)
-    complete = loop.train()
-    if machine.first and not complete:
-        click.echo("stopped; add --resume to go on")
-    return complete or not machine.first  # one process speaks for all
+    return Loop(arguments.model, config, trainer, options, run, machine)
 
 
-def prepare(asked: Asked, recipe: Recipe) -> tuple[torch.nn.Module, Any, Options, bool]:
-    """The generator, its configuration, the recipe's options, and whether the generator comes from weights."""
-    spec, overrides = families.get(asked.model), parse(asked.settings)
-    if asked.steps:
-        overrides["steps"] = str(asked.steps)
-    begun = starting_weights(asked, recipe, overrides)
-    own = begun.config if begun else replace(spec.config(), **recipe.config)
-    config, options = resolve(own, recipe.options, overrides)
-    return (begun.module.train() if begun else checkpoint.build(spec, config)), config, options, bool(begun)
+def prepare_generator(
+    arguments: Arguments, recipe: Recipe
+) -> tuple[torch.nn.Module, Any, TrainingOptions, bool]:
+    """The generator, its configuration, the recipe's options, and whether the generator has trained weights."""
+    spec, overrides = families.get(arguments.model), parse(arguments.settings)
+    if arguments.steps:
+        overrides["steps"] = str(arguments.steps)
+    weights = starting_weights(arguments, recipe, overrides)
+    base = weights.config if weights else replace(spec.config(), **recipe.config)
+    config, options = resolve(base, recipe.options, overrides)
+    generator = weights.module.train() if weights else checkpoint.build(spec, config)
+    return generator, config, options, weights is not None
 
 
-def starting_weights(asked: Asked, recipe: Recipe, overrides: dict[str, str]) -> Checkpoint | None:
-    """The weights that training begins from; None for the network's own random start.
+def starting_weights(arguments: Arguments, recipe: Recipe, overrides: dict[str, str]) -> Checkpoint | None:
+    """The weights that training begins from; None for random ones.
 
     overrides: those of the configuration must be what the weights have, or what they leave open.
     """
-    start = asked.start or recipe.start
+    start = arguments.start or recipe.start
     if start == NEEDED:
         raise InvalidInput("start", "missing; this recipe begins from trained weights: give --start PATH")
-    ours = {field.name for field in fields(families.get(asked.model).config)}
-    settings = {key: value for key, value in overrides.items() if key in ours}
-    return checkpoint.load(asked.model, start, settings) if start else None
+    names = {field.name for field in fields(families.get(arguments.model).config)}
+    settings = {key: value for key, value in overrides.items() if key in names}
+    return checkpoint.load(arguments.model, start, settings) if start else None
 
 
-def resumed(asked: Asked, saved: dict[str, Any]) -> Asked:
-    """What was asked when the run began, with what is given now over it."""
-    if saved["model"] != asked.model:
-        raise InvalidInput("resume", f"{asked.output} holds a run of {saved['model']!r}, got {asked.model!r}")
+def with_saved_options(arguments: Arguments, saved: dict[str, Any]) -> Arguments:
+    """The options that the run was started with, and over them those given now.
+
+    Raises InvalidInput where one is given that a resumed run cannot change.
+    """
+    if saved["model"] != arguments.model:
+        raise InvalidInput(
+            "resume", f"{arguments.output} holds a run of {saved['model']!r}, got {arguments.model!r}"
+        )
     for key in ("recipe", "seed", "precision"):
-        given = getattr(asked, key)
-        if given is not None and given != saved[key]:
+        value = getattr(arguments, key)
+        if value is not None and value != saved[key]:
             raise InvalidInput(
-                key, f"the run in {asked.output} has {saved[key]!r}, got {given!r}; give it another --output"
+                key,
+                f"the run in {arguments.output} has {saved[key]!r}, got {value!r}; choose another --output",
             )
-    before = [f"{key}={value}" for key, value in (saved["config"] | saved["options"]).items()]
+    settings = [f"{key}={value}" for key, value in (saved["config"] | saved["options"]).items()]
     paths = {key: Path(saved[key]) if saved[key] else None for key in ("data", "validate", "vgg19")}
     return replace(
-        asked,
+        arguments,
         recipe=saved["recipe"],
-        data=asked.data or paths["data"],
-        validate=asked.validate or paths["validate"],
-        vgg19=asked.vgg19 or paths["vgg19"],
-        classes=asked.classes or saved["classes"],
-        threads=asked.threads or saved["threads"],
-        start=asked.start or saved["start"],
+        data=arguments.data or paths["data"],
+        validate=arguments.validate or paths["validate"],
+        vgg19=arguments.vgg19 or paths["vgg19"],
+        classes=arguments.classes or saved["classes"],
+        threads=arguments.threads or saved["threads"],
+        start=arguments.start or saved["start"],
         seed=saved["seed"],
         precision=saved["precision"],
-        settings=(*before, *asked.settings),
+        settings=(*settings, *arguments.settings),
     )
 
 
 def parse(settings: tuple[str, ...]) -> dict[str, str]:
-    """ "key=value" pairs. Raises InvalidInput for anything else."""
+    """`--set key=value` pairs. Raises InvalidInput for anything else."""
     for setting in settings:
         if "=" not in setting:
             raise InvalidInput("set", f"got {setting!r}, expected key=value")
@@ -152,69 +174,43 @@ def parse(settings: tuple[str, ...]) -> dict[str, str]:
 
 def resolve(config: Any, options: Any, overrides: dict[str, str]) -> tuple[Any, Any]:
     """Give each override to the generator's config or to the recipe's options, whichever has a field of that name."""
-    ours = {field.name for field in fields(config)}
-    theirs = {field.name for field in fields(options)}
+    of_config = {field.name for field in fields(config)}
+    of_options = {field.name for field in fields(options)}
     for key in overrides:
-        if key not in ours | theirs:
+        if key not in of_config | of_options:
             expected = (
-                f"the generator's {', '.join(sorted(ours))}, or the recipe's {', '.join(sorted(theirs))}"
+                f"the generator's {', '.join(sorted(of_config))}, "
+                f"or the recipe's {', '.join(sorted(of_options))}"
             )
             raise InvalidInput("set", f"got {key!r}, expected one of {expected}")
     return (
-        checkpoint.configure(config, {key: value for key, value in overrides.items() if key in ours}),
-        checkpoint.configure(options, {key: value for key, value in overrides.items() if key in theirs}),
+        checkpoint.configure(config, {key: value for key, value in overrides.items() if key in of_config}),
+        checkpoint.configure(options, {key: value for key, value in overrides.items() if key in of_options}),
     )
 
 
-def record(
-    asked: Asked, recipe: str, config: Any, options: Options, trainer: Trainer, machine: Machine
-) -> dict[str, Any]:
-    """What a run's options.json holds: enough to go on with it, or to do it again."""
+def recipe_of(arguments: Arguments) -> tuple[str, Recipe]:
+    """The recipe of this run and its name."""
+    return recipes.get(arguments.model, arguments.recipe)
+
+
+def record(arguments: Arguments, loop: Loop) -> dict[str, Any]:
+    """What a run's options.json holds: enough to resume the run or to repeat it."""
     return {
-        "model": asked.model,
-        "recipe": recipe,
-        "data": str(asked.data),
-        "validate": str(asked.validate) if asked.validate else None,
-        "vgg19": str(asked.vgg19) if asked.vgg19 else None,
-        "start": asked.start,
-        "classes": asked.classes,
-        "class_names": trainer.class_names,
-        "seed": asked.seed or 0,
-        "precision": asked.precision or "float32",
-        "processes": machine.processes,
-        "device": str(machine.device),
+        "model": arguments.model,
+        "recipe": recipe_of(arguments)[0],
+        "data": str(arguments.data),
+        "validate": str(arguments.validate) if arguments.validate else None,
+        "vgg19": str(arguments.vgg19) if arguments.vgg19 else None,
+        "start": arguments.start,
+        "classes": arguments.classes,
+        "class_names": loop.trainer.class_names,
+        "seed": arguments.seed or 0,
+        "precision": arguments.precision or "float32",
+        "processes": loop.machine.processes,
+        "device": str(loop.machine.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "config": asdict(config),
-        "options": asdict(options),
+        "config": asdict(loop.config),
+        "options": asdict(loop.options),
     }
-
-
-def tell_skipped(skipped: tuple[str, ...]) -> None:
-    for problem in skipped[:NAMED]:
-        click.echo(f"skipped: {problem}")
-    if skipped:
-        rest = f", {len(skipped) - NAMED} of them not named here" if len(skipped) > NAMED else ""
-        click.echo(f"skipped {len(skipped)} files that could not be used{rest}")
-
-
-def rehearse(
-    model: str, name: str, config: Any, options: Options, trainer: Trainer, machine: Machine
-) -> None:
-    """Say what the run would be, and how long it would take by its second step; nothing is written."""
-    say = click.echo if machine.first else (lambda _: None)
-    say(f"{model}, recipe {name}: {recipes.get(model, name)[1].about}")
-    for key, value in (asdict(config) | asdict(options)).items():
-        say(f"  {key} = {value}")
-    for part in trainer.parts().values():
-        if isinstance(part, torch.nn.Module):
-            count = sum(one.numel() for one in part.parameters())
-            say(f"{type(part).__name__}: {count:,} parameters on {machine.device}")
-    for step in range(2):  # the first one also prepares kernels
-        started = time.monotonic()
-        losses = turn(trainer, step, lambda number: machine.take(trainer.batch(number)))
-        told = "  ".join(f"{key} {float(value):.4g}" for key, value in losses.items())
-    seconds = time.monotonic() - started
-    say(told)
-    long = timedelta(seconds=round(seconds * options.steps))
-    say(f"{seconds:.3g} s a step: {options.steps} steps in about {long}; nothing was written")

@@ -1,50 +1,42 @@
-"""The averaged generator: the one whose samples are shown and whose weights are exported."""
+"""The moving average of a generator's weights: what a run's samples are drawn with, and what it exports."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
-class Average:
-    """An exponential moving average of a module's parameters and floating-point buffers.
+class ExponentialMovingAverage:
+    """An exponential moving average of a module's parameters: torch's AveragedModel, with a decay that ramps up.
 
-    The decay ramps up from 0, so that the first steps do not keep the random start in the average.
+    module: the averaged copy, in eval mode and without gradients. Its buffers are the module's own, copied: batch
+    norm's statistics are measured afresh (export/networks/batch_norm.py) before the average is used.
+    The decay of update n is min(decay, (1 + n) / (10 + n)), so that the first updates do not keep the random start.
+    All parameters are averaged in one torch._foreach call.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay
+        self._rate = 0.0
+        self._averaged = AveragedModel(
+            module,
+            multi_avg_fn=lambda averages, values, _: get_ema_multi_avg_fn(self._rate)(averages, values, _),
+        )
+        self._averaged.eval().requires_grad_(False)
 
-    @torch.no_grad()
+    @property
+    def module(self) -> nn.Module:
+        return self._averaged.module
+
     def update(self, module: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for mine, theirs in zip(self.module.state_dict().values(), module.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs, 1 - decay)
-            else:
-                mine.copy_(theirs)
+        """Take in the weights that `module` has after `step` (1 or more). The first update copies them."""
+        self._rate = min(self.decay, (1 + step) / (10 + step))
+        self._averaged.update_parameters(module)
 
+    def state_dict(self) -> dict[str, Any]:
+        return self._averaged.state_dict()
 
-@torch.no_grad()
-def settle_batch_norm(module: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> nn.Module:
-    """Measure batch norm's running statistics afresh over `batches` of the module's inputs; gives it back in eval mode.
-
-    The average of many generators' statistics is not the statistics of the averaged generator, and a server
-    normalises by the latter ("precise batch norm", Wu and Johnson 2021, arXiv 2105.07576). Without batch norm, no
-    batch is asked for.
-    """
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over all batches
-        norm.train()
-    for inputs in batches if norms else ():
-        module(*inputs)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return module.eval()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._averaged.load_state_dict(state_dict)

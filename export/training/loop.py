@@ -1,226 +1,198 @@
-"""The one training loop: discriminator steps, generator step, average, tick. It knows no loss."""
+"""The training loop of every recipe: steps, the moving average, the log, samples and checkpoints. It knows no loss.
+
+command.py builds a Loop from the command line; `train` leaves its results in the run's folder (run.py).
+"""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from export.checkpoints import checkpoint
-from export.data import Ahead
-from export.training.ema import Average, settle_batch_norm
+from export.data import Prefetcher
+from export.networks.batch_norm import recalibrate_batch_norm
+from export.training.ema import ExponentialMovingAverage
 from export.training.machine import Machine
-from export.training.progress import Progress, interruptible
-from export.training.recipe import Batch, Losses, Options, Trainer, learning_rate
+from export.training.meter import LossMeter, failure_message
+from export.training.progress import ProgressDisplay, interruptible
+from export.training.recipe import Batch, LossTerms, Trainer, TrainingOptions, learning_rate
 from export.training.run import Run
 from runtime.errors import EngineError, InvalidInput
 
-T = TypeVar("T")
+CALIBRATION_BATCHES = 32  # that the averaged generator's batch-norm statistics are measured on
 
 
 @dataclass
 class Loop:
-    """A run: what is trained, how long, on what, and where it is written.
+    """A run: what is trained, for how long, on what, and where it is written.
 
-    first: the step it goes on from. seconds_before: how long earlier parts of it took.
+    first_step: the step it goes on from. seconds_before: how long earlier parts of it took.
     """
 
     model: str
     config: Any
     trainer: Trainer
-    options: Options
+    options: TrainingOptions
     run: Run
     machine: Machine
-    average: Average = field(init=False)
-    first: int = 0
+    average: ExponentialMovingAverage = field(init=False)
+    first_step: int = 0
     seconds_before: float = 0.0
 
     def __post_init__(self) -> None:
-        self.average = Average(self.trainer.generator, self.options.ema_decay)
+        self.average = ExponentialMovingAverage(self.trainer.generator, self.options.ema_decay)
 
     def train(self) -> bool:
         """Train until `options.steps` or `options.minutes`, or until Ctrl-C. True if the run is complete.
 
-        Raises EngineError at the first step whose loss is not finite; the checkpoints before it are kept.
+        However it ends, and also where nothing was left to do, the folder has the averaged generator's weights, samples
+        and curves. Raises EngineError at the first step whose loss is not finite; the checkpoints before it are kept.
         """
         trainer, options, machine = self.trainer, self.options, self.machine
-        watch = Watch(self.run, machine)
-        self.started = time.monotonic()
-        step, (done,) = self.first, machine.furthest(self.progressed(self.first))
+        meter = LossMeter(self.run, machine)
+        self.started_s = time.monotonic()
+        step, (done,) = self.first_step, machine.maximum(self.progress(self.first_step))
         trainer.generator.train()
         with (
-            Ahead(
+            Prefetcher(
                 trainer.batch,
                 first=step * trainer.batches_a_step,
                 depth=options.workers + 1,
                 workers=options.workers,
             ) as batches,
-            Progress(options.steps, done, shown=machine.first) as progress,
+            ProgressDisplay(options.steps, done, shown=machine.first) as display,
             interruptible() as interrupted,
         ):
             stopping = 0.0
             while done < 1 and not stopping:
-                self.set_rates(done)
-                losses = turn(trainer, step, lambda number: machine.take(batches.take(number)))
+                self.set_learning_rates(done)
+                terms = train_step(trainer, step, lambda number: machine.move(batches.take(number)))
                 step += 1
                 self.average.update(trainer.generator, step)
-
-                watch.add(step, losses)
-                done, stopping = machine.furthest(self.progressed(step), interrupted())
-                progress.advance(step, done)
-                self.tick(step, done, bool(stopping), watch, batches, progress)
+                meter.add(step, terms)
+                done, stopping = machine.maximum(self.progress(step), interrupted())
+                display.advance(step, done)
+                last = done >= 1 or bool(stopping)
+                if due(step, options.log_every, last) or due(step, options.checkpoint_every, last):
+                    lr = learning_rate(options, min(done, 1 - 1e-9))
+                    self.log(display, step, done, meter.means(batches.waited_s, lr))
+                if machine.first:
+                    self.keep(step, done, last, display)
+            if step == self.first_step and machine.first:
+                self.keep_results(step)
             machine.wait()
         return done >= 1
 
-    def tick(
-        self, step: int, done: float, stopping: bool, watch: Watch, batches: Ahead[Any], progress: Progress
-    ) -> None:
-        """What is due after this step: a line of the log; figures, samples, a checkpoint."""
-        options, last = self.options, done >= 1 or stopping
-        if due(step, options.log_every, last) or due(step, options.checkpoint_every, last):
-            figures = watch.means(batches.waited_s, learning_rate(options, min(done, 1 - 1e-9)))
-            self.tell(progress, step, done, figures)
-        if self.machine.first:
-            self.keep(step, done, last, progress)
-
-    def keep(self, step: int, done: float, last: bool, progress: Progress) -> None:
-        """Measure, draw and save the averaged generator, where it is due. The first process does so for all."""
+    def keep(self, step: int, done: float, last: bool, display: ProgressDisplay) -> None:
+        """What is due after this step: a checkpoint with its weights, a validation, samples. In the first process only."""
         options = self.options
-        if due(step, options.checkpoint_every, last):
-            self.save(step)
-        if due(step, options.validate_every, done >= 1):
-            self.tell(progress, step, done, self.apart(self.trainer.validate))
-        if due(step, options.sample_every, done >= 1):
-            self.run.save_samples(step, self.apart(self.trainer.samples))
-            self.run.draw_losses()
+        saves = due(step, options.checkpoint_every, last)
+        validates = due(step, options.validate_every, done >= 1)
+        shows = due(step, options.sample_every, last)
+        if saves:
+            self.save_checkpoint(step)
+        if saves or validates or shows:
+            with self.machine.preserve_random_state():
+                generator = self.exported_generator()
+                if saves:
+                    self.save_weights(generator)
+                if validates:
+                    self.log(display, step, done, self.trainer.validate(generator))
+                if shows:
+                    self.run.save_samples(step, self.trainer.samples(generator))
+                    self.run.plot_log()
+
+    def keep_results(self, step: int) -> None:
+        """Weights, samples and curves of a run that was complete when it was resumed: they may have been deleted."""
+        with self.machine.preserve_random_state():
+            generator = self.exported_generator()
+            self.save_weights(generator)
+            self.run.save_samples(step, self.trainer.samples(generator))
+            self.run.plot_log()
 
     def seconds(self) -> float:
         """How long the run has trained, earlier parts included."""
-        return self.seconds_before + time.monotonic() - self.started
+        return self.seconds_before + time.monotonic() - self.started_s
 
-    def progressed(self, step: int) -> float:
+    def progress(self, step: int) -> float:
         """The share of the run that is done, by steps or by time, whichever is further."""
         by_time = self.seconds() / (60 * self.options.minutes) if self.options.minutes else 0.0
         return max(step / self.options.steps, by_time)
 
-    def set_rates(self, done: float) -> None:
-        """Adam's, from the options: a resumed run may be given others than its checkpoint has."""
+    def set_learning_rates(self, done: float) -> None:
+        """Set Adam's settings from the options: a resumed run may be given others than its checkpoint has."""
         options = self.options
         for optimizer in self.trainer.optimizers().values():
             for group in optimizer.param_groups:
                 group |= {"lr": learning_rate(options, done), "betas": (options.beta1, options.beta2)}
 
-    def tell(self, progress: Progress, step: int, done: float, figures: Mapping[str, float]) -> None:
+    def log(self, display: ProgressDisplay, step: int, done: float, figures: Mapping[str, float]) -> None:
         if figures and self.machine.first:
             self.run.log({"step": step, "seconds": self.seconds()} | dict(figures))
-            progress.tell(step, done, figures)
+            display.print_figures(step, done, figures)
 
-    def apart(self, use: Callable[[nn.Module], T]) -> T:
-        """What `use` makes of the averaged generator. The random numbers it draws do not change the run."""
-        with self.machine.apart():
-            inputs = (self.machine.take(self.trainer.batch(number)).inputs for number in range(32))
-            return use(settle_batch_norm(self.average.module, inputs))
+    def exported_generator(self) -> nn.Module:
+        """The averaged generator as it is exported: batch norm recalibrated on the run's first batches, in eval mode."""
+        inputs = (
+            self.machine.move(self.trainer.batch(number)).inputs for number in range(CALIBRATION_BATCHES)
+        )
+        return recalibrate_batch_norm(self.average.module, inputs)
 
-    def save(self, step: int) -> None:
-        """A checkpoint to resume from, and the averaged generator as weights to build from.
+    def save_checkpoint(self, step: int) -> None:
+        """Write a checkpoint to resume from.
 
         Raises EngineError where a weight is not finite: the last good checkpoint stays the last.
         """
         for name, value in self.average.module.state_dict().items():
             if not torch.isfinite(value).all():
-                raise EngineError(blame(self.run, step, f"the weight {name!r} is not finite"))
-        state = {name: part.state_dict() for name, part in self.trainer.parts().items()}
+                raise EngineError(failure_message(self.run, step, f"the weight {name!r} is not finite"))
         self.run.save_checkpoint(
             step,
             {
                 "seconds": self.seconds(),
-                "parts": state,
-                "average": self.average.module.state_dict(),
+                "parts": {name: part.state_dict() for name, part in self.trainer.parts().items()},
+                "average": self.average.state_dict(),
                 "random": self.machine.random_state(),
             },
         )
-        self.apart(
-            lambda generator: checkpoint.save(
-                self.run.weights, self.model, self.config, generator, self.trainer.class_names
-            )
-        )
+
+    def save_weights(self, generator: nn.Module) -> None:
+        checkpoint.save(self.run.weights, self.model, self.config, generator, self.trainer.class_names)
 
     def restore(self) -> None:
-        """Put everything back as the last checkpoint has it."""
+        """Put everything back as the last checkpoint has it. Raises InvalidInput where it does not fit the options."""
         state = self.run.load_checkpoint()
         try:
             for name, part in self.trainer.parts().items():
                 part.load_state_dict(state["parts"][name])
-            self.average.module.load_state_dict(state["average"])
+            self.average.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise InvalidInput("resume", f"the checkpoint does not fit the options: {error}") from error
-        self.first, self.seconds_before = state["step"], state["seconds"]
+        self.first_step, self.seconds_before = state["step"], state["seconds"]
         if self.machine.first:
             self.machine.set_random_state(state["random"])
-            self.run.forget_after(self.first)
+            self.run.forget_after(self.first_step)
         else:
-            torch.manual_seed(torch.initial_seed() + self.first)
+            torch.manual_seed(torch.initial_seed() + self.first_step)
 
 
-def turn(trainer: Trainer, step: int, take: Callable[[int], Batch]) -> Losses:
-    """The discriminator's updates, each on a batch of its own, and the generator's on the last of them; their losses."""
-    losses: Losses = {}
-    for number in range(step * trainer.batches_a_step, (step + 1) * trainer.batches_a_step):
+def train_step(trainer: Trainer, step: int, take: Callable[[int], Batch]) -> LossTerms:
+    """One step: the discriminator's updates, each on its own batch, and the generator's on the last of them.
+
+    take: the run's batch of a number. Returns the losses of the last updates.
+    """
+    terms: LossTerms = {}
+    last = (step + 1) * trainer.batches_a_step - 1
+    for number in range(step * trainer.batches_a_step, last + 1):
         batch = take(number)
         if trainer.discriminator_steps:
-            losses = trainer.discriminator_step(batch)
-    return losses | trainer.generator_step(batch)
-
-
-class Watch:
-    """The losses since the last line of the log. They are read from the device there, and not at every step."""
-
-    def __init__(self, run: Run, machine: Machine) -> None:
-        self.run, self.machine = run, machine
-        self.steps: list[int] = []
-        self.losses: list[Losses] = []
-        self.since, self.waited_before_s = time.monotonic(), 0.0
-
-    def add(self, step: int, losses: Losses) -> None:
-        self.steps.append(step)
-        self.losses.append(losses)
-
-    def means(self, waited_s: float, lr: float) -> dict[str, float]:
-        """Of each loss, over the steps since the last call and all processes; and the share of time spent waiting for data.
-
-        Raises EngineError naming the first step with a loss that is not finite.
-        """
-        if not self.losses:
-            return {}
-        figures = {}
-        for name in self.losses[0]:
-            values = self.machine.mean(torch.stack([losses[name].float() for losses in self.losses])).tolist()
-            for step, value in zip(self.steps, values, strict=True):
-                if not math.isfinite(value):
-                    raise EngineError(
-                        blame(self.run, step, f"the loss {name!r} is {value}, expected a finite number")
-                    )
-            figures[name] = sum(values) / len(values)
-        now = time.monotonic()
-        figures |= {"lr": lr, "waiting_for_data": (waited_s - self.waited_before_s) / (now - self.since)}
-        self.steps, self.losses, self.since, self.waited_before_s = [], [], now, waited_s
-        return figures
-
-
-def blame(run: Run, step: int, what: str) -> str:
-    """What went wrong at a step, where the last good checkpoint lies, and what to do."""
-    good = run.checkpoints()
-    if not good:
-        return f"step {step}: {what}; there is no checkpoint yet: start again with a smaller learning rate (--set lr=...)"
-    return (
-        f"step {step}: {what}; the last good checkpoint is {good[-1]}: "
-        "resume with a smaller learning rate (--resume --set lr=...)"
-    )
+            terms = trainer.discriminator_step(batch, generator_follows=number == last)
+    return terms | trainer.generator_step(batch)
 
 
 def due(step: int, every: int, last: bool) -> bool:

@@ -1,4 +1,4 @@
-"""The losses beside the adversarial one, a function each. All give a scalar."""
+"""The losses beside the adversarial one, a function each; recipes weight and add them. All return a scalar."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def auxiliary_classifier(classes: Tensor, labels: Tensor) -> Tensor:
 
 
 def categorical(classes: Tensor) -> Tensor:
-    """Least where each picture shows one class, and all of them every class equally often: −(mutual information).
+    """What a generator minimises in CatGAN (Springenberg 2015, arXiv 1511.06390), from class logits [N, K].
 
-    The mean entropy of a picture's classes less the entropy of the batch's, in nats, of logits [N, K]: what a
-    generator minimises in CatGAN (Springenberg 2015, arXiv 1511.06390).
+    The mean entropy of each picture's class probabilities, less the entropy of the batch's mean probabilities, in nats:
+    least, −ln K, where each picture shows one class and the batch shows all of them equally often.
     """
-    logs = F.log_softmax(classes, dim=1)
-    each = -(logs.exp() * logs).sum(dim=1).mean()
-    shares = logs.exp().mean(dim=0)
-    return each + (shares * shares.clamp_min(1e-12).log()).sum()
+    log_probabilities = F.log_softmax(classes, dim=1)
+    entropy_each = -(log_probabilities.exp() * log_probabilities).sum(dim=1).mean()
+    batch_mean = log_probabilities.exp().mean(dim=0)
+    entropy_of_mean = -(batch_mean * batch_mean.clamp_min(1e-12).log()).sum()
+    return entropy_each - entropy_of_mean
 
 
 def feature_matching(fake: Tensor, real: Tensor) -> Tensor:
-    """‖mean of real features − mean of fake ones‖², a mean over features [N, F] (Salimans et al. 2016, arXiv 1606.03498).
-
-    The real ones carry no gradient: it is the generator's loss.
+    """The squared difference of the batches' mean features, averaged over F; both [N, F] (Salimans et al. 2016,
+    arXiv 1606.03498). No gradient flows to `real`: it is the generator's loss.
     """
     return (real.detach().mean(0) - fake.mean(0)).square().mean()

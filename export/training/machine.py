@@ -1,8 +1,7 @@
-"""What a run trains on: one device or many, in which precision. Lightning Fabric starts the processes and joins them.
+"""The devices that a run trains on: one or many, in which precision. Recipes and the loop reach them through Machine.
 
-Every process has the whole networks and its own rows of each batch; after each backward pass the gradients are
-averaged over all, in one message a network. DistributedDataParallel would overlap that message with the pass, but
-allows one forward pass a backward one, and a discriminator judges real and generated pictures in one step.
+Lightning Fabric starts the processes and joins them. Every process has the whole networks and its own rows of each
+batch; torch's DistributedDataParallel averages the gradients over all of them during the backward pass.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from runtime.errors import InvalidInput
 
@@ -25,12 +25,14 @@ class Machine:
     """The devices of this run, seen from one of its processes.
 
     accelerator: "auto", "cpu", "cuda" or another of Fabric's. devices: processes on each of `nodes` machines.
-    precision: of the passes ("bfloat16" mixes; weights and optimizers stay float32).
+    precision: of the forward and backward passes ("bfloat16" mixes; weights and optimizers stay float32).
+    Raises InvalidInput where such devices are not there.
     """
 
     def __init__(
         self, accelerator: str = "auto", devices: int = 1, nodes: int = 1, precision: str = "float32"
     ) -> None:
+        self.precision = precision
         strategy = "ddp" if devices * nodes > 1 else "auto"
         try:
             self.fabric = Fabric(
@@ -40,17 +42,13 @@ class Machine:
                 strategy=strategy,
                 precision=PRECISIONS[precision],  # type: ignore[arg-type]
             )
-        except (
-            RuntimeError,
-            ValueError,
-            MisconfigurationException,
-        ) as error:  # Fabric's words for a device that is not there
+        except (RuntimeError, ValueError, MisconfigurationException) as error:  # a device that is not there
             raise InvalidInput("accelerator", f"{accelerator} × {devices} cannot be used: {error}") from error
         self.fabric.launch()
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes, shows and evaluates."""
+        """Whether this process is the one that writes, prints and evaluates."""
         return self.fabric.is_global_zero
 
     @property
@@ -72,11 +70,20 @@ class Machine:
         return slice(self.fabric.global_rank * share, (self.fabric.global_rank + 1) * share)
 
     def place(self, module: M) -> M:
-        """`module` on this process's device, its convolutions' weights laid out as CPUs and tensor cores like them."""
+        """`module` on this process's device, in channels-last layout, which CPUs and tensor cores convolve fastest."""
         module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
 
-    def take(self, batch: Any) -> Any:
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """What an update must call in place of `module`: the backward pass then averages its gradients over all processes.
+
+        Every update must use all parameters. Batch-norm statistics stay each process's own.
+        """
+        if self.processes == 1:
+            return module
+        return DistributedDataParallel(module, forward_sync_buffers=False)
+
+    def move(self, batch: Any) -> Any:
         """A batch's tensors on this process's device."""
         return self.fabric.to_device(batch)
 
@@ -84,23 +91,14 @@ class Machine:
         """Inside, forward passes run in the run's precision."""
         return self.fabric.autocast()
 
-    def descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        """One step of `optimizer` down the gradient of `loss`, a scalar: its mean over all processes."""
+    def step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        """One step of `optimizer` down the gradient of `loss`, a scalar."""
         optimizer.zero_grad()
         loss.backward()
-        if self.processes > 1:
-            self._average([one for group in optimizer.param_groups for one in group["params"]])
         optimizer.step()
 
-    def _average(self, parameters: list[nn.Parameter]) -> None:
-        used = [one for one in parameters if one.grad is not None]
-        gradients = [one.grad for one in used if one.grad is not None]
-        mean = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, mean.split([one.numel() for one in used]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-
     def random_state(self) -> dict[str, Tensor]:
-        """Where the random numbers of this process's networks (dropout) have got to."""
+        """The state of torch's random generators, which the networks of this process draw from (dropout)."""
         state = {"cpu": torch.get_rng_state()}
         return state | {"cuda": torch.cuda.get_rng_state(self.device)} if self.on_gpu else state
 
@@ -109,8 +107,8 @@ class Machine:
         if self.on_gpu and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], self.device)
 
-    def apart(self) -> AbstractContextManager[None]:
-        """Inside, random numbers are drawn that leave the run's own as they were."""
+    def preserve_random_state(self) -> AbstractContextManager[None]:
+        """Inside, random numbers are drawn without changing those of the run."""
         return torch.random.fork_rng(devices=[self.device] if self.on_gpu else [])
 
     @property
@@ -121,7 +119,7 @@ class Machine:
         """`values` averaged over all processes."""
         return values if self.processes == 1 else self._reduced(values, "mean")
 
-    def furthest(self, *values: float) -> list[float]:
+    def maximum(self, *values: float) -> list[float]:
         """The largest of all processes, of each value: so that all of them stop at the same step."""
         if self.processes == 1:
             return list(values)
@@ -131,7 +129,7 @@ class Machine:
         """Until every process is here: one that ends early would have the others killed."""
         self.fabric.barrier()
 
-    def _reduced(self, values: Tensor, how: str) -> Tensor:
-        result = self.fabric.all_reduce(values, reduce_op=how)
+    def _reduced(self, values: Tensor, operation: str) -> Tensor:
+        result = self.fabric.all_reduce(values, reduce_op=operation)
         assert isinstance(result, Tensor)
         return result

@@ -1,4 +1,4 @@
-"""What the user sees and can do while a run goes on: a bar on a terminal, plain lines elsewhere, Ctrl-C."""
+"""What the user sees and can do while a run goes on: a progress bar or plain lines, and Ctrl-C. The loop uses both."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from datetime import timedelta
 from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class Progress:
-    """Shows how much of a run is done. A context manager, so that the bar is closed whatever happens.
+class ProgressDisplay:
+    """Shows how much of a run is done: a bar on a terminal, and lines of figures. A context manager, which closes the bar.
 
-    steps: of the whole run; done: the share of the run, in [0, 1], that an earlier one did. shown: False for a process
-    that leaves talking to another.
+    steps: of the whole run. done: the share of the run, in [0, 1], done before. shown: False prints nothing, for the
+    processes beside the first.
     """
 
     def __init__(self, steps: int, done: float, *, shown: bool = True) -> None:
-        self.steps, self.before = steps, done
+        self.steps, self.done_before = steps, done
         self.console = Console(quiet=not shown)
         columns = (
             TextColumn("step {task.fields[step]}"),
@@ -30,13 +29,13 @@ class Progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.bar.add_task("steps", total=1.0, step="")
         self.bar.update(self.task, completed=done)
-        self.started = time.monotonic()
-        self.taken = 0
+        self.started_s = time.monotonic()
+        self.steps_taken = 0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressDisplay:
         self.bar.start()
         return self
 
@@ -44,23 +43,26 @@ class Progress:
         self.bar.stop()
 
     def advance(self, step: int, done: float) -> None:
-        """One more step was taken."""
-        self.taken += 1
+        """Count one more step."""
+        self.steps_taken += 1
         self.bar.update(self.task, completed=done, step=f"{step}/{self.steps}")
 
-    def tell(self, step: int, done: float, figures: Mapping[str, float]) -> None:
+    def print_figures(self, step: int, done: float, figures: Mapping[str, float]) -> None:
         """A line with `figures`, the speed and the time left, above the bar where there is one."""
-        told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        seconds = time.monotonic() - self.started
-        left = timedelta(seconds=round(seconds * max(1 - done, 0) / max(done - self.before, 1e-9)))
-        rate = self.taken / max(seconds, 1e-9)
-        line = f"step {step}/{self.steps}  {told}  {rate:.2f} steps/s  {left} left"
+        columns = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        elapsed_s = time.monotonic() - self.started_s
+        left = timedelta(seconds=round(elapsed_s * max(1 - done, 0) / max(done - self.done_before, 1e-9)))
+        rate = self.steps_taken / max(elapsed_s, 1e-9)
+        line = f"step {step}/{self.steps}  {columns}  {rate:.2f} steps/s  {left} left"
         self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C (or SIGTERM) is only noted, so that a step ends and is saved; the second one kills."""
+    """Inside, the first Ctrl-C (or SIGTERM) only makes the yielded function return True; the second one ends the process.
+
+    So the loop can finish its step and save it.
+    """
     caught: list[int] = []
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -1,4 +1,8 @@
-"""What a recipe gives the loop. Axis letters: N batch, C channels, H and W pixels, S scale, Z latent values."""
+"""What a recipe declares, for the loop to train with: its options, its data, its losses and optimizers.
+
+A family's recipes are `RECIPES` in export/models/<family>/recipes.py. loop.py drives them through `Trainer`.
+Axis letters: N batch, C channels, H and W pixels, S scale, Z latent values.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,30 +20,31 @@ from torch import Tensor, nn
 from export.training.machine import Machine
 from runtime.errors import InvalidInput
 
-MANY = math.inf
-# What an option may be, whichever recipe has it.
+UNLIMITED = math.inf
+# The least and the largest value of each option, whichever recipe has it.
 RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(
-        ("steps", "batch", "patch_px", "workers", "discriminator_steps", "discriminator_width"), (1, MANY)
+        ("steps", "batch", "patch_px", "workers", "discriminator_steps", "discriminator_width"),
+        (1, UNLIMITED),
     ),
     **dict.fromkeys(
-        ("log_every", "sample_every", "validate_every", "checkpoint_every", "minutes"), (0, MANY)
+        ("log_every", "sample_every", "validate_every", "checkpoint_every", "minutes"), (0, UNLIMITED)
     ),
-    **dict.fromkeys(("lr", "cache_gib", "minibatch_kernels", "balance"), (0, MANY)),
+    **dict.fromkeys(("lr", "cache_gib", "minibatch_kernels", "balance", "activation_noise"), (0, UNLIMITED)),
     **dict.fromkeys(("beta1", "beta2", "warmup", "ema_decay", "dropout", "mirrored"), (0, 1)),
 }
 
 
 @dataclass(frozen=True)
-class Options:
-    """What every recipe has; `--set key=value` replaces any of them.
+class TrainingOptions:
+    """The options that every recipe has; `--set key=value` replaces any of them.
 
     steps: generator updates in the whole run. batch: pictures in each, over all processes.
     minutes: end after this much training even if steps are left, schedules included; 0 for no such end.
-    lr: the peak learning rate of Adam, of every network; beta1, beta2: its decays.
+    lr: Adam's peak learning rate, for every network; beta1, beta2: its decays.
     schedule: "constant", "cosine" down to 0, or "halving" at each share of the run in halve_at ("0.5,0.75").
-    warmup: the share of the run in which the learning rate rises in a line.
-    workers: threads that make batches ahead.
+    warmup: the share of the run in which the learning rate rises linearly.
+    workers: threads that prepare batches in advance.
     ema_decay: of the averaged weights, which are the ones that are exported.
     log_every, sample_every, validate_every, checkpoint_every: in steps; 0 for the run's end only.
     """
@@ -64,16 +69,17 @@ class Options:
         for name, (least, most) in RANGES.items():
             value = getattr(self, name, least)
             if not least <= value <= most:
-                wanted = f"{least} or more" if most == MANY else f"{least} to {most}"
-                raise InvalidInput(name, f"got {value}, expected {wanted}")
+                expected = f"{least} or more" if most == UNLIMITED else f"{least} to {most}"
+                raise InvalidInput(name, f"got {value}, expected {expected}")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the pictures come from, and what else the command line names.
+    """The paths and names from the command line that a recipe reads its data by.
 
-    class_names: given by the user, else empty. seed: of everything random. vgg19: a file of perceptual features.
-    started: whether the generator comes from weights, which its recipe must then leave as they are.
+    data: pictures to train on. validation: held-out pairs. class_names: empty unless the user names them. seed: of
+    everything random. vgg19: the perceptual loss's weights. pretrained: the generator holds trained weights, which a
+    recipe must not initialise again.
     """
 
     data: Path
@@ -81,15 +87,16 @@ class Source:
     class_names: tuple[str, ...] = ()
     seed: int = 0
     vgg19: Path | None = None
-    started: bool = False
+    pretrained: bool = False
 
 
 @dataclass
 class Batch:
-    """One step's pictures and random numbers; the rows of this process.
+    """The pictures and random numbers of one update; with several processes, the rows of this one.
 
-    real: [N, C, H, W] float32 in the generator's output range. inputs: what the generator takes, in its order.
-    labels: [N] int64, of the real pictures; empty without. fake: what the generator made of `inputs`, with its graph.
+    real: [N, C, H, W] float32 in the generator's output range. inputs: the generator's arguments, in their order.
+    labels: [N] int64, of the real pictures; empty without. fake: the generator's output for `inputs`, with its graph
+    where the generator's update goes on from it.
     """
 
     real: Tensor
@@ -99,29 +106,31 @@ class Batch:
 
 
 class Stateful(Protocol):
-    """A module or an optimizer: whatever must survive a stop."""
+    """A module or an optimizer: whatever a checkpoint must hold to resume from."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
-Losses = dict[str, Tensor]
+LossTerms = dict[str, Tensor]  # scalars by name, as they are logged
 
 
 class Trainer(ABC):
-    """One recipe at work: its data, its losses, its optimizers.
+    """One recipe's data, losses and optimizers. The loop calls its methods and knows nothing else of a recipe.
 
-    What a batch holds depends on its number alone; what the networks draw themselves (dropout) is torch's generator.
+    A batch depends on the run's seed and its number alone; what the networks draw themselves (dropout) comes from
+    torch's random generator, which checkpoints hold.
     discriminator_steps: updates of the discriminator for each of the generator; 0 where there is none.
+    dataset: what it trains on, in words: what, how many, of which sizes.
     skipped: files that could not be used, each with the reason.
     """
 
-    options: ClassVar[type[Options]]
     discriminator_steps: int = 0
     generator: nn.Module
     machine: Machine
     class_names: tuple[str, ...] = ()
+    dataset: str = ""
     skipped: tuple[str, ...] = ()
 
     @abstractmethod
@@ -132,34 +141,37 @@ class Trainer(ABC):
 
     @abstractmethod
     def batch(self, number: int) -> Batch:
-        """The run's batch of this number, the same whenever it is made. Called from a thread of its own."""
+        """The run's batch of this number, the same whenever it is made. Called from several threads at once."""
 
     @property
     def batches_a_step(self) -> int:
         return max(self.discriminator_steps, 1)
 
-    def discriminator_step(self, batch: Batch) -> Losses:
-        """One update of the discriminator; its losses, detached scalars."""
+    def discriminator_step(self, batch: Batch, *, generator_follows: bool) -> LossTerms:
+        """Update the discriminator once; returns its losses, detached.
+
+        generator_follows: the generator's update takes this batch, so `batch.fake` must keep the generator's graph.
+        """
         raise NotImplementedError
 
     @abstractmethod
-    def generator_step(self, batch: Batch) -> Losses:
-        """One update of the generator; its losses, detached scalars."""
+    def generator_step(self, batch: Batch) -> LossTerms:
+        """Update the generator once; returns its losses, detached."""
 
     @abstractmethod
     def optimizers(self) -> Mapping[str, Any]:
-        """By name, the optimizers, whose learning rate the loop sets."""
+        """The optimizers by name. The loop sets their learning rate."""
 
     @abstractmethod
     def parts(self) -> Mapping[str, Stateful]:
-        """By name, all that a resumed run must find as it was, the generator included."""
+        """All that a checkpoint must hold, by name: networks, the generator included, and optimizers."""
 
     @abstractmethod
     def samples(self, generator: nn.Module) -> np.ndarray:
         """A picture to judge progress by, from `generator` in eval mode: [H, W, C] uint8."""
 
     def validate(self, generator: nn.Module) -> Mapping[str, float]:
-        """Figures of quality, units in their names; none where there is nothing to measure against."""
+        """Quality measured on held-out data, units in the names; empty where there is none."""
         return {}
 
 
@@ -168,22 +180,22 @@ NEEDED = "needed"
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to train a generator, as data.
+    """How to train a generator, as data.
 
-    about: a line for `--list`. trainer: who reads the options. options: its defaults here.
-    config: the generator's options where they differ from the file's own defaults.
+    about: a line for `--list`. trainer: the class that takes the options. options: its defaults here.
+    config: the generator's options where they differ from its defaults.
     start: the weights that training begins from where --start names none; NEEDED where it must; None for random ones.
     """
 
     about: str
     trainer: type[Trainer]
-    options: Options
+    options: TrainingOptions
     config: Mapping[str, Any] = field(default_factory=dict)
     start: str | None = None
 
 
-def learning_rate(options: Options, progress: float) -> float:
-    """The learning rate at this share of the run, `progress` in [0, 1)."""
+def learning_rate(options: TrainingOptions, progress: float) -> float:
+    """The learning rate at this share of the run, `progress` in [0, 1). Raises InvalidInput for an unknown schedule."""
     if progress < options.warmup:
         return options.lr * (progress + 1e-3 * options.warmup) / options.warmup
     if options.schedule == "cosine":
@@ -196,7 +208,7 @@ def learning_rate(options: Options, progress: float) -> float:
     return options.lr
 
 
-def halvings(options: Options) -> list[float]:
+def halvings(options: TrainingOptions) -> list[float]:
     try:
         return [float(share) for share in options.halve_at.split(",") if share]
     except ValueError as error:

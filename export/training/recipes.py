@@ -1,4 +1,4 @@
-"""Looks recipes up: `RECIPES` of `export/models/<name>/recipes.py`, the default first."""
+"""Finds recipes by model and name: `RECIPES` of export/models/<family>/recipes.py, whose first is the default."""
 
 from __future__ import annotations
 

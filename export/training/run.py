@@ -1,12 +1,12 @@
-"""A run's folder: options, log, samples, checkpoints, exported weights.
+"""The folder that a training run writes; the loop and the command line reach it through Run.
 
-RUN/options.json               what was asked, resolved
-RUN/log.jsonl                  a line every `log_every` steps: losses (means since the last line) and figures
-RUN/losses.png                 the log, drawn
-RUN/tensorboard/               the log and the samples for `tensorboard --logdir RUN`
+RUN/options.json                   every option of the run, enough to resume or repeat it
+RUN/log.jsonl                      a line every `log_every` steps: losses (means since the last line) and other figures
+RUN/losses.png                     the log, plotted
+RUN/tensorboard/                   the log and the samples for `tensorboard --logdir RUN`
 RUN/samples/step-00000500.png
 RUN/checkpoints/step-00000500.pt   the last two, to resume from
-RUN/<model>.safetensors        the averaged generator, as `export.build --weights` takes it
+RUN/<model>.safetensors            the averaged generator's weights, for `export.build --weights`
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ import torch
 
 from export.data import write_picture
 from runtime.errors import InvalidInput
+from runtime.files import atomic_write, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 KEPT_CHECKPOINTS = 2
+FORMAT = 2  # of a checkpoint's content; raised where older ones can no longer be resumed
 
 
 class Run:
@@ -41,18 +43,17 @@ class Run:
         self.resumed_at: int | None = None
 
     def checkpoints(self) -> list[Path]:
+        """The checkpoints' paths, the oldest first."""
         return sorted((self.folder / "checkpoints").glob("step-*.pt"))
 
     def start(self, options: Mapping[str, Any], *, fresh: bool = True) -> None:
-        """Make the folder and write the options in it. fresh: what a run that left no checkpoint logged there goes."""
+        """Make the folder and write the options in it. fresh: delete the log of a run that left no checkpoint there."""
         if fresh:
             self.log_file.unlink(missing_ok=True)
             shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (self.folder / "samples").mkdir(exist_ok=True)
-        unfinished = self.folder / "options.json.part"
-        unfinished.write_text(json.dumps(options, indent=2) + "\n")
-        unfinished.replace(self.folder / "options.json")
+        write_text(self.folder / "options.json", json.dumps(options, indent=2) + "\n")
 
     def saved_options(self) -> dict[str, Any]:
         """The options of a run that can be resumed. Raises InvalidInput where there is none."""
@@ -61,15 +62,23 @@ class Run:
         return json.loads((self.folder / "options.json").read_text())
 
     def save_checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
-        path = self.folder / "checkpoints" / f"step-{step:08d}.pt"
-        unfinished = path.with_name(path.name + ".part")
-        torch.save({"step": step} | dict(state), unfinished)
-        unfinished.replace(path)
+        """state: a dictionary of tensors and plain values; see Loop.save_checkpoint."""
+        with atomic_write(self.folder / "checkpoints" / f"step-{step:08d}.pt") as unfinished:
+            torch.save({"format": FORMAT, "step": step} | dict(state), unfinished)
         for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
             old.unlink()
 
     def load_checkpoint(self) -> dict[str, Any]:
-        return torch.load(self.checkpoints()[-1], map_location="cpu", weights_only=True)
+        """The last checkpoint. Raises InvalidInput where another version wrote it."""
+        path = self.checkpoints()[-1]
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.get("format") != FORMAT:
+            raise InvalidInput(
+                "resume",
+                f"{path} was written by another version of ganforge (format {state.get('format', 1)}, expected {FORMAT}); "
+                f"begin a new run from its weights: --start {self.weights}, with another --output",
+            )
+        return state
 
     def save_samples(self, step: int, picture: np.ndarray) -> None:
         """picture: [H, W, C] uint8."""
@@ -95,20 +104,18 @@ class Run:
         self.resumed_at = step + 1
         if self.log_file.is_file():
             kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
-            unfinished = self.log_file.with_name(self.log_file.name + ".part")
-            unfinished.write_text("".join(kept))
-            unfinished.replace(self.log_file)
+            write_text(self.log_file, "".join(kept))
 
     def lines(self) -> list[dict[str, float]]:
         """The log. A line that a crash cut short is left out."""
-        found = []
-        for line in self.log_file.read_text().splitlines() if self.log_file.is_file() else ():
+        lines = []
+        for text in self.log_file.read_text().splitlines() if self.log_file.is_file() else ():
             with suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
-        return found
+                lines.append(json.loads(text))
+        return lines
 
-    def draw_losses(self) -> None:
-        """Draw every column of the log against the step, one panel each."""
+    def plot_log(self) -> None:
+        """Plot every column of the log against the step, a panel each, as losses.png. An empty log leaves no picture."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 

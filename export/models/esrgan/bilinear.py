@@ -1,4 +1,7 @@
-"""A head start for upscalers: a network that is exactly bilinear interpolation before its first step."""
+"""Initialises an RRDBNet so that it is exactly bilinear interpolation before its first step.
+
+The compact recipe begins so: learning to copy the input would take it thousands of steps.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +15,33 @@ from export.models.esrgan.generator import RRDBNet
 
 @torch.no_grad()
 def start_as_bilinear(generator: RRDBNet) -> None:
-    """Let three channels carry the picture, interpolated, past the trunk to the output.
+    """Change `generator`'s weights so that three channels carry the picture, interpolated, past the trunk to the output.
 
-    Nearest ×2 and then (1, 2, 1)/4 along both axes is bilinear ×2. The picture is positive, so the leaky ReLUs let
-    it through. The other channels, and all that the trunk adds, are free to learn the difference.
+    Nearest ×2 and then (1, 2, 1)/4 along both axes is bilinear ×2. The picture is positive, so the leaky ReLUs pass it
+    unchanged. The other channels, and all that the trunk adds, are free to learn the difference. A generator with a
+    pixel-unshuffle in front is left as it is.
     """
     if generator.unshuffle > 1:
         return
     tent = torch.tensor([1.0, 2.0, 1.0]) / 4
-    spread, same = torch.outer(tent, tent), torch.zeros(3, 3)
-    same[1, 1] = 1.0
-    carry(generator.conv_first, same)
+    bilinear, identity = torch.outer(tent, tent), torch.zeros(3, 3)
+    identity[1, 1] = 1.0
+    filter_rgb(generator.conv_first, identity)
     for name in generator.ups:
-        carry(cast(nn.Conv2d, generator.get_submodule(name)), spread)
-    carry(generator.conv_hr, same)
-    carry(generator.conv_last, same)
-    silence(generator.conv_body)
+        filter_rgb(cast(nn.Conv2d, generator.get_submodule(name)), bilinear)
+    filter_rgb(generator.conv_hr, identity)
+    filter_rgb(generator.conv_last, identity)
+    zero_rgb(generator.conv_body)
 
 
-def carry(conv: nn.Conv2d, kernel: Tensor) -> None:
+def filter_rgb(conv: nn.Conv2d, kernel: Tensor) -> None:
     """Make `conv`'s first three outputs its first three inputs, each filtered by `kernel` [3, 3]."""
-    silence(conv)
+    zero_rgb(conv)
     for channel in range(3):
         conv.weight[channel, channel] = kernel
 
 
-def silence(conv: nn.Conv2d) -> None:
+def zero_rgb(conv: nn.Conv2d) -> None:
     """Make `conv`'s first three outputs 0."""
     conv.weight[:3] = 0.0
     if conv.bias is not None:

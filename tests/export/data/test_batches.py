@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 import torch
 
-from export.data.batches import Ahead, generator
+from export.data.batches import Prefetcher, generator
 
 LONG_S = 60.0  # a wait this long has failed
 
@@ -24,7 +24,7 @@ def test_random_numbers_are_those_of_seed_and_number() -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_numbers_come_in_order_from_the_first(workers: int) -> None:
-    with Ahead(lambda number: number**2, 5, depth=2, workers=workers) as ahead:
+    with Prefetcher(lambda number: number**2, 5, depth=2, workers=workers) as ahead:
         assert [ahead.take(number) for number in range(5, 25)] == [number**2 for number in range(5, 25)]
         with pytest.raises(ValueError, match="took number 24, expected 25"):
             ahead.take(24)
@@ -37,7 +37,7 @@ def test_no_more_than_the_depth_is_made_ahead_while_the_caller_computes() -> Non
         made[number].set()
         return number
 
-    with Ahead(make, 0, depth=3) as ahead:
+    with Prefetcher(make, 0, depth=3) as ahead:
         assert made[2].wait(LONG_S)  # before anything was taken
         assert len(ahead.under_way) == 3
         assert ahead.take(0) == 0
@@ -48,7 +48,7 @@ def test_no_more_than_the_depth_is_made_ahead_while_the_caller_computes() -> Non
 
 def test_workers_make_several_at_once() -> None:
     together = threading.Barrier(2)
-    with Ahead(lambda number: together.wait(LONG_S), 0, workers=2) as ahead:
+    with Prefetcher(lambda number: together.wait(LONG_S), 0, workers=2) as ahead:
         assert {ahead.take(0), ahead.take(1)} == {0, 1}
         ahead.take(2)
         ahead.take(3)
@@ -61,7 +61,7 @@ def test_an_error_is_raised_where_it_is_taken_and_the_next_is_made() -> None:
             raise OSError("the disk is gone")
         return number
 
-    with Ahead(make, 0) as ahead:
+    with Prefetcher(make, 0) as ahead:
         assert ahead.take(0) == 0
         with pytest.raises(OSError, match="the disk is gone"):
             ahead.take(1)
@@ -85,7 +85,7 @@ def test_only_blocked_time_is_counted() -> None:
             done.set()
         return number
 
-    with Ahead(make, 0, clock_s=clock_s) as ahead:
+    with Prefetcher(make, 0, clock_s=clock_s) as ahead:
         assert ahead.take(0) == 0
         assert ahead.waited_s == 1
         assert done.wait(LONG_S)  # one worker: number 1 is made
@@ -98,6 +98,6 @@ def test_threads_end_with_the_context() -> None:
         return threading.current_thread().name
 
     before = set(threading.enumerate())
-    with Ahead(make, 0, workers=2) as ahead:
+    with Prefetcher(make, 0, workers=2) as ahead:
         assert ahead.take(0).startswith("batches")
     assert set(threading.enumerate()) <= before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,13 +57,3 @@ def archive(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def set5() -> Path:
-    """The public Set5 test pictures, where the machine has them: $GANFORGE_DATA/set5, by default data/set5."""
-    default = Path(__file__).resolve().parents[3] / "data"
-    folder = Path(os.environ.get("GANFORGE_DATA", default)) / "set5"
-    if not folder.is_dir():
-        pytest.skip(f"no Set5 at {folder}; set GANFORGE_DATA to the folder that holds set5/")
-    return folder

@@ -13,7 +13,7 @@ from export.checkpoints import checkpoint
 from export.networks import features
 from export.training import recipes
 from export.training.objectives import OBJECTIVES
-from export.training.recipe import Options, learning_rate
+from export.training.recipe import TrainingOptions, learning_rate
 from runtime.errors import InvalidInput
 from tests.export.training.conftest import Train
 
@@ -191,16 +191,36 @@ def test_a_dry_run_writes_nothing(train: Train, archive: Callable[..., Path], tm
 def test_the_recipes_are_listed_and_named(train: Train, model: str) -> None:
     listed = train("--model", model, "--list")
     assert listed.exit_code == 0
-    assert set(recipes.of(model)) == {line.split()[0] for line in listed.output.splitlines()}
+    assert [line.split()[:2] for line in listed.output.splitlines()] == [
+        [model, name] for name in recipes.of(model)
+    ]
     unknown = train("--model", model, "--recipe", "best")
     assert f"{model} has no recipe 'best'" in unknown.output
 
 
+def test_without_a_model_the_recipes_of_all_are_listed(train: Train) -> None:
+    listed = train("--list")
+    assert listed.exit_code == 0
+    expected = {(model, name) for model in recipes.models() for name in recipes.of(model)}
+    assert {tuple(line.split()[:2]) for line in listed.output.splitlines()} == expected
+
+
+def test_without_a_model_there_is_nothing_to_train(train: Train) -> None:
+    result = train("--data", "nowhere")
+    assert result.exit_code == 1
+    assert "model: missing; expected one of acgan, dcgan, esrgan" in result.output
+
+
+def test_help_has_a_short_form(train: Train) -> None:
+    assert train("-h").output == train("--help").output
+    assert "--resume" in train("-h").output
+
+
 def test_schedules() -> None:
-    cosine = Options(lr=2.0, schedule="cosine", warmup=0.1)
+    cosine = TrainingOptions(lr=2.0, schedule="cosine", warmup=0.1)
     assert [learning_rate(cosine, at) for at in (0.05, 0.1, 0.55)] == pytest.approx([1.0, 2.0, 1.0], rel=3e-3)
     assert learning_rate(cosine, 1 - 1e-9) == pytest.approx(0.0, abs=1e-6)
-    halving = Options(lr=2.0, schedule="halving", halve_at="0.5,0.75")
+    halving = TrainingOptions(lr=2.0, schedule="halving", halve_at="0.5,0.75")
     assert [learning_rate(halving, at) for at in (0.0, 0.49, 0.5, 0.8)] == [2.0, 2.0, 1.0, 0.5]
     with pytest.raises(InvalidInput, match="halve_at: got 'soon'"):
-        learning_rate(Options(schedule="halving", halve_at="soon"), 0.0)
+        learning_rate(TrainingOptions(schedule="halving", halve_at="soon"), 0.0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from export.networks.discriminators import MinibatchDiscrimination, finish
+from export.networks.discriminators import MinibatchDiscrimination, constrain_weights
 from export.training import losses, objectives
 from export.training.objectives import OBJECTIVES
 from runtime.errors import InvalidInput
@@ -81,24 +81,43 @@ def test_relativistic_average_is_its_definition(reals: list[float], fakes: list[
     torch.testing.assert_close(found.generator, (minus_log(-relative_real) + minus_log(relative_fake)) / 2)
 
 
-def test_relativistic_means_carry_gradient_to_the_generator_only() -> None:
+def test_relativistic_means_carry_gradient_to_both_players() -> None:
     real, fake = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
     discriminator, generator = objectives.relativistic_average(real, fake)
-    # Each real logit: d/dr of mean softplus(-r) / 2 = -sigmoid(0) / 2 / 2, and nothing through the mean.
-    (of_real,) = torch.autograd.grad(discriminator, real, retain_graph=True)
-    torch.testing.assert_close(of_real, torch.full((2,), -0.125))
-    # Each fake logit: the same, and as much again through the mean that the real ones are compared with.
+    # Each real logit: d/dr of mean softplus(-r) / 2 = -sigmoid(0) / 2 / 2, and as much again through the mean that the
+    # fake ones are compared with, which the paper does not detach.
+    of_real, of_fake = torch.autograd.grad(discriminator, (real, fake), retain_graph=True)
+    torch.testing.assert_close(of_real, torch.full((2,), -0.25))
+    torch.testing.assert_close(of_fake, torch.full((2,), 0.25))
+    # Each fake logit in the generator's loss: the same.
     (of_fake,) = torch.autograd.grad(generator, fake, retain_graph=True)
     torch.testing.assert_close(of_fake, torch.full((2,), -0.25))
     assert torch.autograd.grad(generator, real, allow_unused=True)[0] is None
 
 
-def test_label_smoothing_lowers_the_target_of_real_pictures_alone() -> None:
-    logit = torch.tensor([math.log(9.0)])  # sigmoid 0.9
-    smoothed = OBJECTIVES["non-saturating"].losses(logit.requires_grad_(), torch.zeros(1), target=0.9)
-    (slope,) = torch.autograd.grad(smoothed.discriminator, logit)
-    torch.testing.assert_close(slope, torch.zeros(1))  # right where it should be
-    torch.testing.assert_close(smoothed.generator, torch.tensor(LN2))
+SMOOTHING = [name for name, objective in OBJECTIVES.items() if objective.smooths]
+
+
+@pytest.mark.parametrize("name", SMOOTHING)
+def test_label_smoothing_changes_the_discriminators_loss_alone(name: str) -> None:
+    real, fake = torch.tensor(REAL), torch.tensor(FAKE)
+    plain = OBJECTIVES[name].losses(real, fake)
+    smoothed = OBJECTIVES[name].losses(real, fake, target=0.9)
+    assert abs(float(smoothed.discriminator - plain.discriminator)) > 1e-3
+    assert float(smoothed.generator) == float(plain.generator)
+
+
+@pytest.mark.parametrize(
+    ("name", "logit"),
+    [("non-saturating", math.log(9.0)), ("minimax", math.log(9.0)), ("lsgan", 0.9), ("relativistic-average", math.log(9.0))],
+)  # fmt: skip
+def test_label_smoothing_is_least_where_real_pictures_reach_the_target(name: str, logit: float) -> None:
+    # sigmoid(log 9) is 0.9. The relativistic term of the fake ones is left out: it pulls on the same logits.
+    real = torch.tensor([logit], requires_grad=True)
+    smoothed = OBJECTIVES[name].losses(real, torch.zeros(1), target=0.9)
+    (slope,) = torch.autograd.grad(smoothed.discriminator, real)
+    of_fakes = -0.5 * (1 - 0.9) if name == "relativistic-average" else 0.0  # d/dr of softplus(-r) / 2
+    torch.testing.assert_close(slope, torch.tensor([of_fakes]), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +141,30 @@ def test_the_gradient_penalty_of_a_linear_critic_is_known() -> None:
 
     real, fake = torch.randn(6, 1, 1, 2), torch.randn(6, 1, 1, 2)
     torch.testing.assert_close(objectives.gradient_penalty(critic, real, fake), torch.tensor(16.0))
+
+
+def test_the_gradient_penalty_is_taken_everywhere_between_real_and_generated() -> None:
+    """A critic of half the squared length has the picture itself as gradient: its norm tells where it was taken."""
+    real, fake = torch.zeros(20_000, 1, 1, 1), torch.full((20_000, 1, 1, 1), 2.0)
+    torch.manual_seed(0)
+    penalty = objectives.gradient_penalty(
+        lambda pictures: pictures.flatten(1).square().sum(1) / 2, real, fake
+    )
+    # At 2u for u evenly in [0, 1], the mean of (2u - 1)² is 1/3, ± 0.002; at either end it would be 1.
+    assert penalty.item() == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_the_gradient_penalty_leaves_mixed_precision() -> None:
+    dtypes = []
+
+    def critic(pictures: Tensor) -> Tensor:
+        logits = pictures.flatten(1) @ torch.ones(2, 1)
+        dtypes.append(logits.dtype)
+        return logits.flatten()
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        objectives.gradient_penalty(critic, torch.randn(4, 1, 1, 2), torch.randn(4, 1, 1, 2).bfloat16())
+    assert dtypes == [torch.float32]
 
 
 def test_the_gradient_penalty_teaches_the_critic() -> None:
@@ -184,7 +227,7 @@ def test_spectral_norm_holds_every_layer_to_a_slope_of_one() -> None:
     layers = nn.Linear(8, 6), nn.Linear(6, 1)
     nn.init.normal_(layers[0].weight, std=30)
     critic = nn.Sequential(layers[0], nn.ReLU(), layers[1])
-    finish(critic, "spectral")
+    constrain_weights(critic, "spectral")
     inputs = torch.randn(4, 8)
     for _ in range(50):  # the power iteration takes a step a pass
         critic(inputs)

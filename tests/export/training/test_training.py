@@ -19,7 +19,7 @@ from export.checkpoints import checkpoint
 from export.training import recipes
 from export.training.loop import Loop
 from export.training.machine import Machine
-from export.training.recipe import Batch, Losses, Options, Stateful, Trainer
+from export.training.recipe import Batch, LossTerms, Stateful, Trainer, TrainingOptions
 from export.training.run import Run
 from runtime.errors import EngineError
 from tests.export.training.conftest import Train
@@ -270,7 +270,7 @@ class Counter(Trainer):
     def batch(self, number: int) -> Batch:
         return Batch(torch.zeros(1, 1), (torch.zeros(1, 1),))
 
-    def generator_step(self, batch: Batch) -> Losses:
+    def generator_step(self, batch: Batch) -> LossTerms:
         self.taken += 1
         if self.taken == 3 and self.accident == "interrupt":
             signal.raise_signal(signal.SIGINT)
@@ -294,7 +294,7 @@ def loop(tmp_path: Path) -> Callable[..., Loop]:
         run = Run(tmp_path / "run", "esrgan")
         run.start({})
         config, machine = families.get("esrgan").tiny, Machine("cpu")
-        return Loop("esrgan", config, Counter(accident), Options(**options), run, machine)
+        return Loop("esrgan", config, Counter(accident), TrainingOptions(**options), run, machine)
 
     return make
 

@@ -1,0 +1,85 @@
+"""What a training prints about itself: at its start, at every end, and in a rehearsal. command.py calls it."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import asdict
+from datetime import timedelta
+
+import click
+import torch
+
+from export.training.loop import Loop, train_step
+from export.training.recipe import Recipe, Trainer
+
+NAMED_SKIPPED = 10  # files that are named before the rest is only counted
+
+
+def print_start(loop: Loop, recipe: tuple[str, Recipe], *, writes: bool = True) -> None:
+    """Model, recipe, parameters, data, device, output folder and steps. writes: False for a rehearsal."""
+    name, declared = recipe
+    options, machine, trainer = loop.options, loop.machine, loop.trainer
+    click.echo(f"model: {loop.model}, recipe {name}: {declared.about}")
+    for part, count in parameter_counts(trainer).items():
+        click.echo(f"{part}: {count:,} parameters")
+    print_skipped(trainer.skipped)
+    click.echo(f"data: {trainer.dataset or 'not described by this recipe'}")
+    processes = f"{machine.processes} processes of " if machine.processes > 1 else ""
+    threads = f", {torch.get_num_threads()} threads" if machine.device.type == "cpu" else ""
+    click.echo(f"device: {processes}{device_name(machine.device)}{threads}, {machine.precision}")
+    click.echo(f"output: {loop.run.folder}" if writes else "output: nothing is written")
+    begun = f", continued after step {loop.first_step:,}" if loop.first_step else ""
+    limit = f", at most {options.minutes:g} minutes" if options.minutes else ""
+    click.echo(f"steps: {options.steps:,} with a batch of {options.batch}{limit}{begun}")
+
+
+def print_end(loop: Loop, complete: bool) -> None:
+    """Where the weights are and the command that builds them; how to go on where the run is not complete."""
+    weights = loop.run.weights
+    if not complete and loop.run.checkpoints():
+        click.echo("stopped before the end; the same command with --resume continues")
+    if weights.is_file():
+        click.echo(f"weights: {weights}")
+        click.echo(f"samples and curves: {loop.run.folder / 'samples'}, {loop.run.folder / 'losses.png'}")
+        command = ["python", "-m", "export.build", "--model", loop.model, "--weights", str(weights)]
+        click.echo(f"build them: {shlex.join(command)}")
+
+
+def parameter_counts(trainer: Trainer) -> dict[str, int]:
+    """Parameters of each network, by its name in the trainer."""
+    return {
+        name: sum(parameter.numel() for parameter in part.parameters())
+        for name, part in trainer.parts().items()
+        if isinstance(part, torch.nn.Module)
+    }
+
+
+def print_skipped(skipped: tuple[str, ...]) -> None:
+    for problem in skipped[:NAMED_SKIPPED]:
+        click.echo(f"skipped: {problem}")
+    if skipped:
+        unnamed = len(skipped) - NAMED_SKIPPED
+        rest = f", {unnamed} of them not named here" if unnamed > 0 else ""
+        click.echo(f"skipped {len(skipped)} files that could not be used{rest}")
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def rehearse(loop: Loop) -> None:
+    """Take two steps, and print every option and how long the run would take by the second one; nothing is written."""
+    options, machine, trainer = loop.options, loop.machine, loop.trainer
+    for step in range(2):  # the first one also prepares kernels
+        started_s = time.monotonic()
+        terms = train_step(trainer, step, lambda number: machine.move(trainer.batch(number)))
+        figures = "  ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
+    step_s = time.monotonic() - started_s
+    if not machine.first:
+        return
+    for key, value in (asdict(loop.config) | asdict(options)).items():
+        click.echo(f"  {key} = {value}")
+    click.echo(figures)
+    duration = timedelta(seconds=round(step_s * options.steps))
+    click.echo(f"{step_s:.3g} s a step: {options.steps} steps in about {duration}; nothing was written")
