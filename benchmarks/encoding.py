@@ -1,7 +1,7 @@
-"""`python -m benchmarks.encoding`: how fast answers are encoded, how large they are, and the model's own speed beside it.
+"""`python -m benchmarks.encoding`: how fast answers are encoded and how large they are, beside the model's own speed.
 
-The picture is the one that `make demo` enlarges, with its detail, at the size of an answer. Each format and level is
-also written by Pillow, at the same quality or level, in the same run: the peer.
+The picture is a photograph that ships, at the size of an answer. Pillow writes each format and level too, at the same
+quality or level, in turns with ours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from runtime.tensors import Array
 
 SIDE_PX = 1024
 LEVELS = (None, 0, 1, 3, 6, 9)
-# Ours → what Pillow is asked for. None: each one's own default.
+# Pillow's options for our level or quality; None is the default of each.
 PILLOW: dict[str, Callable[[int | None], dict[str, Any]]] = {
     "png": lambda level: {} if level is None else {"compress_level": level},
     "jpeg": lambda quality: {"quality": quality or 92, "subsampling": 0},  # as ours from quality 90 on
@@ -35,14 +35,12 @@ PILLOW: dict[str, Callable[[int | None], dict[str, Any]]] = {
 }
 
 
-@click.command(context_settings={"max_content_width": 110})
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--bundles", type=click.Path(path_type=Path), default="bundles", show_default=True)
-@click.option(
-    "--model", default="esrgan-x4", show_default=True, help="Whose speed stands beside the codecs'."
-)
+@click.option("--model", default="esrgan-x4", show_default=True, help="The model to compare the codecs with.")
 @click.option("--output", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
 @click.option(
-    "--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Of each; the best counts."
+    "--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Of each; the fastest counts."
 )
 def main(bundles: Path, model: str, output: Path, rounds: int) -> None:
     """Measure encoding on one thread against the model on all of them."""

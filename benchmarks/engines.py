@@ -1,4 +1,4 @@
-"""What the bare engine does without a server around it, and what the codecs cost."""
+"""The bare engine without a server around it, and what the codecs cost: what the server's figures are compared with."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.load import Loop, Measured, direct
+from benchmarks.load import Duration, Measured, direct
 from export.build import photographs
 from runtime import pixels
 from runtime.backends.base import Engine
 from runtime.backends.openvino_backend import compile_graph
 from runtime.latents import draw, draw_labels
+from runtime.sample_work import sample_inputs
 from runtime.tensors import Array
 from runtime.tiling.canvas import Canvas
 from runtime.tiling.geometry import Span, Tile
+from runtime.tiling.inline import run_picture, run_whole
+
+# A decoded photograph enlarged by repetition would compress better than a network's output; this much noise is added.
+NOISE_STD = 0.004
 
 
 def photograph(height: int, width: int) -> Array:
@@ -25,43 +30,43 @@ def photograph(height: int, width: int) -> Array:
 
 
 def png(image: Array) -> bytes:
-    """[3, H, W] float32 → a PNG file."""
+    """[3, H, W] float32 in [0, 1] → a PNG file."""
     return pixels.encode(pixels.to_uint8(np.ascontiguousarray(image.transpose(1, 2, 0))), "png")
 
 
-def tiles(engine: Engine, *, loop: Loop) -> Measured:
-    """One tile after another, in as many threads as the engine has slots."""
+def tiles(engine: Engine, *, duration: Duration) -> Measured:
+    """Tiles a second of the engine: one after another, in as many threads as it has slots."""
     (source,) = engine.manifest.inputs
     side = engine.manifest.tile_sizes[-1]
     inputs = {source.name: photograph(side, side)[None]}
-    return direct(lambda: engine.run(inputs), callers=engine.slots, loop=loop)
+    return direct(lambda: engine.run(inputs), callers=engine.slots, duration=duration)
 
 
-def samples(engine: Engine, count: int, *, loop: Loop) -> Measured:
-    """`count` samples a call, in batches that the engine is prepared for; one caller."""
+def pictures(engine: Engine, image: Array, *, duration: Duration) -> Measured:
+    """Whole pictures a second of the engine, cut into tiles as the server would, in as many threads as it has slots."""
+    return direct(lambda: run_picture(engine, image), callers=engine.slots, duration=duration)
+
+
+def samples(engine: Engine, count: int, *, duration: Duration) -> Measured:
+    """Calls a second of `count` samples each, in batches that the engine is prepared for, by one caller."""
     manifest = engine.manifest
-    made: dict[str, Array] = {
-        "float32": draw(1, 0, count, manifest.latent_size),
-        "int64": draw_labels(1, 0, count, max(manifest.classes, 1)),
-    }
-    inputs = {spec.name: made[spec.dtype] for spec in manifest.inputs}
+    labels = draw_labels(1, 0, count, max(manifest.classes, 1))
+    inputs = sample_inputs(manifest, draw(1, 0, count, manifest.latent_size), labels)
 
     def call() -> None:
         for first in range(0, count, engine.max_batch):
             engine.run({name: array[first : first + engine.max_batch] for name, array in inputs.items()})
 
-    return direct(call, callers=1, loop=loop)
+    return direct(call, callers=1, duration=duration)
 
 
 def codec_s(engine: Engine, file: bytes, *, repeats: int = 15) -> float:
-    """Seconds of one core for one answer around the engine: decode, to floats; round, stitch and encode."""
+    """Seconds of one core around the engine for one answer: decode, to floats; round, stitch and encode."""
     manifest = engine.manifest
     image = pixels.to_float(pixels.decode(file, max_pixels=2**24))
     height, width = image.shape[1:]
     output = np.repeat(np.repeat(image, manifest.scale, axis=1), manifest.scale, axis=2)
-    output = output + np.random.default_rng(0).normal(0, 0.004, output.shape).astype(
-        np.float32
-    )  # photographs have noise
+    output = output + np.random.default_rng(0).normal(0, NOISE_STD, output.shape).astype(np.float32)
     tile = Tile(Span(0, height, 0, height), Span(0, width, 0, width))
 
     def once() -> None:
@@ -72,27 +77,33 @@ def codec_s(engine: Engine, file: bytes, *, repeats: int = 15) -> float:
         canvas.paste(tile, output)
         pixels.encode(canvas.pixels, "png")
 
-    return timed(once, repeats)
+    once()
+    return statistics.median(seconds(once) for _ in range(repeats))
 
 
-def whole_image_s(engine: Engine, image: Array, *, repeats: int) -> float:
-    """Seconds for one whole image, with no tiles, on every core the device has.
+def whole_image(engine: Engine, image: Array) -> Callable[[], object]:
+    """A function that runs the network once over the whole of `image` at a fixed shape; it is warm.
 
-    Where the engine's own streams each have but a part of the cores (OpenVINO), the graph is compiled for one image
-    at a time instead.
+    [C, H, W] float32. Where the engine's own streams each have but a part of the cores (OpenVINO), the graph is compiled
+    again for one image at a time on all cores.
     """
-    source = engine.manifest.inputs[0].name
-    if engine.backend != "openvino":
-        return timed(lambda: engine.run({source: image[None]}), repeats)
-    compiled = compile_graph(engine.bundle, engine.precision, "LATENCY")
-    return timed(lambda: compiled({source: image[None]}), repeats)
+    inputs = {engine.manifest.inputs[0].name: image[None]}
+    if engine.backend == "openvino":
+        compiled = compile_graph(engine.bundle, engine.precision, "LATENCY", inputs[next(iter(inputs))].shape)
+
+        def run() -> object:
+            return compiled(inputs)
+    else:
+
+        def run() -> object:
+            return run_whole(engine, image)
+
+    run()
+    return run
 
 
-def timed(function: Callable[[], object], repeats: int) -> float:
-    """The median of some runs, after one that does not count where there are more than two."""
-    seconds = []
-    for _ in range(repeats + (repeats > 2)):
-        started_s = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - started_s)
-    return statistics.median(seconds[-repeats:])
+def seconds(function: Callable[[], object]) -> float:
+    """What one call of `function` takes."""
+    started_s = time.perf_counter()
+    function()
+    return time.perf_counter() - started_s

@@ -1,4 +1,10 @@
-"""Closed loops: so many callers, each of which asks again as soon as it was answered."""
+"""Load generators: callers of a server, or of an engine in this process, and what their answers took.
+
+Closed loops (`through_server`, `direct`): so many callers, each of which asks again as soon as it has its answer. They
+measure throughput, but a slow answer also delays the requests behind it, so its waiting is counted once. The open loop
+(`arrivals`) sends requests at times drawn beforehand and counts from those times: what users meet who do not wait for
+each other.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +21,21 @@ import numpy as np
 
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
+from runtime.tasks import Task
 
 MESSAGE_BYTES = 256 * 2**20
 # The first answer of each caller is warm-up and does not count, unless it took so long that warming up is lost in it.
 WARM_UP_S = 5.0
+# A percentile is stated from this many answers on: below, it is the slowest one or two.
+LEAST_CALLS_P90, LEAST_CALLS_P99 = 10, 100
 Stub = Any  # pb_grpc.ImageGeneratorStub over grpc.aio, which has no types
 Call = Callable[[Stub], Awaitable[Any]]
+Span = tuple[float, float]  # of one answer: when it was asked for and when it came, in seconds
 
 
 @dataclass(frozen=True)
-class Loop:
-    """How long to ask: at least `duration_s`, and until `min_calls` were answered, but never beyond `max_s`."""
+class Duration:
+    """How long a loop asks: at least `duration_s` and until `min_calls` were answered, but never beyond `max_s`."""
 
     duration_s: float
     min_calls: int = 12
@@ -37,62 +47,85 @@ class Loop:
 
 @dataclass(frozen=True)
 class Measured:
-    """One loop's answers. per_s: answers a second."""
+    """One loop's answers. per_s: answers a second. p90_ms, p99_ms: None of too few answers to state them."""
 
     callers: int
     calls: int
     per_s: float
     p50_ms: float
-    p90_ms: float
-    p99_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
 
-    def report(self) -> dict[str, float]:
-        return {key: round(value, 3) for key, value in asdict(self).items()}
-
-
-def through_server(address: str, call: Call, *, callers: int, loop: Loop) -> Measured:
-    """`call` through gRPC from `callers` coroutines of this process."""
-    return asyncio.run(_through_server(address, call, callers, loop))
+    def report(self) -> dict[str, float | None]:
+        return {key: None if value is None else round(value, 3) for key, value in asdict(self).items()}
 
 
-async def _through_server(address: str, call: Call, callers: int, loop: Loop) -> Measured:
-    spans: list[tuple[float, float]] = []
+def through_server(address: str, call: Call, *, callers: int, duration: Duration) -> Measured:
+    """A closed loop: `call` through gRPC from `callers` coroutines of this process."""
+    return asyncio.run(_through_server(address, call, callers, duration))
+
+
+async def _through_server(address: str, call: Call, callers: int, duration: Duration) -> Measured:
+    spans: list[Span] = []
     started_s = time.perf_counter()
 
     async with channel(address) as connection:
         stub = pb_grpc.ImageGeneratorStub(connection)
 
         async def caller() -> None:
-            begun_s = time.perf_counter()
-            await call(stub)
-            if time.perf_counter() - begun_s > WARM_UP_S:
-                spans.append((begun_s, time.perf_counter()))
-            while not loop.over(time.perf_counter() - started_s, len(spans)):
-                begun_s = time.perf_counter()
-                await call(stub)
-                spans.append((begun_s, time.perf_counter()))
+            span = await timed(call, stub)
+            if span[1] - span[0] > WARM_UP_S:
+                spans.append(span)
+            while not duration.over(time.perf_counter() - started_s, len(spans)):
+                spans.append(await timed(call, stub))
 
         await asyncio.gather(*(caller() for _ in range(callers)))
     return summary(spans, callers)
 
 
-def direct(call: Callable[[], object], *, callers: int, loop: Loop) -> Measured:
-    """`call` from `callers` threads of this process."""
-    spans: list[tuple[float, float]] = []
+def arrivals(address: str, call: Call, *, per_s: float, calls: int, seed: int = 0) -> Measured:
+    """An open loop: `calls` requests at the times of a Poisson process of `per_s` a second.
+
+    A latency counts from the time at which its request was due. `callers` of the result is 0: nobody waits for an answer.
+    """
+    gaps_s = np.random.default_rng(seed).exponential(1 / per_s, calls)
+
+    async def run() -> list[Span]:
+        async with channel(address) as connection:
+            stub = pb_grpc.ImageGeneratorStub(connection)
+            await call(stub)  # connects
+            due_s = time.perf_counter() + np.cumsum(gaps_s)
+
+            async def one(at_s: float) -> Span:
+                await asyncio.sleep(max(0.0, at_s - time.perf_counter()))
+                await call(stub)
+                return at_s, time.perf_counter()
+
+            return list(await asyncio.gather(*(one(float(at_s)) for at_s in due_s)))
+
+    return summary(asyncio.run(run()), 0)
+
+
+def direct(call: Callable[[], object], *, callers: int, duration: Duration) -> Measured:
+    """A closed loop without a server: `call` from `callers` threads of this process."""
+    spans: list[Span] = []
     lock = threading.Lock()
     started_s = time.perf_counter()
 
-    def caller() -> None:
+    def timed_call() -> Span:
         begun_s = time.perf_counter()
         call()
-        if time.perf_counter() - begun_s > WARM_UP_S:
+        return begun_s, time.perf_counter()
+
+    def caller() -> None:
+        span = timed_call()
+        if span[1] - span[0] > WARM_UP_S:
             with lock:
-                spans.append((begun_s, time.perf_counter()))
-        while not loop.over(time.perf_counter() - started_s, len(spans)):
-            begun_s = time.perf_counter()
-            call()
+                spans.append(span)
+        while not duration.over(time.perf_counter() - started_s, len(spans)):
+            span = timed_call()
             with lock:
-                spans.append((begun_s, time.perf_counter()))
+                spans.append(span)
 
     with ThreadPoolExecutor(callers) as pool:
         for future in [pool.submit(caller) for _ in range(callers)]:
@@ -101,7 +134,7 @@ def direct(call: Callable[[], object], *, callers: int, loop: Loop) -> Measured:
 
 
 def at_once(address: str, calls: Sequence[Call]) -> list[float]:
-    """Every call at the same moment, each from a connection of its own; milliseconds of each."""
+    """Every call at the same moment, sent in this order, each from a connection of its own; milliseconds of each."""
 
     async def run() -> list[float]:
         started_s = time.perf_counter()
@@ -116,8 +149,8 @@ def at_once(address: str, calls: Sequence[Call]) -> list[float]:
     return asyncio.run(run())
 
 
-def beside(address: str, call: Call, others: Sequence[Call], *, loop: Loop) -> Measured:
-    """`call` from one caller, while each of `others` asks in a loop."""
+def beside(address: str, call: Call, others: Sequence[Call], *, duration: Duration) -> Measured:
+    """A closed loop of one caller of `call`, while each of `others` is asked for in a loop of its own."""
 
     async def run() -> Measured:
         async with channel(address) as connection, channel(address) as busy:
@@ -129,18 +162,22 @@ def beside(address: str, call: Call, others: Sequence[Call], *, loop: Loop) -> M
 
             tasks = [asyncio.create_task(ask_for_ever(other)) for other in others]
             await asyncio.sleep(1.0 if others else 0.0)  # until the others are in work
-            spans: list[tuple[float, float]] = []
+            spans: list[Span] = []
             started_s = time.perf_counter()
-            while not loop.over(time.perf_counter() - started_s, len(spans)):
-                begun_s = time.perf_counter()
-                await call(stub)
-                spans.append((begun_s, time.perf_counter()))
+            while not duration.over(time.perf_counter() - started_s, len(spans)):
+                spans.append(await timed(call, stub))
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             return summary(spans, 1)
 
     return asyncio.run(run())
+
+
+async def timed(call: Call, stub: Stub) -> Span:
+    begun_s = time.perf_counter()
+    await call(stub)
+    return begun_s, time.perf_counter()
 
 
 def channel(address: str) -> grpc.aio.Channel:
@@ -152,32 +189,40 @@ def channel(address: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, [*caps, ("grpc.use_local_subchannel_pool", 1)])
 
 
-def upscale(model: str, image: bytes) -> Call:
-    """An Upscale of one PNG, answered as PNG."""
-    request = pb.UpscaleRequest(model=model, image=image, format=pb.IMAGE_FORMAT_PNG)
-    return lambda stub: stub.Upscale(request)
+def picture_call(task: Task, model: str, image: bytes) -> Call:
+    """One PNG in, answered as PNG, by the RPC that has the task's name."""
+    rpc = task.name.capitalize()
+    request = getattr(pb, f"{rpc}Request")(model=model, image=image, format=pb.IMAGE_FORMAT_PNG)
+    return lambda stub: getattr(stub, rpc)(request)
 
 
-def generate(model: str, count: int) -> Call:
+def generate_call(model: str, count: int) -> Call:
     """A Generate of `count` samples, answered as PNG."""
     request = pb.GenerateRequest(model=model, count=count, seed=1, format=pb.IMAGE_FORMAT_PNG)
     return lambda stub: stub.Generate(request)
 
 
-def summary(spans: Sequence[tuple[float, float]], callers: int) -> Measured:
-    """Percentiles of all, and the rate: the slope of the line through the answers' times of completion.
+def summary(spans: Sequence[Span], callers: int) -> Measured:
+    """Percentiles of all latencies, and the rate: the slope of the line through the answers' times of completion.
 
-    A line, since answers that take seconds come in waves: counted from one moment to another, a wave more or less
-    would be in it.
+    A line, since answers that take seconds come in waves: counted between two moments, a wave more or less would be in
+    it.
     """
     if not spans:
         nothing = float("nan")
-        return Measured(callers, 0, nothing, nothing, nothing, nothing)
+        return Measured(callers, 0, nothing, nothing, None, None)
     latencies_ms = [(end - begin) * 1e3 for begin, end in spans]
-    p50, p90, p99 = (float(one) for one in np.percentile(latencies_ms, (50, 90, 99)))
+    p50, p90, p99 = (float(value) for value in np.percentile(latencies_ms, (50, 90, 99)))
     ends = np.sort([end for _, end in spans])
-    if len(spans) > 2 * callers:
+    if len(spans) > 2 * max(callers, 1):
         per_s = float(np.polyfit(ends - ends[0], np.arange(len(ends)), 1)[0])
     else:
         per_s = len(spans) / float(ends[-1] - min(begin for begin, _ in spans))
-    return Measured(callers, len(spans), per_s, p50, p90, p99)
+    return Measured(
+        callers,
+        len(spans),
+        per_s,
+        p50,
+        p90 if len(spans) >= LEAST_CALLS_P90 else None,
+        p99 if len(spans) >= LEAST_CALLS_P99 else None,
+    )

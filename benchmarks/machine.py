@@ -1,4 +1,4 @@
-"""What a measurement was made on, and what a process takes of it."""
+"""The machine that a benchmark ran on, and the memory of a process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Peak:
 
 @contextmanager
 def watched(pid: int) -> Iterator[Peak]:
-    """Samples a process's resident memory until the block ends."""
+    """The peak of a process's resident memory until the block ends, sampled every 10 ms."""
     peak, over = Peak(resident_mib(pid)), threading.Event()
 
     def watch() -> None:

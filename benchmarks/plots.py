@@ -1,4 +1,4 @@
-"""The measurements as pictures."""
+"""Draws the reports of benchmarks.latency, benchmarks.training and benchmarks.encoding as PNG plots."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from matplotlib import pyplot as plt  # the backend is chosen first
 
 
 def latency(report: dict[str, Any], path: Path) -> None:
-    """Percentiles by concurrency, and the served share of the raw engine's throughput."""
+    """Percentiles by concurrency, and the served share of the raw engine's throughput, from latency.json to `path`."""
     halves = [report[half] for half in ("bundles", "deep") if half in report]
-    panels = [("Upscale, 256×256", half["upscale"]) for half in halves if "upscale" in half]
-    for one in (one for half in halves for one in half.get("generate", [])):
-        most = max(row["count"] for row in one["rows"])
-        rows = [row for row in one["rows"] if row["count"] == most]
-        panels.append((f"Generate, {one['model']}, {most} samples", rows))
+    panels = [
+        (f"{model['model']}, 256×256", model["rows"]) for half in halves for model in half.get("pictures", [])
+    ]
+    for model in (model for half in halves for model in half.get("samples", [])):
+        most = max(row["count"] for row in model["rows"])
+        rows = [row for row in model["rows"] if row["count"] == most]
+        panels.append((f"{model['model']}, {most} samples", rows))
     columns = 1 + len(panels)
     figure, axes = plt.subplots(1, columns, figsize=(5 * columns, 4), layout="constrained", squeeze=False)
     for axis, (title, rows) in zip(axes[0], panels, strict=False):
@@ -34,8 +36,8 @@ def training(report: dict[str, Any], path: Path) -> None:
     """Samples a second of each recipe's loop as a share of the plain loop's."""
     rows = report["recipes"]
     figure, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    drawn = axis.barh([f"{row['model']} {row['recipe']}" for row in rows], [row["ratio"] for row in rows])
-    axis.bar_label(drawn, fmt="%.3f", padding=3)
+    bars = axis.barh([f"{row['model']} {row['recipe']}" for row in rows], [row["ratio"] for row in rows])
+    axis.bar_label(bars, fmt="%.3f", padding=3)
     axis.axvline(1.0, color="grey", linewidth=1)
     axis.set(
         title="Training throughput against a plain loop", xlim=(0, 1.2 * max(row["ratio"] for row in rows))
@@ -49,8 +51,8 @@ def encoding(report: dict[str, Any], path: Path) -> None:
     """Encoding speed of each format and level, ours on one thread, and the model's own."""
     rows = report["rows"]
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    drawn = axis.barh([row["name"] for row in rows], [row["mpx_per_s"] for row in rows])
-    axis.bar_label(drawn, [f"{row['bytes_per_px']:.2f} bytes a pixel" for row in rows], padding=3)
+    bars = axis.barh([row["name"] for row in rows], [row["mpx_per_s"] for row in rows])
+    axis.bar_label(bars, [f"{row['bytes_per_px']:.2f} bytes a pixel" for row in rows], padding=3)
     axis.axvline(report["model"]["mpx_per_s"], color="grey", label=f"{report['model']['name']} makes so many")
     axis.set(
         title="Encoding on one core",
@@ -66,19 +68,21 @@ def encoding(report: dict[str, Any], path: Path) -> None:
 def _percentiles(axis: Any, rows: list[dict[str, Any]], title: str) -> None:
     callers = [row["callers"] for row in rows]
     for key in ("p50_ms", "p90_ms", "p99_ms"):
-        axis.plot(callers, [row[key] for row in rows], marker="o", label=key.removesuffix("_ms"))
+        # A percentile of too few answers is null in the report: matplotlib leaves NaN out.
+        values = [float("nan") if row[key] is None else row[key] for row in rows]
+        axis.plot(callers, values, marker="o", label=key.removesuffix("_ms"))
     axis.set(title=title, xlabel="callers at once", ylabel="ms", ylim=(0, None), xticks=callers)
     axis.legend()
 
 
 def _shares(axis: Any, halves: list[dict[str, Any]]) -> None:
-    bars: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for overhead, useful in ((half["overhead"], half["useful_work"]) for half in halves):
-        bars[f"{overhead['model']}\ntiles, of raw"] = overhead["of_raw"]
-        bars[f"{overhead['model']}\ntiles, of allowed"] = overhead["of_allowed"]
-        bars[f"{useful['model']}\n1000×700, of whole"] = useful["ratio"]
-    drawn = axis.barh(list(bars), list(bars.values()))
-    axis.bar_label(drawn, fmt="%.2f", padding=3)
+        shares[f"{overhead['model']}\ntiles, of raw"] = overhead["of_raw"]
+        shares[f"{overhead['model']}\ntiles, of allowed"] = overhead["of_allowed"]
+        shares[f"{useful['model']}\n1000×700, of whole"] = useful["ratio"]
+    bars = axis.barh(list(shares), list(shares.values()))
+    axis.bar_label(bars, fmt="%.2f", padding=3)
     axis.axvline(1.0, color="grey", linewidth=1)
-    axis.set(title="Served share of the bare engine", xlim=(0, 1.25 * max(1.0, *bars.values())))
+    axis.set(title="Served share of the bare engine", xlim=(0, 1.25 * max(1.0, *shares.values())))
     axis.invert_yaxis()

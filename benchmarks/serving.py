@@ -1,0 +1,53 @@
+"""What the benchmarks measure: an engine in this process, a server in its own, and a deep model with random weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import click
+
+from runtime import backends
+from runtime.backends.base import Engine
+from runtime.bundle import Bundle, load
+from server.launch import Launched, launched
+
+DEEP_TILE = 192
+
+
+@contextmanager
+def open_engine(bundle: Bundle, backend: str) -> Iterator[Engine]:
+    """The engine that the server would take for `bundle`, in this process, warm. backend: a name, or "auto"."""
+    engine, _ = backends.open_engine(bundle, backend)
+    with closing(engine):
+        engine.warm_up()
+        yield engine
+
+
+@contextmanager
+def running_server(folder: Path, backend: str) -> Iterator[tuple[Launched, Callable[[], float]]]:
+    """A server of the bundles in `folder`, and a function that gives its mean batch once the block has ended."""
+    with tempfile.TemporaryDirectory() as scratch:
+        log, mean_batch = Path(scratch) / "server.log", float("nan")
+        with launched(folder, log=log, flags=("--backend", backend)) as server:
+            yield server, lambda: mean_batch
+        for line in log.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line) if line.startswith("{") else {}
+            if record.get("event") == "stopped":
+                mean_batch = record["mean_batch"]
+
+
+def deep_bundle(path: Path, *, halo: int) -> Bundle:
+    """RRDB-23 with random weights and the compact model's halo; speed does not depend on what a network has learned."""
+    if not (path / "manifest.json").exists() or load(path).manifest.halo != halo:
+        click.echo(f"building {path} (minutes, once)")
+        command = "export.build --model esrgan --set blocks=23 --weights random:0 --bf16 --target openvino"
+        words = [*command.split(), "--tile", str(DEEP_TILE), "--halo", str(halo)]
+        words += ["--output", str(path.parent), "--name", path.name]
+        subprocess.run([sys.executable, "-m", *words], check=True)
+    return load(path)
