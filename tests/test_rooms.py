@@ -26,10 +26,10 @@ OFFLINE = {"torch", "onnx", "onnxscript", "safetensors", "matplotlib"}
 ENGINES = {
     "openvino": {"runtime/backends/openvino_backend.py"},
     "onnxruntime": {"runtime/backends/onnxruntime_backend.py"},
-    "cuda": {"runtime/backends/cuda_memory.py"},
-    "tensorrt": {"runtime/backends/tensorrt_backend.py", "runtime/backends/plan.py"},
-    "tensorrt_rtx": {"runtime/backends/tensorrt_backend.py", "runtime/backends/plan.py"},
-    "tensorrt_rtx_bindings": {"runtime/backends/tensorrt_backend.py", "runtime/backends/plan.py"},
+    "cuda": {"runtime/backends/tensorrt_cuda.py"},
+    "tensorrt": {"runtime/backends/tensorrt_backend.py", "runtime/backends/tensorrt_plan.py"},
+    "tensorrt_rtx": {"runtime/backends/tensorrt_backend.py", "runtime/backends/tensorrt_plan.py"},
+    "tensorrt_rtx_bindings": {"runtime/backends/tensorrt_backend.py", "runtime/backends/tensorrt_plan.py"},
 }
 
 

@@ -14,7 +14,7 @@ import click
 import safetensors
 
 from export import families
-from export.build.engines import TARGETS, resolve
+from export.build.engines import TARGETS, native_precisions, resolve
 from export.build.load import load
 from export.build.options import BuildOptions
 from export.build.pipeline import STEPS, build
@@ -22,7 +22,6 @@ from export.build.steps import Steps
 from export.build.verify import OutOfTolerance
 from export.checkpoints.checkpoint import COMES_WITH, RANDOM, SHIPPED
 from export.families.settings import parse_settings
-from runtime.backends.openvino_backend import native_precisions
 from runtime.errors import GanforgeError, InvalidInput
 from runtime.tasks import ItemKind
 from runtime.tensors import Precision
@@ -54,7 +53,7 @@ BAD_INPUT, FAILED = 2, 1
     "--bf16", "precisions", flag_value="bfloat16", multiple=True, help="bfloat16 inside, float32 at the ends."
 )
 @click.option(
-    "--fastest", "precisions", flag_value="fastest", multiple=True, help="What this CPU computes fastest."
+    "--fastest", "precisions", flag_value="fastest", multiple=True, help="What this machine computes fastest."
 )
 @click.option(
     "--min-precision",
@@ -124,7 +123,7 @@ def main(
             overrides=overrides,
             output=output,
             name=name,
-            precision=fastest(model) if precision == "fastest" else as_precision(precision),
+            precision=fastest(model, available) if precision == "fastest" else as_precision(precision),
             targets=available,
             class_names=tuple(one.strip() for one in classes.split(",")) if classes is not None else (),
             all_required=bool(targets),
@@ -166,10 +165,10 @@ def run(options: BuildOptions, left_out: dict[str, str], *, fall_back: bool) -> 
     )
 
 
-def fastest(model: str) -> Precision:
-    """The precision that this CPU computes fastest, of those for which the model has a tolerance."""
+def fastest(model: str, targets: tuple[str, ...]) -> Precision:
+    """The precision in which `targets` run fastest on this machine, of those for which the model has a tolerance."""
     tolerances = families.get(model).tolerances
-    return next((precision for precision in native_precisions() if precision in tolerances), "float32")
+    return next((precision for precision in native_precisions(targets) if precision in tolerances), "float32")
 
 
 def parse_overrides(config: type, settings: tuple[str, ...], scale: int | None) -> dict[str, str]:

@@ -1,45 +1,30 @@
-"""What a build can make beside the graph, and with which of the runtime's backends each is checked.
+"""The targets of a build: which engines it can make here, and with which backend each is checked.
 
-`resolve` turns `--target` into names; `compile_all` is the build's step.
+The backends say what they can (see `runtime.backends.Backend`). `resolve` turns `--target` into targets, `native_precisions` serves
+`--fastest`, and `compile_all` is the build's step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 
 from export.build.steps import Steps
-from runtime.backends import plan
+from runtime import backends
 from runtime.bundle import GRAPH
 from runtime.errors import BackendUnavailable, EngineError, InvalidInput
 from runtime.manifest import EngineFile, Manifest
+from runtime.tensors import Precision
 
-
-@dataclass(frozen=True)
-class Target:
-    """backend: which of the runtime's backends runs it. library: what compiles a plan for it, "" where none is."""
-
-    backend: str
-    library: str = ""
-
-
+# Target → the backend that runs its engines; those that run everywhere first.
 TARGETS = {
-    "onnx": Target("onnxruntime"),
-    "openvino": Target("openvino"),
-    "tensorrt": Target("tensorrt", "tensorrt"),
-    "tensorrt-rtx": Target("tensorrt", "tensorrt_rtx"),
+    target: name for name, _ in reversed(backends.PREFERENCE) for target in backends.load(name).TARGETS
 }
 
 
-def missing(name: str) -> str | None:
-    """Why this machine cannot make the target `name`, or None where it can."""
-    target = TARGETS[name]
-    if target.library:
-        return plan.missing(target.library)
-    if name == "openvino" and find_spec("openvino") is None:
-        return "openvino is not installed (pip install openvino)"
-    return None
+def missing(target: str) -> str | None:
+    """Why this machine cannot make `target`, or None where it can."""
+    return backends.load(TARGETS[target]).cannot_make(target)
 
 
 def resolve(asked: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -57,6 +42,11 @@ def resolve(asked: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
         if (reason := missing(name)) is not None:
             raise BackendUnavailable(f"--target {name} cannot be made here: {reason}")
     return tuple(name for name in TARGETS if name in asked), {}
+
+
+def native_precisions(targets: Sequence[str]) -> tuple[Precision, ...]:
+    """The precisions that the best of the backends of `targets` has natively on this machine, fastest first."""
+    return backends.native_precisions({TARGETS[target] for target in targets})
 
 
 def compile_all(
@@ -84,13 +74,13 @@ def compile_all(
     return tuple(compiled)
 
 
-def compile_engine(name: str, folder: Path, manifest: Manifest) -> EngineFile | None:
-    """Compile the target `name` of the bundle in `folder` and store the engine in it. None: nothing to compile."""
-    library = TARGETS[name].library
-    if not library:
+def compile_engine(target: str, folder: Path, manifest: Manifest) -> EngineFile | None:
+    """Compile `target` for the bundle in `folder`, and write the engine into it. None: there is nothing to compile."""
+    compiled = backends.load(TARGETS[target]).compile_engine(target, folder / GRAPH, manifest)
+    if compiled is None:
         return None
-    blob, engine = plan.compile_plan(folder / GRAPH, manifest, library)
+    content, engine = compiled
     path = folder / engine.path
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(blob)
+    path.write_bytes(content)
     return engine

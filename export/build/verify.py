@@ -111,7 +111,7 @@ def verify_all(
     check(serving)
     if options.precision != "float32":
         check(TorchEngine(bundle, module, options.precision), ARITHMETIC_S)
-    for name in dict.fromkeys(TARGETS[target].backend for target in options.targets):
+    for name in dict.fromkeys(TARGETS[target] for target in options.targets):
         if name == serving.backend:
             continue
         backend = backends.load(name)

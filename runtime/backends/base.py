@@ -1,17 +1,21 @@
-"""The one shape of every engine: checks are here, once; a backend fills in `_run`."""
+"""The engine: one bundle's graph, loaded on one device. Every check is here; a backend fills in `_run`.
+
+`runtime.backends.open_engine` makes engines; the scheduler, the build and the benchmarks call `run`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from runtime.backends.precisions import SIGNIFICAND_BITS, is_allowed
+from runtime.backends.shapes import warm_up_shapes
 from runtime.bundle import Bundle
 from runtime.errors import EngineError
-from runtime.tensors import Array, Precision, TensorSpec
+from runtime.tensors import Array, Precision, zero_inputs
 
 
 class Engine(ABC):
@@ -49,6 +53,7 @@ class Engine(ABC):
         self.precision = precision
         self.slots = slots
         self.batch_sizes = batch_sizes
+        self._closed = False
 
     @property
     def max_batch(self) -> int:
@@ -59,8 +64,11 @@ class Engine(ABC):
 
         inputs: one array a graph input, [N, …], in the dtype and shape of the manifest.
         Returns one float32 array a graph output, [N, …], owned by the caller.
-        Raises EngineError naming the tensor, what came and what was expected, or that the output is not finite.
+        Raises EngineError naming the tensor, what came and what was expected, or that the output is not finite, or that
+        the engine is closed.
         """
+        if self._closed:
+            raise EngineError(f"{self.manifest.name}: the engine is closed")
         self._check(inputs)
         count = len(next(iter(inputs.values())))
         size = next(size for size in self.batch_sizes if size >= count)
@@ -79,13 +87,13 @@ class Engine(ABC):
         """Run a checked batch whose size is one of `batch_sizes`."""
 
     def warm_up(self) -> None:
-        """Run every fixed shape once, so that no request pays for it."""
-        for batch in self.batch_sizes:
-            for side in self.manifest.tile_sizes or (0,):
-                self.run({spec.name: _zeros(spec, batch, side) for spec in self.manifest.inputs})
+        """Run every shape that requests come in again and again, so that no request pays for its first run."""
+        for batch, side_px in warm_up_shapes(self.manifest, self.batch_sizes):
+            self.run(zero_inputs(self.manifest.inputs, batch=batch, height=side_px, width=side_px))
 
-    def close(self) -> None:  # noqa: B027 - most libraries free what they hold by themselves
-        """Free the device's memory. The engine cannot be used afterwards."""
+    def close(self) -> None:
+        """Free the device's memory. Runs are refused from now on; closing again does nothing."""
+        self._closed = True
 
     def _check(self, inputs: Mapping[str, Array]) -> None:
         specs = {spec.name: spec for spec in self.manifest.inputs}
@@ -94,8 +102,8 @@ class Engine(ABC):
         for name, spec in specs.items():
             array = inputs[name]
             fits = array.ndim == len(spec.shape) and all(
-                got > 0 if isinstance(want, str) else got == want
-                for got, want in zip(array.shape, spec.shape, strict=True)
+                length > 0 if isinstance(axis, str) else length == axis
+                for length, axis in zip(array.shape, spec.shape, strict=True)
             )
             if not fits or array.dtype != spec.dtype:
                 raise EngineError(
@@ -116,11 +124,3 @@ def _pad(array: Array, size: int) -> Array:
     padded = np.zeros((size, *array.shape[1:]), array.dtype)
     padded[: len(array)] = array
     return padded
-
-
-def _zeros(spec: TensorSpec, batch: int, side: int) -> Array:
-    return np.zeros((batch, *_fixed(spec.shape[1:], side)), spec.dtype)
-
-
-def _fixed(shape: tuple[int | str, ...], side: int) -> Iterator[int]:
-    return (side if isinstance(axis, str) else axis for axis in shape)

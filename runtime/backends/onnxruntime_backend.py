@@ -1,7 +1,8 @@
-"""ONNX Runtime: the portable fallback, on a CPU or an NVIDIA GPU.
+"""The ONNX Runtime backend: on NVIDIA GPUs where TensorRT is missing, and on any CPU where OpenVINO is.
 
-It would fall back from GPU to CPU, and from float16 to float32, without a word. Here the first is an error and the
-second is reported: what really runs is read from a profile of one small run.
+ONNX Runtime falls back from the GPU to the CPU, and from float16 to float32, without a word. Here the first is an error,
+and the second is reported: what really runs is read from a profile of one small run. It never computes below the
+graph's precision: TF32 is off on GPUs, and its bfloat16 matrix products on ARM stay off.
 """
 
 from __future__ import annotations
@@ -17,22 +18,24 @@ from typing import Any, Literal
 
 import numpy as np
 
+from runtime import tasks
+from runtime.backends import shapes
 from runtime.backends.base import Engine
 from runtime.backends.precisions import narrowest
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
-from runtime.manifest import Manifest
-from runtime.tensors import Array, Precision
+from runtime.manifest import EngineFile, Manifest
+from runtime.tensors import Array, Precision, zero_inputs
 
 NAME = "onnxruntime"
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+TARGETS = ("onnx",)
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 CPU: Provider = "CPUExecutionProvider"
 CUDA: Provider = "CUDAExecutionProvider"
 TENSORRT: Provider = "TensorrtExecutionProvider"
 
-SAMPLE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
-# A CPU is no faster on several tiles at once; a GPU is.
-TILE_BATCHES = {"cpu": (1,), "cuda": (1, 2, 4, 8)}
+NATIVE: dict[str, tuple[Precision, ...]] = {"cpu": ("float32",), "cuda": ("float16", "float32")}
 PROBE_SIDE_PX = 8
 HEAVY = ("Conv", "ConvTranspose", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 QUANTIZED = ("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "QGemm")
@@ -46,8 +49,8 @@ TYPES: dict[str, Precision] = {
 
 
 def unavailable(bundle: Bundle, device: str | None) -> str | None:
-    if find_spec("onnxruntime") is None:
-        return "the library is not installed (pip install onnxruntime, or onnxruntime-gpu for NVIDIA GPUs)"
+    if (missing := _missing()) is not None:
+        return missing
     kind, index = parse(device)
     if kind is None:
         return f"device {device!r} is not its own: it runs on CPU and cuda:0, cuda:1, …"
@@ -57,6 +60,31 @@ def unavailable(bundle: Bundle, device: str | None) -> str | None:
         return f"there is no GPU number {index}: this machine has {gpu_count()} that the driver can use"
     if kind == "cpu" and bundle.manifest.precision == "bfloat16":
         return "it has no bfloat16 convolutions on a CPU; build the bundle with --fp32 or --fp16"
+    return None
+
+
+def _missing() -> str | None:
+    if find_spec("onnxruntime") is None:
+        return f"the library is not installed (pip install {PACKAGES[0]}, or {PACKAGES[1]} for NVIDIA GPUs)"
+    return None
+
+
+def native_precisions(device: str | None = None) -> tuple[Precision, ...]:
+    """On a CPU float32 alone: ONNX Runtime has float16 kernels for few layers there."""
+    if _missing() is not None:
+        return ()
+    kind, index = parse(device)
+    if kind == "cuda" and (CUDA not in library().get_available_providers() or index >= gpu_count()):
+        return ()
+    return NATIVE[kind] if kind is not None else ()
+
+
+def cannot_make(target: str) -> str | None:
+    return _missing()
+
+
+def compile_engine(target: str, onnx: Path, manifest: Manifest) -> tuple[bytes, EngineFile] | None:
+    """None: ONNX Runtime runs the graph as it is."""
     return None
 
 
@@ -114,13 +142,12 @@ class ORTEngine(Engine):
     backend = NAME
 
     def __init__(self, bundle: Bundle, *, provider: Provider, index: int) -> None:
-        kind = "cpu" if provider == CPU else "cuda"
-        batches = SAMPLE_BATCHES if bundle.manifest.task == "generate" else TILE_BATCHES[kind]
+        batches = shapes.batch_sizes(bundle.manifest, "cpu" if provider == CPU else "cuda")
         self._gpu = None if provider == CPU else index
         precision = bundle.manifest.precision
         if provider == CUDA or (provider == CPU and precision != "float32"):
             precision = executed_precision(bundle, provider, index)
-        self._session = open_session(bundle, provider, index)
+        self._session: Any = open_session(bundle, provider, index)
         device = "CPU" if provider == CPU else f"cuda:{index}"
         super().__init__(bundle, device=device, precision=precision, slots=1, batch_sizes=batches)
 
@@ -148,7 +175,8 @@ class ORTEngine(Engine):
         return list(binding.copy_outputs_to_cpu())
 
     def close(self) -> None:
-        del self._session
+        super().close()
+        self._session = None
 
 
 def open_session(bundle: Bundle, provider: Provider, index: int, profile_prefix: str | None = None) -> Any:
@@ -161,7 +189,7 @@ def open_session(bundle: Bundle, provider: Provider, index: int, profile_prefix:
     # Between two batches the cores belong to decoding and encoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Heights and widths vary, and an arena keeps the most that any of them took.
-    options.enable_cpu_mem_arena = bundle.manifest.task == "generate"
+    options.enable_cpu_mem_arena = tasks.items_of(bundle.manifest) == "samples"
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile_prefix
@@ -202,13 +230,8 @@ def executed_precision(bundle: Bundle, provider: Provider, index: int) -> Precis
 
     Raises EngineError where a GPU leaves such nodes to the CPU.
     """
-    side = -(-PROBE_SIDE_PX // bundle.manifest.size_multiple) * bundle.manifest.size_multiple
-    inputs = {
-        spec.name: np.zeros(
-            (1, *(side if isinstance(axis, str) else axis for axis in spec.shape[1:])), spec.dtype
-        )
-        for spec in bundle.manifest.inputs
-    }
+    side_px = shapes.side_of(bundle.manifest, PROBE_SIDE_PX)
+    inputs = zero_inputs(bundle.manifest.inputs, height=side_px, width=side_px)
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(bundle, provider, index, str(Path(folder) / "profile"))
         try:

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the embedded default.
+"""The OpenVINO backend: the default on CPUs.
 
 The precision is asked for explicitly: by itself OpenVINO runs a float32 graph in bfloat16 where the CPU has matrix units
 for it, and emulates a bfloat16 graph, slowly, where it has none. What really runs is read from the compiled graph.
@@ -8,22 +8,28 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, cast
 
 import numpy as np
 
+from runtime import tasks
+from runtime.backends import shapes
 from runtime.backends.base import Engine
 from runtime.backends.cpu_features import cpu_features
 from runtime.backends.precisions import fastest_allowed, narrowest
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
+from runtime.manifest import EngineFile, Manifest
+from runtime.tasks import ItemKind
 from runtime.tensors import Array, Precision
 
 NAME = "openvino"
-# Batches of tiles are no faster than single tiles on a CPU; samples are small, and are.
-TILE_BATCHES = (1,)
-SAMPLE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+PACKAGES = ("openvino",)
+TARGETS = ("openvino",)
+# Tiles run side by side, each on few cores; whole pictures, and samples in batches, each take all cores.
+GOALS: dict[ItemKind, str] = {"tiles": "THROUGHPUT", "whole": "LATENCY", "samples": "LATENCY"}
 HINTS: dict[Precision, str] = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 EXECUTED: dict[str, Precision] = {
     "f32": "float32",
@@ -36,10 +42,14 @@ HEAVY_LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 
 
 def unavailable(bundle: Bundle, device: str | None) -> str | None:
-    if find_spec("openvino") is None:
-        return "the library is not installed (pip install openvino)"
     if device is not None and device.upper() != "CPU":
         return f"device {device!r} is not its own: it runs on CPU"
+    return _missing()
+
+
+def _missing() -> str | None:
+    if find_spec("openvino") is None:
+        return f"the library is not installed (pip install {PACKAGES[0]})"
     return None
 
 
@@ -52,8 +62,19 @@ def open_engine(
     return OpenVINOEngine(bundle, min_precision=min_precision)
 
 
-def native_precisions() -> tuple[Precision, ...]:
+def cannot_make(target: str) -> str | None:
+    return _missing()
+
+
+def compile_engine(target: str, onnx: Path, manifest: Manifest) -> tuple[bytes, EngineFile] | None:
+    """None: OpenVINO compiles the graph for the CPU that it finds when the bundle is opened, in a second or so."""
+    return None
+
+
+def native_precisions(device: str | None = None) -> tuple[Precision, ...]:
     """The floating-point precisions that this CPU computes in natively and no slower than float32, fastest first."""
+    if _missing() is not None or (device or "CPU").upper() != "CPU":
+        return ()
     return cpu_features(lambda: _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")).native_precisions
 
 
@@ -65,15 +86,14 @@ def _core() -> Any:
 
 
 class OpenVINOEngine(Engine):
-    """The graph compiled twice for tiles: once for the fixed tile shape, once for any shape (small images)."""
+    """The graph compiled for any shape, and once more for each tile shape, with infer requests for `slots` threads each."""
 
     backend = NAME
 
     def __init__(self, bundle: Bundle, *, min_precision: Precision | None = None) -> None:
         manifest = bundle.manifest
         precision = fastest_allowed(native_precisions(), manifest.precision, min_precision)
-        # Tiles run side by side, each on few cores; samples are small and come in batches, each on all cores.
-        goal = "THROUGHPUT" if manifest.task == "upscale" else "LATENCY"
+        goal = GOALS[tasks.items_of(manifest)]
         dynamic = compile_graph(bundle, precision, goal)
         slots = int(dynamic.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._compiled: dict[tuple[int, ...], Any] = {(): dynamic}  # () stands for any other shape
@@ -85,13 +105,12 @@ class OpenVINOEngine(Engine):
             self._idle[shape] = SimpleQueue()
             for _ in range(slots):
                 self._idle[shape].put(compiled.create_infer_request())
-        batches = TILE_BATCHES if manifest.task == "upscale" else SAMPLE_BATCHES
         super().__init__(
             bundle,
             device="CPU",
             precision=narrowest(executed_precision(compiled) for compiled in self._compiled.values()),
             slots=slots,
-            batch_sizes=batches,
+            batch_sizes=shapes.batch_sizes(manifest, "cpu"),
             min_precision=min_precision,
         )
 
@@ -109,6 +128,7 @@ class OpenVINOEngine(Engine):
             idle.put(request)
 
     def close(self) -> None:
+        super().close()
         self._idle.clear()
         self._compiled.clear()
 

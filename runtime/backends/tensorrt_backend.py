@@ -1,7 +1,8 @@
-"""TensorRT on NVIDIA GPUs: `tensorrt` on data-centre ones, `tensorrt_rtx` on RTX ones, through the one API they share.
+"""The TensorRT backend: `tensorrt` on data-centre NVIDIA GPUs, `tensorrt_rtx` on RTX ones, through the API they share.
 
 A plan comes from the bundle where it fits this GPU and this library; else from the user's cache; else it is compiled
-from the graph into that cache, never into the bundle.
+from the graph into that cache, never into the bundle. The files `tensorrt_*.py` are this backend's parts: the libraries,
+plans and profiles, the cache of plans, CUDA calls and memory, and the slots that run.
 """
 
 from __future__ import annotations
@@ -10,22 +11,30 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-from runtime.backends import plan as plans
+from runtime.backends import tensorrt_library as libraries
+from runtime.backends import tensorrt_plan as plans
 from runtime.backends.base import Engine
-from runtime.backends.cuda_memory import Cuda
-from runtime.backends.gpu_slot import Context, Slot, shapes_of
-from runtime.backends.plan_cache import PlanCache, default_folder
+from runtime.backends.shapes import warm_up_shapes
+from runtime.backends.tensorrt_cuda import Cuda
+from runtime.backends.tensorrt_plan_cache import PlanCache, default_folder
+from runtime.backends.tensorrt_slot import Context, Slot, shapes_of
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
 from runtime.manifest import EngineFile, Manifest
-from runtime.tensors import Array, Precision
+from runtime.tensors import Array, Precision, zero_inputs
 
 NAME = "tensorrt"
+PACKAGES = ("tensorrt-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs", "cuda-python")
+# `export.build --target` → the library that compiles for it.
+TARGET_LIBRARIES: dict[str, libraries.Library] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+TARGETS = tuple(TARGET_LIBRARIES)
+FIRST_BFLOAT16 = 8.0  # compute capability: Ampere
 # Two streams: one batch's copies run while the other computes.
 SLOTS = 2
 logger = logging.getLogger(__name__)
@@ -38,8 +47,28 @@ def unavailable(bundle: Bundle, device: str | None) -> str | None:
     problem = Cuda.problem(index)
     if problem is not None:
         return problem
-    _, reasons = usable_libraries(bundle.manifest, Cuda(index).compute_capability())
-    return "; ".join(reasons) if len(reasons) == len(plans.LIBRARIES) else None
+    _, reasons = usable_libraries(bundle.manifest, Cuda(index).compute_capability(), index)
+    return "; ".join(reasons) if len(reasons) == len(libraries.LIBRARIES) else None
+
+
+def native_precisions(device: str | None = None) -> tuple[Precision, ...]:
+    """float16 first: bfloat16 is as fast, and has 3 significand bits less."""
+    index = device_index(device)
+    if index is None or Cuda.problem(index) is not None:
+        return ()
+    if all(libraries.missing(library, index) is not None for library in libraries.LIBRARIES):
+        return ()
+    has_bfloat16 = float(Cuda(index).compute_capability()) >= FIRST_BFLOAT16
+    return ("float16", "bfloat16", "float32") if has_bfloat16 else ("float16", "float32")
+
+
+def cannot_make(target: str) -> str | None:
+    return libraries.missing(TARGET_LIBRARIES[target])
+
+
+def compile_engine(target: str, onnx: Path, manifest: Manifest) -> tuple[bytes, EngineFile] | None:
+    """A plan: for GPU 0 of this machine ("tensorrt"), or for every GPU that TensorRT-RTX knows ("tensorrt-rtx")."""
+    return plans.compile_plan(onnx, manifest, TARGET_LIBRARIES[target])
 
 
 def open_engine(
@@ -57,15 +86,16 @@ def open_engine(
         raise BackendUnavailable(f"{NAME}: {reason}")
     cuda = Cuda(device_index(device) or 0)
     cuda.use()
-    wanted = choose(bundle, cuda.compute_capability(), library)
-    trt = plans.load_library(wanted.library)
-    log = plans.log(wanted.library)
+    wanted = choose(bundle, cuda.compute_capability(), library, cuda.device)
+    trt = libraries.load_library(wanted.library)
+    log = libraries.library_log(wanted.library)
     runtime = trt.Runtime(log)
-    found = candidates(bundle, wanted, PlanCache(default_folder()))
-    engine, source = deserialize(runtime, found, log.take)
+    engine, source = deserialize(
+        runtime, candidates(bundle, wanted, PlanCache(default_folder()), cuda.device), log.take
+    )
     logger.info("%s: %s", bundle.manifest.name, source)
-    make_context = context_maker(trt, engine, wanted.library)
-    return TensorRTEngine(bundle, cuda=cuda, make_context=make_context, library=wanted.library, source=source)
+    make_context = context_maker(trt, engine, wanted.library, log.take)
+    return TensorRTEngine(bundle, cuda=cuda, make_context=make_context, library=wanted.library)
 
 
 def device_index(device: str | None) -> int | None:
@@ -74,21 +104,26 @@ def device_index(device: str | None) -> int | None:
     return int(index or 0) if name.lower() == "cuda" and (not index or index.isdecimal()) else None
 
 
-def usable_libraries(manifest: Manifest, compute_capability: str) -> tuple[list[str], list[str]]:
-    """The libraries that can run the bundle on such a GPU, and for each other one why not."""
+def usable_libraries(
+    manifest: Manifest, compute_capability: str, device: int = 0
+) -> tuple[list[str], list[str]]:
+    """The libraries that can run the bundle on such a GPU (number `device`), and for each of the others why not."""
     usable: list[str] = []
     reasons: list[str] = []
-    for library in plans.LIBRARIES:
-        problem = plans.missing(library)
+    for library in libraries.LIBRARIES:
+        problem = libraries.missing(library, device)
         if problem is None:
-            targets = plans.targets(library, manifest)
-            if targets is not None and compute_capability not in targets:
+            supported = libraries.target_gpus(library, manifest)
+            if supported is not None and compute_capability not in supported:
                 problem = (
                     f"{library} does not support {manifest.precision} on this GPU (compute capability "
-                    f"{compute_capability}; it supports {', '.join(targets)})"
+                    f"{compute_capability}; it supports {', '.join(supported)})"
                 )
-        if problem is None and manifest.precision == "bfloat16" and float(compute_capability) < 8:
-            problem = f"{library}: a GPU of compute capability {compute_capability} has no bfloat16, 8.0 is the first"
+        if problem is None and manifest.precision == "bfloat16" and float(compute_capability) < FIRST_BFLOAT16:
+            problem = (
+                f"{library}: a GPU of compute capability {compute_capability} has no bfloat16, "
+                f"{FIRST_BFLOAT16} is the first"
+            )
         if problem is None:
             usable.append(library)
         else:
@@ -96,12 +131,14 @@ def usable_libraries(manifest: Manifest, compute_capability: str) -> tuple[list[
     return usable, reasons
 
 
-def choose(bundle: Bundle, compute_capability: str, library: str | None = None) -> EngineFile:
+def choose(
+    bundle: Bundle, compute_capability: str, library: str | None = None, device: int = 0
+) -> EngineFile:
     """What the plan must fit: `library`, else the one for which the bundle has such a plan, else the first usable.
 
     Raises BackendUnavailable where `library` cannot run the bundle on such a GPU.
     """
-    usable, reasons = usable_libraries(bundle.manifest, compute_capability)
+    usable, reasons = usable_libraries(bundle.manifest, compute_capability, device)
     allowed = [name for name in usable if library in (None, name)]
     if not allowed:
         raise BackendUnavailable(f"{NAME}: {'; '.join(reasons)}")
@@ -110,8 +147,10 @@ def choose(bundle: Bundle, compute_capability: str, library: str | None = None) 
     return next(ready, wanted[0])
 
 
-def candidates(bundle: Bundle, wanted: EngineFile, cache: PlanCache) -> Iterator[tuple[str, bytes]]:
-    """(where it comes from, plan), cheapest first; the last is compiled now."""
+def candidates(
+    bundle: Bundle, wanted: EngineFile, cache: PlanCache, device: int = 0
+) -> Iterator[tuple[str, bytes]]:
+    """(where it comes from, plan), cheapest first; the last is compiled now, on GPU number `device`."""
     manifest = bundle.manifest
     for entry in manifest.engines:
         if plans.fits(entry, wanted):
@@ -120,30 +159,34 @@ def candidates(bundle: Bundle, wanted: EngineFile, cache: PlanCache) -> Iterator
                 yield f"plan {entry.path} of the bundle", plan
             else:
                 logger.warning("%s: %s was altered and is not used", manifest.name, entry.path)
-    kept, why = cache.get(wanted)
-    if kept is not None:
-        yield why, kept
+    cached, why = cache.get(wanted)
+    if cached is not None:
+        yield why, cached
     logger.warning(
         "%s: no plan of the bundle runs on this GPU (compute capability %s) with %s %s, and %s: compiling one, "
         "which can take minutes",
         manifest.name, wanted.compute_capability, wanted.library, wanted.library_version, why,
     )  # fmt: skip
     plan, _ = plans.compile_plan(
-        bundle.onnx, manifest, wanted.library, compute_capability=wanted.compute_capability
+        bundle.onnx,
+        manifest,
+        wanted.library,
+        compute_capability=wanted.compute_capability,
+        device=device,
     )
     path = cache.put(wanted, plan)
     yield f"plan compiled now into {path}", plan
 
 
 def deserialize(
-    runtime: Any, found: Iterable[tuple[str, bytes]], reason: Callable[[], str]
+    runtime: Any, plan_sources: Iterable[tuple[str, bytes]], reason: Callable[[], str]
 ) -> tuple[Any, str]:
-    """The first plan that loads, and where it came from. There is no other check whether one fits than to load it.
+    """The first plan that loads, and where it came from. Loading a plan is the only check of whether it fits.
 
-    reason: what the library's log says. Raises EngineError with that for each plan.
+    plan_sources: as `candidates` gives them. reason: takes the library's log. Raises EngineError with that for each plan.
     """
     problems: list[str] = []
-    for source, plan in found:
+    for source, plan in plan_sources:
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is not None:
             return engine, "; ".join((source, *problems))
@@ -152,11 +195,16 @@ def deserialize(
     raise EngineError("; ".join(problems) or "there is no plan")
 
 
-def context_maker(trt: Any, engine: Any, library: str) -> Callable[[bool], Context]:
-    """Returns make(fixed): an execution context for one fixed shape, or one that meets any shape."""
+def context_maker(
+    trt: Any, engine: Any, library: str, reason: Callable[[], str]
+) -> Callable[[bool], Context]:
+    """Returns make(fixed): an execution context for one fixed shape, or one that meets any shape.
+
+    reason: takes the library's log, for error messages.
+    """
     strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
     if library == "tensorrt":
-        return lambda fixed: Context(engine.create_execution_context(strategy))
+        return lambda fixed: Context(engine.create_execution_context(strategy), reason)
     kernels = trt.DynamicShapesKernelSpecializationStrategy
     compiled = engine.create_runtime_config().create_runtime_cache()  # kernels, shared by all contexts
 
@@ -171,7 +219,7 @@ def context_maker(trt: Any, engine: Any, library: str) -> Callable[[bool], Conte
         if config.cuda_graph_strategy != graphs:
             logger.warning("%s refused to use CUDA graphs", library)
         # The config and the engine must outlive the context.
-        return Context(engine.create_execution_context(config), keep=(config, engine, compiled))
+        return Context(engine.create_execution_context(config), reason, keep=(config, engine, compiled))
 
     return make
 
@@ -188,7 +236,6 @@ class TensorRTEngine(Engine):
         cuda: Cuda,
         make_context: Callable[[bool], Context],
         library: str,
-        source: str,
     ) -> None:
         manifest = bundle.manifest
         sizes = plans.batch_sizes(manifest)
@@ -197,10 +244,9 @@ class TensorRTEngine(Engine):
             bundle, device=f"cuda:{cuda.device}", precision=manifest.precision, slots=SLOTS, batch_sizes=sizes
         )
         self.library = library
-        self.plan_source = source
         self._cuda = cuda
         self._profiles = plans.profiles(manifest)
-        self._fixed = list(product(sizes, manifest.tile_sizes or (0,)))
+        self._fixed = warm_up_shapes(manifest, sizes)
         outputs = tuple(spec.name for spec in manifest.outputs)
         keys = {shapes_of(self._zeros(batch, side)) for batch, side in self._fixed}
         # Only TensorRT-RTX knows when its kernels for a shape are ready, so it captures CUDA graphs by itself.
@@ -208,7 +254,8 @@ class TensorRTEngine(Engine):
         self._slots = [
             Slot(cuda, make_context, outputs=outputs, fixed=keys, capture=capture) for _ in range(SLOTS)
         ]
-        self._idle: SimpleQueue[Slot] = SimpleQueue()
+        # None says that the engine is closed, to every thread that waits for a slot.
+        self._idle: SimpleQueue[Slot | None] = SimpleQueue()
         for slot in self._slots:
             self._idle.put(slot)
 
@@ -238,7 +285,7 @@ class TensorRTEngine(Engine):
             raise EngineError(
                 f"{self.manifest.name}: got a side of {side} px, the plan takes at most {most} px"
             )
-        slot = self._idle.get()
+        slot = self._take()
         try:
             self._cuda.use()
             return slot.run(profile, inputs)
@@ -252,7 +299,7 @@ class TensorRTEngine(Engine):
     def warm_up(self) -> None:
         """Prepare every fixed shape on every slot, largest first so that its scratch memory serves the rest."""
         self._cuda.use()
-        slots = [self._idle.get() for _ in self._slots]
+        slots = [self._take() for _ in self._slots]
         try:
             for slot, (batch, side) in product(slots, sorted(self._fixed, reverse=True)):
                 profile = self._profile(batch, side)
@@ -261,20 +308,32 @@ class TensorRTEngine(Engine):
         finally:
             for slot in slots:
                 self._idle.put(slot)
-        # Through the checked door too: a graph that gives NaN for black is found before a request is.
+        # Once with `run`'s checks: a graph that gives NaN for black fails here, not at the first request.
         self.run(self._zeros(1, self._fixed[0][1]))
 
-    def _zeros(self, batch: int, side: int) -> dict[str, Array]:
-        return {
-            spec.name: np.zeros(
-                (batch, *(side if isinstance(axis, str) else axis for axis in spec.shape[1:])), spec.dtype
-            )
-            for spec in self.manifest.inputs
-        }
+    def _zeros(self, batch: int, side_px: int) -> dict[str, Array]:
+        return zero_inputs(self.manifest.inputs, batch=batch, height=side_px, width=side_px)
+
+    def _take(self) -> Slot:
+        """A slot of one's own; waits for one. Raises EngineError where the engine is closed."""
+        slot = self._idle.get()
+        if slot is None:
+            self._idle.put(None)  # for the next that asks
+            raise EngineError(f"{self.manifest.name}: the engine is closed")
+        return slot
 
     def close(self) -> None:
-        """Wait for the runs in flight, then free the GPU's memory."""
+        """Wait for the runs in flight, then free the GPU's memory. Raises EngineError where CUDA refuses a part."""
+        super().close()
+        problems: list[EngineError] = []
+        slots, self._slots = self._slots, []
         self._cuda.use()
-        for _ in self._slots:
-            self._idle.get().free()
-        self._slots.clear()
+        for _ in slots:
+            try:
+                self._take().free()
+            except EngineError as error:
+                problems.append(error)
+        if slots:
+            self._idle.put(None)
+        if problems:
+            raise problems[0]

@@ -96,7 +96,8 @@ def test_a_target_that_cannot_be_made_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        "runtime.backends.plan.missing", lambda library: f"{library}'s libraries are not installed"
+        "runtime.backends.tensorrt_library.missing",
+        lambda library: f"{library}'s libraries are not installed",
     )
     result = run("--model", "dcgan", *TINY, "--target", "tensorrt", "--output", tmp_path)
     assert result.exit_code == 1
@@ -140,7 +141,7 @@ def test_a_precision_without_a_tolerance_is_refused_before_any_work(
     )
     assert "[2/8]" not in result.output
     assert not (tmp_path / "b").exists()
-    monkeypatch.setattr(command, "native_precisions", lambda: ("float16", "bfloat16", "float32"))
+    monkeypatch.setattr(command, "native_precisions", lambda targets: ("float16", "bfloat16", "float32"))
     fastest = run("--model", "dcgan", *TINY, "--fastest", "--dry-run", "--output", tmp_path / "b")
     assert fastest.exit_code == 0, fastest.output
     assert "precision:     bfloat16" in fastest.output
@@ -235,7 +236,7 @@ def test_fastest_falls_back_to_float32_aloud(
     built: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demand(monkeypatch, "bfloat16")
-    monkeypatch.setattr(command, "native_precisions", lambda: ("bfloat16", "float32"))
+    monkeypatch.setenv("GANFORGE_IMITATE_CPU", "avx512-bf16")
     result = run(*built, "--output", tmp_path, "--fastest")
     assert result.exit_code == 0, result.output
     assert "building float32 instead" in result.output

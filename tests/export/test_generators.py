@@ -20,6 +20,8 @@ from runtime.bundle import Bundle
 from runtime.tensors import Precision
 from tests.export.lively import lively
 
+pytestmark = pytest.mark.cpu
+
 TINY_TILE = 48
 ELEMENTS = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
 WEIGHTS = {

@@ -25,12 +25,16 @@ class Code(IntEnum):
 
 
 class FakeCudart:
-    """The functions of `cuda.bindings.runtime` that we call. fail: function name → the code it answers with."""
+    """The functions of `cuda.bindings.runtime` that we call.
+
+    fail: function name → the code it answers with. watch: function name → what is called with it beforehand.
+    """
 
     def __init__(self, *, devices: int = 1, capability: tuple[int, int] = (8, 9)) -> None:
         self.devices = devices
         self.capability = capability
         self.fail: dict[str, Code] = {}
+        self.watch: dict[str, Callable[[str], None]] = {}
         self.memory: dict[int, Any] = {}
         self.graphs: set[int] = set()
         self.captures: dict[int, list[Callable[[], None]]] = {}
@@ -44,9 +48,11 @@ class FakeCudart:
         )
 
     def __getattribute__(self, name: str) -> Any:
-        fail = object.__getattribute__(self, "__dict__").get("fail", {})
-        if name in fail:
-            return lambda *arguments: (fail[name],)
+        state = object.__getattribute__(self, "__dict__")
+        if name in state.get("watch", {}):
+            state["watch"][name](name)
+        if name in state.get("fail", {}):
+            return lambda *arguments: (state["fail"][name],)
         return object.__getattribute__(self, name)
 
     def handle(self) -> int:
@@ -147,12 +153,27 @@ class FakeCudart:
 
 
 class FakeContext:
-    """A TensorRT execution context whose network repeats each pixel `scale` times along both sides."""
+    """A TensorRT execution context whose network repeats each pixel `scale` times along both sides.
 
-    def __init__(self, cudart: FakeCudart, scale: int, *, accepts: bool = True) -> None:
+    sample: the shape of what it gives for each latent instead, zeros. accepts: whether it takes any shape.
+    scratch_known: whether it says how much scratch memory the shapes take.
+    """
+
+    def __init__(
+        self,
+        cudart: FakeCudart,
+        scale: int,
+        *,
+        sample: tuple[int, ...] = (),
+        accepts: bool = True,
+        scratch_known: bool = True,
+    ) -> None:
         self.cudart = cudart
         self.scale = scale
+        self.sample = sample
         self.accepts = accepts
+        self.scratch_known = scratch_known
+        self.engine = SimpleNamespace(get_device_memory_size_for_profile_v2=lambda profile: 1 << 20)
         self.profile = 0
         self.shape: tuple[int, ...] = ()
         self.addresses: dict[str, int] = {}
@@ -167,9 +188,11 @@ class FakeContext:
         return self.accepts
 
     def update_device_memory_size_for_shapes(self) -> int:
-        return int(np.prod(self.shape))
+        return int(np.prod(self.shape)) if self.scratch_known else 0
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        if self.sample:
+            return (self.shape[0], *self.sample)
         n, c, h, w = self.shape
         return self.shape if name == "image" else (n, c, h * self.scale, w * self.scale)
 
@@ -188,6 +211,9 @@ class FakeContext:
         def kernel() -> None:
             self.cudart.check_live(scratch, *addresses.values())
             assert size >= np.prod(shape)
+            if self.sample:
+                _floats(addresses["sample"], larger)[...] = 0
+                return
             image = _floats(addresses["image"], shape)
             repeated = image.repeat(self.scale, axis=2).repeat(self.scale, axis=3)
             _floats(addresses["upscaled"], larger)[...] = repeated

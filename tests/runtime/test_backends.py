@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from runtime import backends
+from runtime.backends import cpu_features
 from runtime.backends import onnxruntime_backend as portable
+from runtime.backends import openvino_backend as cpu
+from runtime.backends import tensorrt_backend as tensorrt
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
 from runtime.tensors import Precision, TaskName
 from tests.runtime import graphs
 
+pytestmark = pytest.mark.cpu
+
 # Summation order, and 11 or 8 bits of significand through two convolutions of values around 1.
 TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
+# Every backend on every kind of device it has, from the list itself.
 BACKENDS = [
-    pytest.param("openvino", "CPU"),
-    pytest.param("onnxruntime", "CPU"),
-    pytest.param("onnxruntime", "cuda:0", marks=pytest.mark.gpu),
-    pytest.param("tensorrt", "cuda:0", marks=pytest.mark.gpu),
+    pytest.param(name, device, id=f"{name}-{device}", marks=() if device == "CPU" else pytest.mark.gpu)
+    for name, device in backends.PREFERENCE
 ]
+ROOT = Path(__file__).resolve().parents[2]
 PRECISIONS: list[Precision] = ["float32", "float16", "bfloat16"]
 
 
@@ -115,10 +126,83 @@ def test_inputs_that_are_not_contiguous_are_taken(upscaler: Engine) -> None:
     np.testing.assert_allclose(upscaler.run({"image": image})["upscaled"], expected, rtol=0, atol=1e-5)
 
 
-def test_warm_up_runs_every_fixed_shape(upscaler: Engine, sampler: Engine) -> None:
-    upscaler.warm_up()
-    sampler.warm_up()
-    check(upscaler, 1, 16, 16)
+def test_warm_up_runs_every_fixed_shape(
+    upscaler: Engine, sampler: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if type(upscaler).warm_up is not Engine.warm_up:
+        pytest.skip("it has a warm-up of its own, and tests of it (test_tensorrt_backend.py)")
+    (tile,) = upscaler.manifest.tile_sizes
+    assert shapes_run(upscaler, monkeypatch) == [(n, 3, tile, tile) for n in upscaler.batch_sizes]
+    assert shapes_run(sampler, monkeypatch) == [(n, graphs.LATENT) for n in sampler.batch_sizes]
+
+
+def shapes_run(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of the first input that a warm-up runs."""
+    run, shapes = engine.run, []
+
+    def record(inputs: dict[str, graphs.Array]) -> dict[str, graphs.Array]:
+        shapes.append(inputs[engine.manifest.inputs[0].name].shape)
+        return run(inputs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "run", record)
+        engine.warm_up()
+    return shapes
+
+
+def test_a_closed_engine_refuses_to_run(tmp_path: Path, backend: str, device: str) -> None:
+    engine = open_or_skip(make_bundle(tmp_path, "upscale", "float32"), backend, device)
+    check(engine, 1, 4, 4)
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="tiny-upscaler: the engine is closed"):
+        check(engine, 1, 4, 4)
+
+
+def test_a_bundle_of_a_native_precision_runs_in_it(tmp_path: Path, backend: str, device: str) -> None:
+    precisions = backends.load(backend).native_precisions(device)
+    assert (not precisions) or "float32" in precisions
+    for precision in precisions:
+        engine = open_or_skip(make_bundle(tmp_path / precision, "upscale", precision), backend, device)
+        if cpu_features.IMITATE not in os.environ:  # an imitated CPU has what the real one may lack
+            assert engine.precision == precision
+        engine.close()
+
+
+def test_packages_are_those_that_the_project_installs(backend: str, device: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    named = {re.split(r"[^A-Za-z0-9_.-]", line)[0] for line in lines}
+    module = backends.load(backend)
+    assert backend == module.NAME
+    assert set(module.PACKAGES) & named
+
+
+def test_targets_are_compiled_or_need_no_compiling(tmp_path: Path, backend: str, device: str) -> None:
+    module = backends.load(backend)
+    bundle = make_bundle(tmp_path, "upscale", "float16")
+    assert module.TARGETS
+    for target in module.TARGETS:
+        if (reason := module.cannot_make(target)) is not None:
+            assert "pip install" in reason or "GPU" in reason
+            continue
+        compiled = module.compile_engine(target, bundle.onnx, bundle.manifest)
+        if compiled is not None:
+            content, entry = compiled
+            assert len(content) > 1000
+            assert entry.onnx_sha256 == bundle.manifest.files["model.onnx"].sha256
+
+
+def test_importing_every_backend_imports_no_engine_library() -> None:
+    script = (
+        "import sys; from runtime import backends; [backends.load(name) for name in backends.NAMES]; "
+        "print(sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for library in ("openvino", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "torch"):
+        assert f"'{library}'" not in output
 
 
 @pytest.mark.parametrize(
@@ -171,8 +255,59 @@ def test_every_precision_is_near_the_reference_and_reported(
 def test_auto_says_which_backend_and_why(tmp_path: Path) -> None:
     engine, why = backends.open_engine(make_bundle(tmp_path, "upscale", "float32"), device="CPU")
     assert engine.backend == "openvino"
-    assert "openvino (CPU) in float32: first that can" in why
-    assert "tensorrt: device 'CPU' is not its own" in why
+    assert why == "tiny-upscaler runs on openvino (CPU) in float32: first that can"
+
+
+def test_auto_takes_a_gpu_through_onnxruntime_before_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine with a GPU and without TensorRT."""
+    bundle = make_bundle(tmp_path, "upscale", "float32")
+    tried: list[str] = []
+
+    def on_cuda(bundle: Bundle, device: str | None, *, min_precision: Precision | None = None) -> Engine:
+        tried.append(f"onnxruntime on {device}")
+        return cpu.open_engine(bundle)
+
+    monkeypatch.setattr(tensorrt, "unavailable", lambda bundle, device: f"no TensorRT for {device}")
+    monkeypatch.setattr(portable, "unavailable", lambda bundle, device: None)
+    monkeypatch.setattr(portable, "open_engine", on_cuda)
+    _, why = backends.open_engine(bundle)
+    assert tried == ["onnxruntime on cuda"]
+    assert why.endswith("first that can (tensorrt: no TensorRT for cuda)")
+    assert backends.open_engine(bundle, device="cpu")[0].backend == "openvino"
+    assert len(tried) == 1
+
+
+def test_no_backend_is_an_error_with_every_reason_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (tensorrt, portable, cpu):
+        monkeypatch.setattr(module, "unavailable", lambda bundle, device: "it rains")
+    bundle = make_bundle(tmp_path, "upscale", "float32")
+    with pytest.raises(BackendUnavailable) as caught:
+        backends.open_engine(bundle)
+    assert str(caught.value) == (
+        "tiny-upscaler cannot run here; tensorrt: it rains; onnxruntime: it rains; openvino: it rains"
+    )
+    with pytest.raises(BackendUnavailable, match=r"openvino: it rains$"):
+        backends.open_engine(bundle, "openvino")
+    with pytest.raises(
+        BackendUnavailable, match="got 'abacus', expected one of tensorrt, onnxruntime, openvino"
+    ):
+        backends.open_engine(bundle, "abacus")
+
+
+def test_native_precisions_are_those_of_the_first_backend_that_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    on_a_gpu = {"cuda": ("float16", "float32")}
+    monkeypatch.setattr(tensorrt, "native_precisions", lambda device: ())
+    monkeypatch.setattr(portable, "native_precisions", lambda device: on_a_gpu.get(device, ("float32",)))
+    monkeypatch.setenv(cpu_features.IMITATE, "amx")
+    assert backends.native_precisions() == ("float16", "float32")
+    assert backends.native_precisions({"openvino"}) == ("bfloat16", "float32")
+    assert backends.native_precisions(set()) == ()
 
 
 class TestONNXRuntime:

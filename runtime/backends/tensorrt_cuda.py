@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,10 +20,13 @@ class Cuda:
     """The CUDA runtime on one device. Raises EngineError naming the call that failed.
 
     runtime: the module `cuda.bindings.runtime`, or one with the same functions.
+    lock: held by whoever makes or frees contexts and memory on the device, or captures a graph: a device-wide
+    synchronisation, which the former may do, breaks a capture on any stream (TensorRT issue 2888).
     """
 
     def __init__(self, device: int = 0, runtime: Any = None) -> None:
         self.device = device
+        self.lock = _lock(device)
         self._cudart = runtime if runtime is not None else _cudart()
 
     @staticmethod
@@ -100,6 +105,11 @@ class Cuda:
         # The failed capture is also the thread's last error, which the next call would report as its own.
         with suppress(EngineError):
             self.call("cudaGetLastError")
+
+
+@cache
+def _lock(device: int) -> threading.RLock:
+    return threading.RLock()
 
 
 def _cudart() -> Any:

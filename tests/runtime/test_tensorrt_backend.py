@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.backends import plan
 from runtime.backends import tensorrt_backend as nvidia
-from runtime.backends.cuda_memory import Buffer, Cuda
-from runtime.backends.gpu_slot import DYNAMIC_GRAPHS, REMEMBERED, Context, ShapeChoice, Shapes
-from runtime.backends.plan_cache import PlanCache
+from runtime.backends import tensorrt_library as libraries
+from runtime.backends import tensorrt_plan as plan
+from runtime.backends.tensorrt_cuda import Buffer, Cuda
+from runtime.backends.tensorrt_plan_cache import PlanCache
+from runtime.backends.tensorrt_slot import DYNAMIC_GRAPHS, REMEMBERED, Context, ShapeChoice, Shapes
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
 from runtime.manifest import EngineFile, FileInfo
@@ -42,11 +43,15 @@ def engine(cudart: FakeCudart) -> Iterator[nvidia.TensorRTEngine]:
 
 def make_engine(cudart: FakeCudart, *, library: str = "tensorrt") -> nvidia.TensorRTEngine:
     def make_context(fixed: bool) -> Context:
-        return Context(FakeContext(cudart, MANIFEST.scale))
+        return Context(FakeContext(cudart, MANIFEST.scale), reason)
 
     return nvidia.TensorRTEngine(
-        BUNDLE, cuda=Cuda(runtime=cudart), make_context=make_context, library=library, source="a fake plan"
+        BUNDLE, cuda=Cuda(runtime=cudart), make_context=make_context, library=library
     )
+
+
+def reason() -> str:
+    return "the log's words"
 
 
 def check(engine: nvidia.TensorRTEngine, batch: int, height: int, width: int, seed: int = 0) -> None:
@@ -56,7 +61,7 @@ def check(engine: nvidia.TensorRTEngine, batch: int, height: int, width: int, se
 
 
 class TestRuns:
-    @pytest.mark.parametrize("library", plan.LIBRARIES)
+    @pytest.mark.parametrize("library", libraries.LIBRARIES)
     def test_any_shape_is_answered_right_however_often_it_comes(
         self, cudart: FakeCudart, library: str
     ) -> None:
@@ -105,7 +110,37 @@ class TestRuns:
             check(engine, 8, 16, 16, seed)
 
     def test_a_batch_of_images_larger_than_tiles_runs_one_by_one(self, engine: nvidia.TensorRTEngine) -> None:
-        check(engine, 2, 40, 24)
+        check(engine, 3, 16, 16)
+        assert engine.plain_runs == 1
+        check(engine, 3, 40, 24)  # padded to 4
+        assert engine.plain_runs == 1 + 4
+
+    def test_warm_up_gives_every_fixed_shape_a_graph_in_every_slot(
+        self, engine: nvidia.TensorRTEngine
+    ) -> None:
+        engine.warm_up()
+        launches, plain = engine.graph_launches, engine.plain_runs
+        fixed = [(batch, side) for batch in engine.batch_sizes for side in MANIFEST.tile_sizes]
+        for batch, side in fixed:
+            for _ in range(engine.slots):  # the slots take turns
+                check(engine, batch, side, side)
+        assert engine.plain_runs == plain
+        assert engine.graph_launches == launches + engine.slots * len(fixed)
+
+    def test_a_sampler_is_warmed_up_in_every_batch_size(self, cudart: FakeCudart) -> None:
+        manifest = graphs.sample_manifest()
+        sampler = nvidia.TensorRTEngine(
+            Bundle(Path("nowhere"), manifest),
+            cuda=Cuda(runtime=cudart),
+            make_context=lambda fixed: Context(FakeContext(cudart, 1, sample=(1, 8, 8)), reason),
+            library="tensorrt",
+        )
+        sampler.warm_up()
+        plain = sampler.plain_runs
+        for count in (1, 3, 64):
+            assert sampler.run(graphs.draw(manifest, count))["sample"].shape == (count, 1, 8, 8)
+        assert sampler.plain_runs == plain
+        sampler.close()
 
     def test_an_image_larger_than_every_profile_is_refused_with_the_limit(
         self, engine: nvidia.TensorRTEngine
@@ -153,13 +188,84 @@ class TestFailures:
         assert not cudart.captures
 
     def test_a_shape_that_tensorrt_refuses_is_named(self, cudart: FakeCudart) -> None:
-        context = Context(FakeContext(cudart, 2, accepts=False))
-        with pytest.raises(EngineError, match=r"refused image\[1, 3, 8, 8\]"):
+        context = Context(FakeContext(cudart, 2, accepts=False), reason)
+        with pytest.raises(EngineError, match=r"refused image\[1, 3, 8, 8\]: the log's words"):
             context.bind(0, (("image", (1, 3, 8, 8)),), stream=1)
 
     def test_no_context_is_an_error(self) -> None:
-        with pytest.raises(EngineError, match="create_execution_context failed"):
-            Context(None)
+        with pytest.raises(EngineError, match="create_execution_context failed: the log's words"):
+            Context(None, reason)
+
+    def test_scratch_memory_that_moved_before_a_failure_is_not_used_by_old_graphs(
+        self, cudart: FakeCudart
+    ) -> None:
+        """The fake GPU asserts that no kernel uses memory that was freed."""
+        engine = make_engine(cudart)
+        engine.warm_up()
+        cudart.fail["cudaMallocHost"] = Code.cudaErrorMemoryAllocation
+        for _ in range(engine.slots):
+            with pytest.raises(EngineError, match="cudaMallocHost failed"):
+                check(engine, 1, 300, 300)  # its scratch memory is larger, its input finds no room
+        cudart.fail.clear()
+        for seed in range(2 * engine.slots):
+            check(engine, 8, 16, 16, seed)
+        engine.close()
+        assert not cudart.memory
+
+    def test_a_run_on_a_closed_engine_is_refused(self, cudart: FakeCudart) -> None:
+        engine = make_engine(cudart)
+        engine.close()
+        engine.close()
+        for _ in range(2):
+            with pytest.raises(EngineError, match="tiny-upscaler: the engine is closed"):
+                check(engine, 1, 16, 16)
+
+    def test_a_failure_to_free_is_raised_once_and_leaves_nothing_waiting(self, cudart: FakeCudart) -> None:
+        engine = make_engine(cudart)
+        engine.warm_up()
+        cudart.fail["cudaFree"] = Code.cudaErrorIllegalState
+        with pytest.raises(EngineError, match="cudaFree failed"):
+            engine.close()
+        engine.close()
+        with pytest.raises(EngineError, match="the engine is closed"):
+            check(engine, 1, 16, 16)
+
+    def test_without_a_size_for_these_shapes_the_profiles_scratch_memory_is_taken(
+        self, cudart: FakeCudart
+    ) -> None:
+        """TensorRT answers 0 where it failed; the fake kernel asserts that the memory is large enough."""
+        context = FakeContext(cudart, MANIFEST.scale, scratch_known=False)
+        engine = nvidia.TensorRTEngine(
+            BUNDLE,
+            cuda=Cuda(runtime=cudart),
+            make_context=lambda fixed: Context(context, reason),
+            library="tensorrt_rtx",
+        )
+        check(engine, 2, 8, 8)
+        engine.close()
+
+    def test_nothing_is_made_or_freed_on_the_device_while_a_graph_is_captured(
+        self, cudart: FakeCudart
+    ) -> None:
+        """Captures, new contexts and freed memory all hold the device's lock."""
+        cuda, unlocked = Cuda(runtime=cudart), []
+
+        def note(call: str) -> None:
+            with ThreadPoolExecutor(1) as other_thread:
+                if other_thread.submit(cuda.lock.acquire, blocking=False).result():
+                    other_thread.submit(cuda.lock.release).result()
+                    unlocked.append(call)
+
+        cudart.watch = {"cudaStreamBeginCapture": note, "cudaStreamEndCapture": note, "cudaFree": note}
+        engine = make_engine(cudart)
+        engine.warm_up()
+        for seed in range(3):
+            check(engine, 1, 7, 5, seed)
+        for side in range(1, DYNAMIC_GRAPHS * 2 + 3):
+            for seed in range(2 * engine.slots):
+                check(engine, 1, side, 3, seed)  # evicts others
+        engine.close()
+        assert unlocked == []
 
 
 @pytest.mark.skipif(Cuda.problem() is None, reason="with a GPU these calls would do something")
@@ -256,7 +362,9 @@ class TestDevices:
             nvidia.open_engine(BUNDLE)
         assert reason in str(caught.value)
 
-    @pytest.mark.skipif(plan.missing("tensorrt_rtx") is not None, reason=str(plan.missing("tensorrt_rtx")))
+    @pytest.mark.skipif(
+        libraries.missing("tensorrt_rtx") is not None, reason=str(libraries.missing("tensorrt_rtx"))
+    )
     def test_rtx_says_which_gpus_it_supports(self) -> None:
         usable, reasons = nvidia.usable_libraries(MANIFEST, "9.0")
         assert "tensorrt_rtx" not in usable
@@ -287,7 +395,9 @@ class TestPlans:
     def compiled(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls: list[str] = []
 
-        def compile_plan(onnx: Path, manifest: Any, library: str, *, compute_capability: str) -> Any:
+        def compile_plan(
+            onnx: Path, manifest: Any, library: str, *, compute_capability: str, device: int
+        ) -> Any:
             calls.append(f"{library} {compute_capability}")
             return b"compiled", None
 
@@ -363,15 +473,19 @@ class TestPlans:
         ):
             self.open(bundle(self.WANTED), cache)
 
-    @pytest.mark.skipif(plan.missing("tensorrt_rtx") is not None, reason=str(plan.missing("tensorrt_rtx")))
+    @pytest.mark.skipif(
+        libraries.missing("tensorrt_rtx") is not None, reason=str(libraries.missing("tensorrt_rtx"))
+    )
     @pytest.mark.skipif(Cuda.problem() is None, reason="this machine has a GPU")
     def test_tensorrts_own_words_say_why_a_plan_does_not_load(self) -> None:
-        log = plan.log("tensorrt_rtx")
-        runtime = plan.load_library("tensorrt_rtx").Runtime(log)
+        log = libraries.library_log("tensorrt_rtx")
+        runtime = libraries.load_library("tensorrt_rtx").Runtime(log)
         with pytest.raises(EngineError, match=r"a plan was refused: .*Error"):
             nvidia.deserialize(runtime, [("a plan", b"no plan at all")], log.take)
 
-    @pytest.mark.skipif(plan.missing("tensorrt_rtx") is not None, reason=str(plan.missing("tensorrt_rtx")))
+    @pytest.mark.skipif(
+        libraries.missing("tensorrt_rtx") is not None, reason=str(libraries.missing("tensorrt_rtx"))
+    )
     def test_a_really_compiled_plan_is_found_to_fit(self, tmp_path: Path) -> None:
         manifest = graphs.upscale_manifest("float16")
         built = graphs.write_bundle(tmp_path, graphs.upscaler("float16"), manifest)

@@ -15,14 +15,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from runtime.backends import plan, plan_cache
+from runtime.backends import tensorrt_library as libraries
+from runtime.backends import tensorrt_plan as plan
+from runtime.backends import tensorrt_plan_cache as plan_cache
 from runtime.errors import BackendUnavailable, EngineError
 from runtime.manifest import EngineFile
 from runtime.tensors import Precision
 from tests.runtime import graphs
 
 needs_rtx = pytest.mark.skipif(
-    plan.missing("tensorrt_rtx") is not None, reason=str(plan.missing("tensorrt_rtx"))
+    libraries.missing("tensorrt_rtx") is not None, reason=str(libraries.missing("tensorrt_rtx"))
 )
 
 
@@ -101,10 +103,10 @@ def test_a_graph_that_takes_other_inputs_than_the_manifest_says_is_refused(onnx_
 
 
 def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan.load_library.cache_clear()
-    monkeypatch.setattr(plan, "find_spec", lambda name: None)
-    said = plan.missing("tensorrt_rtx")
-    plan.load_library.cache_clear()
+    libraries.load_library.cache_clear()
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
+    said = libraries.missing("tensorrt_rtx")
+    libraries.load_library.cache_clear()
     assert said is not None
     assert "pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs" in said
 
@@ -115,7 +117,7 @@ def test_bindings_without_their_libraries_are_told_apart_from_nothing(tmp_path: 
     (package / "__init__.py").write_text(
         "raise ImportError('libnvinfer.so.11: cannot open shared object file')"
     )
-    script = "from runtime.backends import plan; print(plan.missing('tensorrt'))"
+    script = "from runtime.backends import tensorrt_library; print(tensorrt_library.missing('tensorrt'))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     said = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True

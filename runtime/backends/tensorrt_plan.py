@@ -1,43 +1,33 @@
 """Compiles a bundle's graph into a TensorRT plan, and says what such a plan fits.
 
-TensorRT (data-centre GPUs) compiles for the GPU of this machine. TensorRT-RTX has the same API, compiles on a machine
-without a GPU, and puts several compute capabilities in one plan.
+The tensorrt backend calls `compile_plan` at a build, and at a start where no plan of the bundle fits. `describe` gives the
+plan's entry in a manifest, which is also its key in the cache; `fits` compares two entries.
 """
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
+from math import isqrt
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from runtime import tasks
+from runtime.backends import shapes
+from runtime.backends.tensorrt_cuda import Cuda
+from runtime.backends.tensorrt_library import library_log, load_library, target_gpus
 from runtime.bundle import file_info
 from runtime.errors import BackendUnavailable, EngineError
 from runtime.manifest import EngineFile, Manifest
+from runtime.tasks import ItemKind
 from runtime.tensors import TensorSpec
 
-Library = Literal["tensorrt", "tensorrt_rtx"]
-LIBRARIES: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
-# Import names, best first: the whole package, else its bindings alone (they load the libraries' package themselves).
-MODULES = {
-    "tensorrt": ("tensorrt", "tensorrt_bindings"),
-    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
-}
-PACKAGES = {"tensorrt": "tensorrt-cu13", "tensorrt_rtx": "tensorrt-rtx-cu13"}
+# Compute capability of a plan that runs on every GPU its library compiles for.
 ANY = "any"
 TURING = "7.5"
-
-DEFAULT_TILE_PX = 192
 WHOLE_SIDE_PX = 1024
 OPTIMAL_TILES = 4
-# 64 feature maps over this many output pixels stay below 2^31 values, beyond which kernels need 64-bit indices.
-OUTPUT_PX = 4096 * 4096
-TILE_BATCHES = (1, 2, 4, 8)
-SAMPLE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -62,18 +52,43 @@ class Profile:
 
 
 def profiles(manifest: Manifest) -> tuple[Profile, ...]:
-    """The profiles of a bundle's plan: batches of samples; or batches of tiles, then single larger images."""
-    if manifest.task == "generate":
-        return (Profile(SAMPLE_BATCHES[-1], SAMPLE_BATCHES[-1]),)
-    multiple = manifest.size_multiple
-    tile = max(manifest.tile_sizes, default=DEFAULT_TILE_PX)
+    """The profiles of a bundle's plan: batches of samples, or batches of tiles and single larger pictures, or these alone."""
+    return PROFILES[tasks.items_of(manifest)](manifest)
+
+
+def _sample_profiles(manifest: Manifest) -> tuple[Profile, ...]:
     batch = batch_sizes(manifest)[-1]
-    largest = int(OUTPUT_PX**0.5) // manifest.scale
-    whole = max(tile, min(WHOLE_SIDE_PX, largest // multiple * multiple))
+    return (Profile(batch, batch),)
+
+
+def _tile_profiles(manifest: Manifest) -> tuple[Profile, ...]:
+    multiple, tile = manifest.size_multiple, shapes.largest_tile_px(manifest)
+    batch = batch_sizes(manifest)[-1]
     tiles = Profile(batch, min(batch, OPTIMAL_TILES), tile, tile, multiple)
+    whole = max(tile, min(WHOLE_SIDE_PX, _longest_side_px(manifest)))
     if whole == tile:
         return (tiles,)
     return tiles, Profile(1, 1, whole, max(tile, whole // 2 // multiple * multiple), multiple)
+
+
+def _whole_profiles(manifest: Manifest) -> tuple[Profile, ...]:
+    """Sides up to twice that of the largest square: a picture of the same area may be four times as wide as high."""
+    multiple, square = manifest.size_multiple, isqrt(manifest.max_whole_px) or WHOLE_SIDE_PX
+    longest = min(shapes.side_of(manifest, 2 * square), _longest_side_px(manifest))
+    return (Profile(1, 1, longest, max(multiple, longest // 2 // multiple * multiple), multiple),)
+
+
+def _longest_side_px(manifest: Manifest) -> int:
+    """The side of the largest square whose output stays within `shapes.MAX_OUTPUT_PX`."""
+    largest = isqrt(shapes.MAX_OUTPUT_PX) // manifest.scale
+    return max(largest // manifest.size_multiple, 1) * manifest.size_multiple
+
+
+PROFILES: Mapping[ItemKind, Callable[[Manifest], tuple[Profile, ...]]] = {
+    "samples": _sample_profiles,
+    "tiles": _tile_profiles,
+    "whole": _whole_profiles,
+}
 
 
 def profile_key(manifest: Manifest) -> str:
@@ -82,97 +97,24 @@ def profile_key(manifest: Manifest) -> str:
 
 
 def batch_sizes(manifest: Manifest) -> tuple[int, ...]:
-    """The batch lengths worth preparing, ascending."""
-    if manifest.task == "generate":
-        return SAMPLE_BATCHES
-    output_px = (max(manifest.tile_sizes, default=DEFAULT_TILE_PX) * manifest.scale) ** 2
-    return tuple(size for size in TILE_BATCHES if size == 1 or size * output_px <= OUTPUT_PX)
-
-
-@cache
-def load_library(library: str) -> Any:
-    """TensorRT's or TensorRT-RTX's module. Raises BackendUnavailable saying which piece is missing."""
-    names = MODULES[library]
-    found = [name for name in names if find_spec(name) is not None]
-    package = PACKAGES[library]
-    if not found:
-        raise BackendUnavailable(
-            f"{library} is not installed (pip install {package}-bindings {package}-libs)"
-        )
-    problems = []
-    for name in found:
-        try:
-            return importlib.import_module(name)
-        except (ImportError, OSError) as error:
-            problems.append(str(error))
-    raise BackendUnavailable(
-        f"{library}: its Python bindings are installed, its libraries are not ({problems[-1]}); "
-        f"pip install {package}-libs, whose files come from NVIDIA's own package index (https://pypi.nvidia.com)"
-    )
-
-
-def missing(library: str) -> str | None:
-    """Which piece `library` lacks to compile here and how to get it (TensorRT also needs its GPU); None: nothing."""
-    try:
-        load_library(library)
-        if library == "tensorrt":
-            _own_gpu(None)
-    except BackendUnavailable as error:
-        return str(error)
-    return None
-
-
-@cache
-def log(library: str) -> Any:
-    """The library's one logger of this process (it takes no second): keeps the last warnings and errors."""
-    trt = load_library(library)
-    base: Any = trt.ILogger
-
-    class Log(base):
-        def __init__(self) -> None:
-            base.__init__(self)
-            self.messages: deque[str] = deque(maxlen=20)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= base.Severity.ERROR:
-                self.messages.append(message)
-
-        def take(self) -> str:
-            """What was said since the last call, for an error message."""
-            said = "; ".join(self.messages)
-            self.messages.clear()
-            return said or f"{library} gave no reason"
-
-    return Log()
-
-
-def targets(library: str, manifest: Manifest | None = None) -> tuple[str, ...] | None:
-    """The compute capabilities that `library` compiles for, "8.6" and the like; None: whatever GPU is here.
-
-    Given a manifest, only those that have its precision.
-    """
-    members = getattr(load_library(library), "ComputeCapability", None)
-    if members is None:
-        return None
-    numbers = sorted(int(name[2:]) for name in members.__members__ if name.startswith("SM"))
-    if manifest is not None and manifest.precision == "bfloat16":
-        numbers = [number for number in numbers if number >= 80]  # the first with bfloat16
-    return tuple(f"{number // 10}.{number % 10}" for number in numbers)
+    """The batch lengths worth preparing on a GPU, ascending."""
+    return shapes.batch_sizes(manifest, "cuda")
 
 
 def compile_plan(
-    onnx: Path, manifest: Manifest, library: str, *, compute_capability: str | None = None
+    onnx: Path, manifest: Manifest, library: str, *, compute_capability: str | None = None, device: int = 0
 ) -> tuple[bytes, EngineFile]:
     """Compile `onnx` at the precision that is in it.
 
-    compute_capability: "8.6" for one; None takes all that TensorRT-RTX can compile it for, or TensorRT's own GPU.
+    compute_capability: "8.6" for one; None takes all that TensorRT-RTX compiles for, or that of TensorRT's GPU.
+    device: the number of the GPU that TensorRT compiles on and for; TensorRT-RTX needs none.
     Returns the plan and its entry for the manifest. Raises BackendUnavailable where the library is missing or cannot
     compile here, EngineError with the parser's or the compiler's words.
     """
     if library == "tensorrt":
-        own = _own_gpu(compute_capability)
+        own = _own_gpu(device, compute_capability)
         return _compile(onnx, manifest, library, ()), describe(onnx, manifest, library, own)
-    known = targets(library, manifest) or ()
+    known = target_gpus(library, manifest) or ()
     if compute_capability is not None and compute_capability not in known:
         raise BackendUnavailable(
             f"{library} does not compile {manifest.precision} for compute capability {compute_capability}, "
@@ -191,9 +133,24 @@ def compile_plan(
         return _compile(onnx, manifest, library, later), entry
 
 
+def _own_gpu(device: int, expected: str | None) -> str:
+    """The compute capability of GPU number `device`, which becomes this thread's. Raises unless it is `expected`."""
+    problem = Cuda.problem(device)
+    if problem is not None:
+        raise BackendUnavailable(f"tensorrt compiles only on the GPU that it compiles for: {problem}")
+    cuda = Cuda(device)
+    own = cuda.compute_capability()
+    if expected not in (None, own):
+        raise BackendUnavailable(
+            f"tensorrt: asked to compile for compute capability {expected}, GPU {device} here has {own}"
+        )
+    cuda.use()
+    return own
+
+
 def _compile(onnx: Path, manifest: Manifest, library: str, compute_capabilities: tuple[str, ...]) -> bytes:
     trt = load_library(library)
-    logger = log(library)
+    logger = library_log(library)
     logger.messages.clear()
     try:
         builder = trt.Builder(logger)
@@ -244,20 +201,6 @@ def fits(plan: EngineFile, wanted: EngineFile) -> bool:
     return same and plan.compute_capability in (ANY, wanted.compute_capability)
 
 
-def _own_gpu(asked: str | None) -> str:
-    from runtime.backends.cuda_memory import Cuda
-
-    problem = Cuda.problem()
-    if problem is not None:
-        raise BackendUnavailable(f"tensorrt compiles only on the GPU it compiles for: {problem}")
-    found = Cuda().compute_capability()
-    if asked not in (None, found):
-        raise BackendUnavailable(
-            f"tensorrt: asked to compile for compute capability {asked}, the GPU here is {found}"
-        )
-    return found
-
-
 def _network_flags(trt: Any) -> int:
     # TensorRT 11 is always strongly typed and ignores the flag; 10 needs it.
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -273,13 +216,13 @@ def _add_profile(builder: Any, network: Any, config: Any, manifest: Manifest, pr
         )
     entry = builder.create_optimization_profile()
     for name, spec in specs.items():
-        least = _shape(spec, 1, profile.min_side_px)
-        best = _shape(spec, profile.best_batch, profile.best_side_px)
-        most = _shape(spec, profile.max_batch, profile.max_side_px)
+        least = _square(spec, 1, profile.min_side_px)
+        best = _square(spec, profile.best_batch, profile.best_side_px)
+        most = _square(spec, profile.max_batch, profile.max_side_px)
         entry.set_shape(name, least, best, most)
     if config.add_optimization_profile(entry) < 0:
         raise EngineError(f"{manifest.name}: profile {profile} was refused for inputs {sorted(names)}")
 
 
-def _shape(spec: TensorSpec, batch: int, side_px: int) -> tuple[int, ...]:
-    return batch, *(side_px if isinstance(axis, str) else axis for axis in spec.shape[1:])
+def _square(spec: TensorSpec, batch: int, side_px: int) -> tuple[int, ...]:
+    return spec.concrete_shape(batch=batch, height=side_px, width=side_px)
