@@ -27,7 +27,7 @@ export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo bundles serve test quick mutants check format bench proto clean
+.PHONY: help env demo bundles serve test quick cpus mutants check format bench proto clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ test: $(VENV)/.installed  ## every test that this machine can run
 
 quick: $(VENV)/.installed  ## the tests that take a minute or so
 	@$(PY) -m pytest
+
+CPUS := plain avx512-bf16 amx
+
+cpus: $(VENV)/.installed  ## the tests that depend on the CPU's instruction set, as on CPUs of three kinds
+	@for cpu in $(CPUS); do echo "as on a CPU of the kind $$cpu"; \
+		GANFORGE_IMITATE_CPU=$$cpu $(PY) -m pytest -q -m "cpu and not gpu and not network"; done
 
 mutants: $(VENV)/.installed  ## deliberate faults, each of which a test must notice; about an hour
 	@$(PY) -m tests.mutants
