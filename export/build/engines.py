@@ -1,7 +1,7 @@
 """The targets of a build: which engines it can make here, and with which backend each is checked.
 
-The backends say what they can (see `runtime.backends.Backend`). `resolve` turns `--target` into targets, `native_precisions` serves
-`--fastest`, and `compile_all` is the build's step.
+The backends say what they can (see `runtime.backends.Backend`). `resolve` turns `--target` into targets,
+`native_precisions` serves `--fastest`, and `compile_all` is the build's step.
 """
 
 from __future__ import annotations

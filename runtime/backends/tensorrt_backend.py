@@ -119,7 +119,11 @@ def usable_libraries(
                     f"{library} does not support {manifest.precision} on this GPU (compute capability "
                     f"{compute_capability}; it supports {', '.join(supported)})"
                 )
-        if problem is None and manifest.precision == "bfloat16" and float(compute_capability) < FIRST_BFLOAT16:
+        if (
+            problem is None
+            and manifest.precision == "bfloat16"
+            and float(compute_capability) < FIRST_BFLOAT16
+        ):
             problem = (
                 f"{library}: a GPU of compute capability {compute_capability} has no bfloat16, "
                 f"{FIRST_BFLOAT16} is the first"
