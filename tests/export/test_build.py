@@ -236,7 +236,7 @@ def test_fastest_falls_back_to_float32_aloud(
     built: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demand(monkeypatch, "bfloat16")
-    monkeypatch.setenv("GANFORGE_IMITATE_CPU", "avx512-bf16")
+    monkeypatch.setattr(command, "native_precisions", lambda targets: ("bfloat16", "float32"))
     result = run(*built, "--output", tmp_path, "--fastest")
     assert result.exit_code == 0, result.output
     assert "building float32 instead" in result.output
