@@ -1,4 +1,7 @@
-"""The threads that decode and encode, off the event loop and off the device's threads."""
+"""The threads that decode and encode, so that neither the event loop nor the device waits for it.
+
+server/service.py and server/pipeline.py run every codec call through `Codecs.run`.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ from server.calls import Call
 P = ParamSpec("P")
 T = TypeVar("T")
 Pool = Literal["quick", "slow", "writers"]
-# Never reached: every large picture in work holds one, and their memory bounds how many there are.
+# Never reached: each large picture in work takes one writer, and --max-active-bytes limits how many there are.
 WRITERS = 1024
 
 
 class Codecs:
-    """Three pools: large pictures have their own, so that a thumbnail never waits for a poster to be encoded.
+    """Three pools: "quick" for headers and small pictures, "slow" for large ones, so that a thumbnail never waits for a
+    poster to be encoded; "writers" for answers that are written while their bands are still computed.
 
-    threads: of "quick" and of "slow". "writers" are for files that are written while their bands still come.
+    threads: of "quick" and of "slow" each.
     """
 
     def __init__(self, threads: int = os.cpu_count() or 1) -> None:
@@ -33,7 +37,10 @@ class Codecs:
     async def run(
         self, pool: Pool, call: Call, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run `function` on a thread of the pool; the call's stopwatch counts its wait and its work."""
+        """What `function` returns or raises, run on a thread of the pool.
+
+        The call's stopwatch counts the wait for a thread as "queue" and the work as "codec".
+        """
 
         def timed() -> T:
             call.stopwatch.end("queue")
@@ -44,5 +51,6 @@ class Codecs:
         return await asyncio.get_running_loop().run_in_executor(self._pools[pool], timed)
 
     def close(self) -> None:
+        """Wait for what runs; what has not begun is dropped."""
         for pool in self._pools.values():
             pool.shutdown(cancel_futures=True)

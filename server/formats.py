@@ -1,4 +1,4 @@
-"""The names of image formats, on both sides of the wire."""
+"""Image formats by name ("png"), as the core has them, and by number, as protos/ganforge.proto has them."""
 
 from __future__ import annotations
 

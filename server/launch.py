@@ -1,4 +1,4 @@
-"""A server of its own process, for a demonstration, a benchmark or a test: started, waited for, stopped."""
+"""Starts `python -m server` as a process, waits until it is ready, and stops it: for demo, benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG_TAIL_LINES = 12
 
 @dataclass(frozen=True)
 class Launched:
-    """A server that is warm. address: "HOST:PORT". log: the file its log lines go to, one JSON object a line."""
+    """A server whose models are warm. address: "HOST:PORT". log: its log file, one JSON object a line."""
 
     address: str
     pid: int
@@ -30,23 +30,23 @@ class Launched:
 def launched(
     bundles: Path, *, log: Path, flags: Sequence[str] = (), timeout_s: float = 300.0
 ) -> Iterator[Launched]:
-    """`python -m server --bundles DIR --port 0`, until the block ends; then it is asked to drain.
+    """Runs `python -m server --bundles DIR --port 0 FLAGS` until the block ends; then it drains and stops.
 
     It runs the very modules that this process does, whatever lies in the working folder: -P keeps that folder from the
     start of the import path, and the rest of the path is handed on.
 
-    Raises BackendUnavailable with the end of its log where it does not get ready within `timeout_s` seconds.
+    Raises BackendUnavailable, with the last lines of its log, where it is not ready within `timeout_s` seconds.
     """
     command = [sys.executable, "-P", "-m", "server", "--bundles", str(bundles), "--port", "0", *flags]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
     assert process.stdout is not None
-    late = threading.Timer(timeout_s, process.kill)
-    late.start()
+    kill_timer = threading.Timer(timeout_s, process.kill)
+    kill_timer.start()
     try:
         line = next((line for line in process.stdout if line.startswith(READY)), None)
-        late.cancel()
+        kill_timer.cancel()
         if line is None:
             code = process.wait()
             tail = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-LOG_TAIL_LINES:])
@@ -55,7 +55,7 @@ def launched(
             )
         yield Launched(line.removeprefix(READY).strip(), process.pid, log)
     finally:
-        late.cancel()
+        kill_timer.cancel()
         process.terminate()
         try:
             process.wait(60)

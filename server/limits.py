@@ -1,4 +1,4 @@
-"""What one server accepts, in one place. Each field of Limits is a flag of `python -m server`."""
+"""What one server accepts. Each field of Limits is a flag of `python -m server`, which makes one and gives it to Service."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 MIB = 2**20
 # Standard normal values never come near; larger ones overflow half precision.
 MAX_LATENT = 100.0
-# Uploads and answers beyond it lie on the disk, not in memory.
+# A larger upload is written to a temporary file instead of memory.
 SPOOL_FROM_BYTES = MIB
-# One piece of an answer in UpscaleStream.
+# One piece of an answer that is sent in pieces.
 CHUNK_BYTES = MIB
 # What a message holds beside its image.
 MESSAGE_MARGIN_BYTES = 64 * 1024
@@ -21,11 +21,11 @@ QUICK_PIXELS = 2**20
 class Limits:
     """max_pixels: of one input image. max_output_pixels: of one answer, all samples of a Generate together.
     max_count: samples of one Generate.
-    max_message_bytes: one gRPC message, either way. max_upload_bytes: one image sent in pieces.
+    max_message_bytes: one message, in or out. max_upload_bytes: one image sent in pieces.
     max_uploads_bytes: all images that are being sent in pieces, together.
     max_active_bytes: memory of the requests in work together; a larger one runs alone.
     max_queue_pixels: of the requests that wait together; beyond it a request is refused at once.
-    max_calls: calls open at once. idle_s: seconds a stream may stand still before it is ended.
+    max_calls: calls open at once. idle_s: seconds that a stream may stand still, in or out, before its call is ended.
     """
 
     max_pixels: int = 2**26

@@ -1,4 +1,7 @@
-"""One log line per event on stderr: key=value on a terminal, JSON elsewhere. Each line of a call has its request id."""
+"""Structured logs: one line an event on stderr, key=value on a terminal and JSON elsewhere.
+
+`python -m server` calls `configure` once; server/calls.py writes one line a call, with its request id.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import structlog
 
 
 def configure() -> None:
+    """Set up structlog for this process."""
     terminal = sys.stderr.isatty()
     render: list[Any] = (
         [structlog.dev.ConsoleRenderer()]

@@ -113,9 +113,12 @@ class Service:
                     async for progress in latest:
                         await self._send(send, progress)
                     file, answer = await work
-                finally:
+                except BaseException:
                     work.cancel()
-                    await asyncio.gather(work, return_exceptions=True)
+                    (outcome,) = await asyncio.gather(work, return_exceptions=True)
+                    if isinstance(outcome, tuple):
+                        outcome[0].close()  # it was done before it could be cancelled
+                    raise
             with file:
                 await self._send(send, answer)
                 file.seek(0)

@@ -1,4 +1,4 @@
-"""Errors to gRPC statuses and back: for the server's gRPC front, and for the client."""
+"""Errors to gRPC statuses and back: `to_status` for the server's gRPC front, `from_rpc_error` for the client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CODES: Mapping[type[GanforgeError], grpc.StatusCode] = {
     kind: grpc.StatusCode[name] for kind, name in codes.CODES.items()
 }
 REQUEST_ID = "x-request-id"
-# gRPC's own retries wait this long (milliseconds) where the server says so.
+# The server's word to gRPC's own retries on how many milliseconds to wait.
 PUSHBACK = "grpc-retry-pushback-ms"
 # A status travels in HTTP/2 headers, which are small.
 LONGEST_MESSAGE = 1_000
@@ -52,7 +52,7 @@ def to_status(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str, 
 
 def from_rpc_error(error: grpc.RpcError) -> GanforgeError:
     """The error of runtime/errors.py that a failed call stands for."""
-    call = cast(grpc.Call, error)  # every error of a call is one
+    call = cast(grpc.Call, error)  # the error of a call is a grpc.Call too, which grpc's types do not say
     code, message = call.code(), call.details() or "the server gave no reason"
     if code == grpc.StatusCode.INVALID_ARGUMENT:
         for violation in _detail(call, error_details_pb2.BadRequest()).field_violations:

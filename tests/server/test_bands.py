@@ -48,6 +48,12 @@ BITS: dict[int, Any] = {8: np.uint8, 16: np.uint16, 32: np.float32}
 WORDS = {8: ("b-w", "srgb"), 16: ("grey16", "rgb16"), 32: ("b-w", "scrgb")}
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporary files lie where those of other processes do not."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 @pytest.fixture
 def many_bands(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Small pictures take the way of large ones. The list gets the number of bands of each picture."""
@@ -265,7 +271,8 @@ def begin(request: pytest.FixtureRequest, stoppable: tuple[Served, Stoppable]) -
     return start
 
 
-TILES_OF_TWO_BANDS = 2 * 3  # 61 px across are three windows of 32 with a halo of 4
+TILES_OF_A_BAND = 3  # 61 px across are three windows of 32 with a halo of 4
+TILES_OF_TWO_BANDS = 2 * TILES_OF_A_BAND
 
 
 @pytest.mark.parametrize("after", [0, TILES_OF_TWO_BANDS])
@@ -338,6 +345,21 @@ def test_a_file_that_ends_between_bands_leaves_nothing(
         assert 0 < len(decoded_bands) < many_bands[-1]
 
     ends_cleanly(served, end)
+
+
+def test_a_damaged_file_ends_its_call_while_tiles_of_it_are_on_the_device(
+    stoppable: tuple[Served, Stoppable], begin: Begin, many_bands: list[int]
+) -> None:
+    served, engine = stoppable
+    whole = file_of(3, 8, "jpeg")
+    damaged = whole[: len(whole) * 7 // 10]  # the third band cannot be decoded
+
+    def end() -> None:
+        engine.items_run, engine.most = 0, TILES_OF_A_BAND  # the second band's tiles stay on the device
+        error = refusal(begin(damaged, timeout_s=10).wait)
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+    ends_cleanly(served, end, engine.heal)
 
 
 def test_a_large_upload_is_gone_with_its_request(

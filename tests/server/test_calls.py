@@ -16,7 +16,7 @@ from server.limits import Limits
 from server.models import Models
 from server.requests import ImageRequest, PieceIn, PieceOut, SamplesRequest
 from server.service import Service
-from tests.server.conftest import FakeGenerator, FakeUpscaler, held, png
+from tests.server.conftest import FakeGenerator, FakeUpscaler, held, png, until
 
 Lines = list[MutableMapping[str, Any]]
 TIMEOUT_S = 30  # of a wait that ends at once unless the code is wrong
@@ -71,6 +71,22 @@ async def test_a_call_ends_at_its_deadline_while_its_tiles_are_on_the_device(
             await asyncio.wait_for(ending, TIMEOUT_S)
         assert call.time_left_s() is not None
     assert one_line(lines)["code"] == "DEADLINE_EXCEEDED"
+
+
+async def test_expired_tiles_leave_the_queue_though_the_event_loop_is_busy(lines: Lines) -> None:
+    engine = FakeUpscaler()
+    with serving(engine) as service, held(engine):
+        call = Call.begin("Upscale", time_left_s=1.0)
+        task = asyncio.create_task(service.image("upscale", ImageRequest(), png(200, 200), call))
+        assert await asyncio.to_thread(engine.entered.wait, TIMEOUT_S)
+        (scheduler,) = service.models.schedulers.values()
+        # From here on until the last line the event loop gets no turn, and cannot cancel anything.
+        until(lambda: (call.time_left_s() or 0) < 0)
+        engine.gate.set()
+        until(lambda: scheduler.stats().items_dropped > 0, within_s=5)
+        assert engine.items_run == engine.max_batch
+        with pytest.raises(DeadlineExceeded):
+            await task
 
 
 async def test_samples_end_at_their_deadline(lines: Lines) -> None:
