@@ -1,9 +1,9 @@
-"""Who may start work now, who waits, and who is told to come back.
+"""Admission control: which request may start work now, which waits in the queue, and which is refused.
 
-The set of requests in work is bounded by the memory they need; the rest wait in a queue bounded by pixels, and both
-bounds are exact. Small requests have a lane of their own, so that a thumbnail never waits behind posters. Within a
-lane the order is by arrival plus cost: a request is overtaken by others only as long as they are smaller, and only by
-as much as it costs itself, so nobody starves.
+The server asks before it decodes anything. The requests in work are bounded by the memory that they need, those that
+wait by their pixels; both bounds are exact. Small requests have a lane of their own, so that a thumbnail never waits
+behind posters. Within a lane the order is by arrival plus cost: smaller requests may overtake a larger one until they
+have passed it with as many pixels as it costs itself, so nobody starves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ SHORTEST_RETRY_S = 0.1
 
 @dataclass(eq=False)
 class Ticket:
-    """One request's place. `admitted` ends with None when its work may start; `leave` gives the place back."""
+    """One request's place. `admitted` ends with None when its work may start; `leave` gives the place back.
+
+    order: the lower it is, the sooner the request is let in; other fields as those of `Admission.enter`.
+    """
 
     cost_px: int
     cost_bytes: int
@@ -40,7 +43,10 @@ class Ticket:
 
 @dataclass(eq=False)
 class Lane:
-    """Requests of one kind. max_bytes: for all of them in work together; one alone may exceed it."""
+    """The small requests, or the large ones.
+
+    max_bytes: memory of all in work together; one alone may exceed it. passed_px: pixels of all that were let in.
+    """
 
     max_bytes: float
     waiting: list[Ticket] = field(default_factory=list)
@@ -51,9 +57,13 @@ class Lane:
         used = sum(other.cost_bytes for other in self.working)
         return not self.working or used + ticket.cost_bytes <= self.max_bytes
 
+    def let_in(self, ticket: Ticket) -> None:
+        self.working.append(ticket)
+        self.passed_px += ticket.cost_px
+
 
 class Admission:
-    """The door to the scheduler.
+    """Admits the requests of one server.
 
     max_active_bytes: memory of the requests in work. max_queue_px: pixels of the requests that wait.
     slots: how many batches the device runs at once, for the estimate of waiting times.
@@ -71,7 +81,7 @@ class Admission:
     ) -> Ticket:
         """A place for a request: in work at once if there is room, else in the queue.
 
-        cost_px: pixels the device will see. cost_bytes: memory while in work. estimate_s: the device's time for it
+        cost_px: pixels that the device will compute. cost_bytes: memory while in work. estimate_s: the device's time for it
         alone, 0 where unknown. time_left_s: until the caller's deadline.
         Raises Overloaded at once where the queue is full or the deadline cannot be met.
         """
@@ -87,8 +97,7 @@ class Admission:
                 )
             is_next = not lane.waiting or ticket.order < lane.waiting[0].order
             if is_next and lane.fits(ticket):
-                lane.working.append(ticket)
-                lane.passed_px += cost_px
+                lane.let_in(ticket)
                 ticket.admitted.set_result(None)
                 return ticket
             waiting_px = self._waiting_px()
@@ -113,8 +122,7 @@ class Admission:
             let_in: list[Ticket] = []
             while lane.waiting and lane.fits(lane.waiting[0]):
                 following = lane.waiting.pop(0)
-                lane.working.append(following)
-                lane.passed_px += following.cost_px
+                lane.let_in(following)
                 let_in.append(following)
         for following in let_in:
             # A waiter whose caller has gone cancelled the future; its own `leave` comes.
@@ -122,15 +130,11 @@ class Admission:
                 following.admitted.set_result(None)
         ticket.admitted.cancel()
 
-    def waiting_px(self) -> int:
-        """Pixels of the requests that wait now."""
-        with self._lock:
-            return self._waiting_px()
-
     def _waiting_px(self) -> int:
+        """Pixels of the requests that wait now. Called with the lock held."""
         return sum(ticket.cost_px for lane in (self._small, self._large) for ticket in lane.waiting)
 
     def _expected_s(self, estimate_s: float) -> float:
-        """When a request would be done: fair turns mean each other request delays it by at most its own cost."""
+        """In how many seconds a request would be done: in fair turns, each other delays it by at most its own cost."""
         others = (t for lane in (self._small, self._large) for t in (*lane.working, *lane.waiting))
         return estimate_s + sum(min(other.estimate_s, estimate_s) for other in others) / self._slots

@@ -15,10 +15,10 @@ import numpy as np
 
 from runtime.backends.base import Engine
 from runtime.errors import Cancelled
+from runtime.jobs import Job
 from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
 from runtime.pictures.reading import Opened, Rows
 from runtime.pictures.writing import Output
-from runtime.scheduler import Job
 from runtime.tensors import Array
 from runtime.tiling.geometry import Band
 from runtime.tiling.passes import answer_format

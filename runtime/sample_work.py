@@ -6,9 +6,9 @@ import numpy as np
 
 from runtime import pixels
 from runtime.backends.base import Engine
+from runtime.jobs import Item, Job
 from runtime.manifest import Manifest
 from runtime.pictures.formats import Encoding
-from runtime.scheduler import Item, Job
 from runtime.tensors import Array
 from runtime.values import from_model, value_range
 

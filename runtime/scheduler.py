@@ -1,92 +1,37 @@
-"""One scheduler a device: items of many requests, of all models, become batches.
+"""The scheduler of one device: it makes batches of the items of many requests, for all models on the device.
 
-    submit(job) ──► jobs, each with a clock that counts the pixels it was served
-                        │  a worker is free: the job whose next item would be done first gives it,
-                        ▼  others fill the batch with items of the same engine and shape
+    submit(job) ──► waiting jobs, each with a clock: the pixels that it was served
+                        │  a worker is free: it takes the next item of the job that would finish that item first,
+                        ▼  and fills the batch with items of the same engine and shape
                     engine.run(batch)                  (one worker thread a slot of the device)
                         ▼
-                    job.deliver(item, outputs)         (a few other threads: stitching, not the device's time)
+                    job.deliver(item, outputs)         (other threads: stitching takes none of the device's time)
 
-Work-conserving: a free worker takes what is waiting, at once; while all are busy, items gather into batches. There is
-no delay to tune. Fair by pixels: weighted fair queuing (Demers et al. 1989): the item is next that would finish first
-if all requests ran side by side, so a thumbnail is next however many posters wait, and a flood of them starves no poster.
-Memory is bounded: outputs that wait for delivery stop the workers before they pile up.
+The server has one scheduler a device, submits the jobs of each request (runtime/jobs.py) and waits for their `done`.
+
+Work-conserving: a free worker takes what is waiting at once; while all are busy, items gather into batches. There is
+no delay to tune. Fair by pixels: weighted fair queuing (Demers et al. 1989): the next item is the one that would finish
+first if all requests ran side by side, so a thumbnail is next however many posters wait, and a flood of thumbnails
+starves no poster. Memory is bounded: outputs that wait for delivery stop the workers before they pile up.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from runtime.errors import Cancelled, DeadlineExceeded
+from runtime.jobs import Job, Runner
 from runtime.stopwatch import Stopwatch
 from runtime.tensors import Array
 
-# What a batch counts, in the running estimate of seconds per pixel, once another has run.
-FADING = 0.9
-
-
-class Runner(Protocol):
-    """What the scheduler needs of an engine."""
-
-    @property
-    def max_batch(self) -> int: ...
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
-
-
-@dataclass(frozen=True)
-class Item:
-    """One tile or one sample. shape: items of one shape can share a batch; pixels: what it costs."""
-
-    shape: Hashable
-    pixels: int
-
-
-class Flow:
-    """Jobs that share one turn: the parts of one request. clock_px counts the pixels they were served together."""
-
-    def __init__(self) -> None:
-        self.clock_px = 0.0
-
-
-class Job:
-    """The items of one request, or of one part of it.
-
-    inputs(i): the graph's inputs for item i, without the batch axis; called when the item's turn has come, and once
-        more where its batch failed and the item runs alone.
-    deliver(i, outputs): takes the graph's outputs for item i, without the batch axis; called once an item, from
-        several threads.
-    deadline_s: on the scheduler's clock; past it the remaining items are dropped.
-    flow: shared by the parts of one request, so that they get one request's turns; None for one of its own.
-    Cancelling `done` cancels the job. It ends with None, Cancelled, DeadlineExceeded or what failed raised.
-    """
-
-    def __init__(
-        self,
-        engine: Runner,
-        items: list[Item],
-        *,
-        inputs: Callable[[int], dict[str, Array]],
-        deliver: Callable[[int, dict[str, Array]], None],
-        deadline_s: float | None = None,
-        flow: Flow | None = None,
-    ) -> None:
-        self.engine, self.items, self.inputs, self.deliver = engine, items, inputs, deliver
-        self.deadline_s = deadline_s
-        self.done: Future[None] = Future()
-        self.stopwatch = Stopwatch()  # the request's own, once it is submitted with one
-        # The scheduler's own, guarded by its lock.
-        self.next_item = 0
-        self.delivered = 0
-        self.flow = flow or Flow()
-        self.settled = False
+# Decay of the running average of seconds per pixel, per batch.
+DECAY = 0.9
 
 
 @dataclass(frozen=True)
@@ -105,15 +50,22 @@ class Stats:
 
 
 @dataclass(frozen=True)
-class Taken:
+class BatchItem:
+    """Item number `index` of a job, in a batch."""
+
     job: Job
     index: int
+
+    @property
+    def pixels(self) -> int:
+        return self.job.items[self.index].pixels
 
 
 class Scheduler:
     """Runs jobs on one device.
 
-    slots: batches in flight at once, one thread each. deliverers: threads that take outputs away.
+    slots: batches on the device at once, one thread each. deliverers: threads that deliver outputs.
+    clock: in seconds.
     """
 
     def __init__(
@@ -122,11 +74,12 @@ class Scheduler:
         self._clock = clock
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
-        # What each waiting job would have got by now, had they all run side by side; and with the batch now running.
+        # Pixels that each waiting job would have been served by now, had they all run side by side: before the batch
+        # that was taken last, and after it.
         self._virtual_px = self._next_virtual_px = 0.0
         self._closed = False
         self._batches = self._items = self._pixels = self._dropped = 0
-        # Of each engine's batches, the older the less: seconds, and pixels.
+        # Engine → decayed sums of its batches' seconds and pixels.
         self._spent: dict[Runner, tuple[float, float]] = {}
         self._deliverers = ThreadPoolExecutor(deliverers, "deliver")
         self._undelivered = threading.Semaphore(slots + deliverers)
@@ -139,7 +92,7 @@ class Scheduler:
     def submit(self, job: Job, stopwatch: Stopwatch | None = None) -> None:
         """Queue a job's items. A job without items is done at once. Raises Cancelled after `close`.
 
-        stopwatch: the request's; counts "queue" while items wait for the device, "inference" while any is on it.
+        stopwatch: of the request; counts "queue" while items wait for the device, "inference" while any is on it.
         """
         if not job.items:
             self._end(job, None)
@@ -194,8 +147,8 @@ class Scheduler:
             else:
                 self._undelivered.release()
 
-    def _next_batch(self) -> list[Taken] | None:
-        """Wait for items, and take a batch of them; None once closed."""
+    def _next_batch(self) -> list[BatchItem] | None:
+        """Wait for items and take a batch of them; None once closed."""
         while True:
             expired: list[Job] = []
             with self._changed:
@@ -210,9 +163,9 @@ class Scheduler:
             for job in expired:
                 self._end(job, DeadlineExceeded("the deadline passed; the remaining items were dropped"))
 
-    def _take(self) -> list[Taken]:
-        """The items of the next batch, in turns by pixels. Called with the lock held and a job waiting."""
-        batch: list[Taken] = []
+    def _take(self) -> list[BatchItem]:
+        """The items of the next batch, by fair turns. Called with the lock held and a job waiting."""
+        batch: list[BatchItem] = []
         self._virtual_px = self._next_virtual_px
         first = min(self._jobs, key=_finish_px)
         engine, shape = first.engine, first.items[first.next_item].shape
@@ -223,42 +176,45 @@ class Scheduler:
             if not ready:
                 break
             job = min(ready, key=_finish_px)
-            batch.append(Taken(job, job.next_item))
+            batch.append(BatchItem(job, job.next_item))
             job.flow.clock_px = _finish_px(job)
-            self._next_virtual_px += job.items[job.next_item].pixels / len({one.flow for one in self._jobs})
+            self._next_virtual_px += job.items[job.next_item].pixels / len({job.flow for job in self._jobs})
             job.next_item += 1
             if job.next_item == len(job.items):
                 self._forget(job)
         return batch
 
-    def _run(self, batch: list[Taken]) -> list[dict[str, Array] | None]:
-        """One output an item; None where its job failed. Empty where the whole batch did."""
+    def _run(self, batch: list[BatchItem]) -> list[dict[str, Array] | None]:
+        """The outputs of each item; None where its job failed, an empty list where the whole batch did.
+
+        Items whose inputs fail are removed from `batch`.
+        """
         engine = batch[0].job.engine
         inputs: list[dict[str, Array]] = []
-        ready: list[Taken] = []
-        for taken in batch:
+        ready: list[BatchItem] = []
+        for item in batch:
             try:
-                inputs.append(taken.job.inputs(taken.index))
-                ready.append(taken)
+                inputs.append(item.job.inputs(item.index))
+                ready.append(item)
             except Exception as error:
-                self._end(taken.job, error)
+                self._end(item.job, error)
         batch[:] = ready
         if not batch:
             return []
         start = self._clock()
-        stopwatches = {taken.job.stopwatch for taken in batch}
+        stopwatches = {item.job.stopwatch for item in batch}
         for stopwatch in stopwatches:
             stopwatch.begin("inference")
         try:
-            stacked = {name: np.stack([one[name] for one in inputs]) for name in inputs[0]}
+            stacked = {name: np.stack([arrays[name] for arrays in inputs]) for name in inputs[0]}
             outputs = engine.run(stacked)
             rows = [{name: array[row] for name, array in outputs.items()} for row in range(len(batch))]
         except Exception as error:
             if len(batch) > 1:
                 # One bad item must not fail its neighbours.
-                return [(self._run([taken]) or [None])[0] for taken in batch]
-            for taken in batch:
-                self._end(taken.job, error)
+                return [(self._run([item]) or [None])[0] for item in batch]
+            for item in batch:
+                self._end(item.job, error)
             return []
         finally:
             for stopwatch in stopwatches:
@@ -266,31 +222,31 @@ class Scheduler:
         self._count(batch, self._clock() - start)
         return list(rows)
 
-    def _count(self, batch: list[Taken], seconds: float) -> None:
+    def _count(self, batch: list[BatchItem], seconds: float) -> None:
         engine = batch[0].job.engine
-        pixels = max(1, sum(taken.job.items[taken.index].pixels for taken in batch))
+        pixels = max(1, sum(item.pixels for item in batch))
         with self._changed:
             self._batches += 1
             self._items += len(batch)
             self._pixels += pixels
-            # Sums, not a mean of rates: a picture of one pixel takes long for its pixels, and says little.
+            # Sums, not a mean of rates: the rate of a picture of one pixel says nothing about other requests.
             seconds_before, pixels_before = self._spent.get(engine, (0.0, 0.0))
-            self._spent[engine] = (FADING * seconds_before + seconds, FADING * pixels_before + pixels)
+            self._spent[engine] = (DECAY * seconds_before + seconds, DECAY * pixels_before + pixels)
 
     # The delivering threads, and the ends of jobs.
 
-    def _deliver(self, batch: list[Taken], outputs: list[dict[str, Array] | None]) -> None:
+    def _deliver(self, batch: list[BatchItem], outputs: list[dict[str, Array] | None]) -> None:
         try:
-            for taken, output in zip(batch, outputs, strict=True):
-                if output is not None and not taken.job.settled:
-                    self._deliver_one(taken, output)
+            for item, output in zip(batch, outputs, strict=True):
+                if output is not None and not item.job.settled:
+                    self._deliver_one(item, output)
         finally:
             self._undelivered.release()
 
-    def _deliver_one(self, taken: Taken, output: dict[str, Array]) -> None:
-        job = taken.job
+    def _deliver_one(self, item: BatchItem, output: dict[str, Array]) -> None:
+        job = item.job
         try:
-            job.deliver(taken.index, output)
+            job.deliver(item.index, output)
         except Exception as error:
             self._end(job, error)
             return
@@ -316,7 +272,7 @@ class Scheduler:
             self._dropped += len(job.items) - job.next_item
             job.next_item = len(job.items)
         if not job.done.set_running_or_notify_cancel():
-            return  # whoever held the future cancelled it
+            return  # its holder has cancelled it
         if error is None:
             job.done.set_result(None)
         else:

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
 
+from runtime.jobs import Job
 from runtime.picture_work import PictureWork
-from runtime.scheduler import Job
 from runtime.tiling.tiled_picture import OnTilesDone
 from server.band_queue import BandQueue
 from server.calls import Call

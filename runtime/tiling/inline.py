@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from runtime.backends.base import Engine
+from runtime.jobs import run_inline
 from runtime.manifest import Manifest
 from runtime.pictures.formats import PixelFormat
-from runtime.scheduler import Job
 from runtime.tensors import Array
 from runtime.tiling.tiled_picture import TiledPicture
 
@@ -33,18 +33,10 @@ def run_picture(engine: Engine, image: Array, manifest: Manifest | None = None) 
         dtype=np.dtype(np.float32),
     )
     picture.begin(0, image)
-    run_job(picture.job(0))
+    run_inline(picture.job(0))
     return picture.finish(0).transpose(2, 0, 1)
 
 
 def run_whole(engine: Engine, image: Array) -> Array:
     """The same with the whole picture as the one window, whatever tiles the bundle has."""
     return run_picture(engine, image, replace(engine.manifest, tile_sizes=(), halo=0))
-
-
-def run_job(job: Job) -> None:
-    """The items of a job one after the other, here and now."""
-    for index in range(len(job.items)):
-        inputs = {name: array[None] for name, array in job.inputs(index).items()}
-        outputs = job.engine.run(inputs)
-        job.deliver(index, {name: array[0] for name, array in outputs.items()})

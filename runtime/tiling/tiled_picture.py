@@ -15,10 +15,10 @@ import numpy as np
 
 from runtime import tasks
 from runtime.errors import Cancelled, InvalidInput
+from runtime.jobs import Flow, Item, Job, Runner
 from runtime.manifest import Manifest
 from runtime.pictures.formats import PixelFormat
 from runtime.pictures.transparency import enlarge, fill, rows_seen
-from runtime.scheduler import Flow, Item, Job, Runner
 from runtime.tensors import Array
 from runtime.tiling.canvas import Canvas
 from runtime.tiling.geometry import Band, Tile, bands, cut, pad_to_multiple

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -27,6 +28,15 @@ def door(**options: Any) -> Admission:
 
 def in_work(ticket: Ticket) -> bool:
     return ticket.admitted.done() and not ticket.admitted.cancelled()
+
+
+def waiting_px(admission: Admission) -> int:
+    """Pixels in the queue, as a request reads it that is refused because of them. The large lane must be in use."""
+    with pytest.raises(Overloaded) as refused:
+        admission.enter(cost_px=QUEUE_PX + 1, cost_bytes=LARGE_LANE)
+    queue = re.search(r"the queue holds (\d+) of", str(refused.value))
+    assert queue
+    return int(queue[1])
 
 
 def fill(admission: Admission) -> list[Ticket]:
@@ -95,14 +105,24 @@ def test_the_queue_holds_exactly_its_pixels() -> None:
     with pytest.raises(Overloaded):
         admission.enter(cost_px=2, cost_bytes=500)
     last = admission.enter(cost_px=1, cost_bytes=1)  # the limit is of both lanes together
-    assert admission.waiting_px() == QUEUE_PX
+    assert waiting_px(admission) == QUEUE_PX
     with pytest.raises(Overloaded) as refused:
         admission.enter(cost_px=1, cost_bytes=1)
     assert refused.value.retry_after_s > 0
     assert "1000 of 1000" in str(refused.value)
     last.leave()
-    assert admission.waiting_px() == QUEUE_PX - 1
+    assert waiting_px(admission) == QUEUE_PX - 1
     assert not in_work(admission.enter(cost_px=1, cost_bytes=500))
+
+
+def test_a_full_queue_says_when_to_come_back() -> None:
+    """Once those in front are done, each of which delays this request by no more than its own time."""
+    admission = door(slots=2)
+    admission.enter(cost_px=1, cost_bytes=LARGE_LANE, estimate_s=60.0)
+    admission.enter(cost_px=QUEUE_PX, cost_bytes=500, estimate_s=0.5)
+    with pytest.raises(Overloaded) as refused:
+        admission.enter(cost_px=1, cost_bytes=500, estimate_s=3.0)
+    assert refused.value.retry_after_s == pytest.approx((3.0 + 0.5) / 2)
 
 
 def test_a_refused_request_leaves_no_trace() -> None:
@@ -113,7 +133,7 @@ def test_a_refused_request_leaves_no_trace() -> None:
             admission.enter(cost_px=QUEUE_PX + 1, cost_bytes=500)
         with pytest.raises(Overloaded):
             admission.enter(cost_px=1, cost_bytes=500, estimate_s=2.0, time_left_s=1.0)
-    assert admission.waiting_px() == 0
+    assert waiting_px(admission) == 0
     for ticket in tickets:
         ticket.leave()
     assert in_work(admission.enter(cost_px=1, cost_bytes=LARGE_LANE))
@@ -141,7 +161,7 @@ def test_the_queue_is_never_over_its_limit_when_many_knock_at_once() -> None:
     for thread in threads:
         thread.join()
     assert len(waiting) == QUEUE_PX // 7
-    assert admission.waiting_px() == 7 * (QUEUE_PX // 7)
+    assert waiting_px(admission) == 7 * (QUEUE_PX // 7)
 
 
 # Deadlines.
@@ -214,13 +234,28 @@ def test_a_flood_of_smaller_requests_overtakes_by_no_more_than_ones_own_cost(cos
     small_px = 7
     following = None
     while not in_work(large):
-        if admission.waiting_px() + small_px <= QUEUE_PX:
+        if waiting_px(admission) + small_px <= QUEUE_PX:
             following = admission.enter(cost_px=small_px, cost_bytes=LARGE_LANE)
         holding.leave()
         if following is not None and in_work(following):
             overtaken_px += small_px
             holding = following
         assert overtaken_px <= cost_px
+
+
+def test_requests_that_enter_beside_a_waiting_one_overtake_by_no_more_than_its_cost_either() -> None:
+    """They fit and it does not; each enters at once, and still its turn comes."""
+    admission = door()
+    holding = admission.enter(cost_px=1, cost_bytes=800)
+    large = admission.enter(cost_px=100, cost_bytes=800)
+    overtaken_px = 0
+    while in_work(ticket := admission.enter(cost_px=10, cost_bytes=400)):
+        overtaken_px += 10
+        assert overtaken_px <= 100
+        ticket.leave()
+    assert overtaken_px == 90
+    holding.leave()
+    assert in_work(large)
 
 
 # Leaving.
@@ -244,7 +279,7 @@ def test_a_waiting_ticket_that_leaves_is_cancelled_and_passed_over() -> None:
     gone.leave()
     with pytest.raises(CancelledError):
         gone.admitted.result(0)
-    assert admission.waiting_px() == 5
+    assert waiting_px(admission) == 5
     holding.leave()
     assert in_work(patient)
     patient.leave()
@@ -296,7 +331,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(target=tickets, cost_px=st.integers(1, 400), cost_bytes=st.integers(1, 1500))
     def enter(self, cost_px: int, cost_bytes: int) -> Any:
-        before = self.admission.waiting_px()
+        before = self.waiting_px()
         try:
             ticket = self.admission.enter(cost_px=cost_px, cost_bytes=cost_bytes)
         except Overloaded:
@@ -316,10 +351,12 @@ class AnyOrder(RuleBasedStateMachine):
             ticket.leave()
         self.present.remove(ticket)
 
+    def waiting_px(self) -> int:
+        return sum(ticket.cost_px for ticket in self.present if not in_work(ticket))
+
     @invariant()
     def limits_hold(self) -> None:
-        waiting = [ticket for ticket in self.present if not in_work(ticket)]
-        assert self.admission.waiting_px() == sum(ticket.cost_px for ticket in waiting) <= QUEUE_PX
+        assert self.waiting_px() <= QUEUE_PX
         for small, room in ((True, SMALL_LANE), (False, LARGE_LANE)):
             lane = [ticket for ticket in self.present if (ticket.cost_bytes <= SMALL) == small]
             used = [ticket.cost_bytes for ticket in lane if in_work(ticket)]
@@ -361,6 +398,6 @@ def test_every_place_comes_back_whatever_threads_do(seed: int) -> None:
     for thread in threads:
         thread.join(60)
     assert not errors
-    assert admission.waiting_px() == 0
     assert in_work(admission.enter(cost_px=1, cost_bytes=LARGE_LANE))
     assert in_work(admission.enter(cost_px=1, cost_bytes=SMALL))
+    assert waiting_px(admission) == 0

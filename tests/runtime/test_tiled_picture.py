@@ -12,10 +12,11 @@ import pytest
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import EngineError, InvalidInput
+from runtime.jobs import run_inline
 from runtime.manifest import Manifest
 from runtime.pictures.formats import PixelFormat
 from runtime.tensors import Array, TensorSpec
-from runtime.tiling.inline import run_job, run_picture, run_whole
+from runtime.tiling.inline import run_picture, run_whole
 from runtime.tiling.tiled_picture import TiledPicture
 
 FLOATS = np.dtype(np.float32)
@@ -94,7 +95,7 @@ def run(
     for index in range(len(picture.bands)):
         start, stop = picture.rows_needed(index)
         picture.begin(index, planes[:, start:stop])
-        run_job(picture.job(index))
+        run_inline(picture.job(index))
         rows.append(picture.finish(index))
     return np.concatenate(rows).transpose(2, 0, 1), picture
 
@@ -262,5 +263,24 @@ def test_every_tile_is_reported_once() -> None:
     )
     reports: list[tuple[int, int]] = []
     picture.begin(0, planes)
-    run_job(picture.job(0, on_tiles_done=lambda done, total: reports.append((done, total))))
+    run_inline(picture.job(0, on_tiles_done=lambda done, total: reports.append((done, total))))
     assert reports == [(done, 25) for done in range(1, 26)]
+
+
+def test_the_bands_of_a_picture_share_one_requests_turns() -> None:
+    engine, planes = Network(), noise(3, 64, 64)
+    picture = TiledPicture(
+        engine,
+        engine.manifest,
+        height=64,
+        width=64,
+        pixel_format=PixelFormat(3, bits=32),
+        dtype=FLOATS,
+        band_bytes=1,
+    )
+    flows = []
+    for index in range(2):
+        start, stop = picture.rows_needed(index)
+        picture.begin(index, planes[:, start:stop])
+        flows.append(picture.job(index).flow)
+    assert flows[0] is flows[1]
