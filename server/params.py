@@ -21,7 +21,6 @@ from runtime.manifest import Manifest
 from runtime.pictures.formats import WRITABLE, Encoding
 from runtime.pictures.reading import Header
 from runtime.sample_work import sample_shape
-from runtime.tiling.tiled_picture import check_whole_size
 from server.limits import MAX_LATENT, Limits
 from server.requests import ImageRequest, SamplesRequest
 
@@ -57,7 +56,6 @@ class SampleParams:
 
 def image_params(request: ImageRequest, header: Header, manifest: Manifest, limits: Limits) -> ImageParams:
     """Everything about the answer that the picture's header decides, before any pixel is decoded."""
-    check_whole_size(header.height, header.width, manifest)
     outscale = _outscale(request, manifest)
     width, height = (
         max(1, round(min(side * outscale, LARGEST_SIDE_PX))) for side in (header.width, header.height)

@@ -9,17 +9,24 @@ from server.requests import Progress
 
 
 class LatestProgress:
-    """The latest progress, from any thread to one reader on the event loop; a slow reader misses older ones."""
+    """The latest progress, from any thread to one reader on the event loop; a slow reader misses older ones.
+
+    The event loop is woken once for all updates since it last looked, not once a tile.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._latest: Progress | None = None
+        self._wakes = False  # a wake-up is on its way
         self._ended = False
 
     def update(self, progress: Progress) -> None:
-        """From any thread."""
-        self._loop.call_soon_threadsafe(self._set, progress)
+        """From any thread, one at a time."""
+        self._latest = progress
+        if not self._wakes:
+            self._wakes = True
+            self._loop.call_soon_threadsafe(self._wake)
 
     def end(self) -> None:
         """No more will come. On the event loop's thread."""
@@ -36,6 +43,6 @@ class LatestProgress:
             if self._ended:
                 return
 
-    def _set(self, progress: Progress) -> None:
-        self._latest = progress
+    def _wake(self) -> None:
+        self._wakes = False  # before the reader looks, so that no later update is missed
         self._changed.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,11 +73,21 @@ async def test_a_call_ends_at_its_deadline_while_its_tiles_are_on_the_device(
     assert one_line(lines)["code"] == "DEADLINE_EXCEEDED"
 
 
-async def test_expired_tiles_leave_the_queue_though_the_event_loop_is_busy(lines: Lines) -> None:
-    engine = FakeUpscaler()
+@pytest.mark.parametrize("work", ["one band", "many bands", "samples"])
+async def test_expired_items_leave_the_queue_though_the_event_loop_is_busy(
+    work: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if work == "many bands":
+        monkeypatch.setattr("runtime.picture_work.BAND_BYTES", 1)
+    engine = FakeGenerator() if work == "samples" else FakeUpscaler()
     with serving(engine) as service, held(engine):
         call = Call.begin("Upscale", time_left_s=1.0)
-        task = asyncio.create_task(service.image("upscale", ImageRequest(), png(200, 200), call))
+        ending: Coroutine[Any, Any, object] = (
+            service.samples("generate", SamplesRequest(count=64), call)
+            if work == "samples"
+            else service.image("upscale", ImageRequest(), png(200, 200), call)
+        )
+        task = asyncio.create_task(ending)
         assert await asyncio.to_thread(engine.entered.wait, TIMEOUT_S)
         (scheduler,) = service.models.schedulers.values()
         # From here on until the last line the event loop gets no turn, and cannot cancel anything.

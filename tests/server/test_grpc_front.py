@@ -30,6 +30,13 @@ def test_every_channel_argument_is_a_key_that_the_installed_grpc_knows() -> None
     assert not [key for key in keys if key.encode() + b"\0" not in binary]
 
 
+def test_a_ping_every_ten_seconds_is_allowed_and_a_dead_peer_noticed_within_a_minute() -> None:
+    keepalive = Keepalive()
+    assert keepalive.shortest_ping_ms < 10_000
+    assert keepalive.answer_within_ms >= 5_000  # a busy peer is not a dead one
+    assert keepalive.ping_after_ms + keepalive.answer_within_ms <= 60_000
+
+
 def pinging_call_is_answered(serve: Serve, keepalive: Keepalive, ping_every_ms: int, call_s: float) -> None:
     """A client that pings through a call of `call_s` seconds, while nothing else is sent, gets its answer."""
     engine = FakeUpscaler()

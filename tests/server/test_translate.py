@@ -11,8 +11,13 @@ import pyvips
 
 from protos import ganforge_pb2 as pb
 from runtime import pixels
+from runtime.errors import InvalidInput
 from runtime.tensors import Array
+from server.calls import Call
 from server.limits import Limits
+from server.models import Models
+from server.requests import ImageRequest
+from server.service import Service
 from tests.server.conftest import (
     MAX_WHOLE_PX,
     FakeTranslator,
@@ -130,6 +135,15 @@ def test_what_cannot_work_is_refused(translating: Served, options: dict[str, obj
     error = refusal(lambda: translating.stub.Translate(request))
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert error.details().startswith(field)
+
+
+async def test_another_size_than_the_models_own_cannot_be_asked_for() -> None:
+    """No message of gRPC has the field; the core refuses it to every front."""
+    service = Service(Limits())
+    service.ready(Models([FakeTranslator()]))
+    with pytest.raises(InvalidInput, match=r"outscale: got 2\.0"):
+        await service.image("translate", ImageRequest(outscale=2.0), png(4, 4), Call.begin("Translate"))
+    service.close()
 
 
 def test_limits_hold_for_translate_too(serve: Serve) -> None:

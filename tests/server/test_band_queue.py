@@ -1,0 +1,97 @@
+"""The queue of bands between the event loop and a writing thread: one at a time, and waiting is no codec work."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from runtime.errors import Cancelled
+from runtime.stopwatch import Activity, Stopwatch, Times
+from runtime.tensors import Array
+from server.band_queue import BandQueue
+
+TIMEOUT_S = 30  # of a wait that ends at once unless the code is wrong
+
+
+class Clock:
+    """A clock that stands still until it is turned. now_s: seconds."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Watched(Stopwatch):
+    """Says when codec work has come to a halt."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.halts = threading.Semaphore(0)
+
+    def end(self, activity: Activity) -> None:
+        super().end(activity)
+        self.halts.release()
+
+
+async def test_a_writer_that_waits_for_a_band_does_no_codec_work() -> None:
+    clock = Clock()
+    stopwatch = Watched(clock)
+    bands = BandQueue(stopwatch)
+    taken: list[Array] = []
+
+    def write() -> None:
+        with stopwatch.during("codec"):
+            for _ in range(2):
+                taken.append(bands.take())
+                clock.now_s += 1  # encodes
+
+    writing = asyncio.ensure_future(asyncio.to_thread(write))
+    for number in range(2):
+        assert await asyncio.to_thread(stopwatch.halts.acquire, timeout=TIMEOUT_S)
+        clock.now_s += 10  # the device computes, and the writer waits
+        await asyncio.wait_for(bands.put(np.full(1, number), writing), TIMEOUT_S)
+    await asyncio.wait_for(writing, TIMEOUT_S)
+    assert [int(band[0]) for band in taken] == [0, 1]
+    assert stopwatch.times() == Times(queue_s=0, inference_s=0, codec_s=2, total_s=22)
+
+
+async def test_a_band_is_handed_over_only_when_the_writer_asks_for_it() -> None:
+    bands, go_on = BandQueue(Stopwatch()), threading.Event()
+
+    def write() -> None:
+        bands.take()
+        go_on.wait(TIMEOUT_S)
+        bands.take()
+
+    writing = asyncio.ensure_future(asyncio.to_thread(write))
+    await asyncio.wait_for(bands.put(np.zeros(1), writing), TIMEOUT_S)
+    second = asyncio.ensure_future(bands.put(np.ones(1), writing))
+    for _ in range(20):
+        await asyncio.sleep(0)  # the event loop has nothing else to do
+    assert not second.done()
+    go_on.set()
+    await asyncio.wait_for(second, TIMEOUT_S)
+    await asyncio.wait_for(writing, TIMEOUT_S)
+
+
+async def test_a_writer_that_failed_takes_no_band() -> None:
+    def write() -> None:
+        raise OSError("the disk is full")
+
+    bands = BandQueue(Stopwatch())
+    writing = asyncio.ensure_future(asyncio.to_thread(write))
+    with pytest.raises(OSError, match="the disk is full"):
+        await asyncio.wait_for(bands.put(np.zeros(1), writing), TIMEOUT_S)
+
+
+async def test_a_writer_that_waits_is_told_that_the_request_has_ended() -> None:
+    bands = BandQueue(Stopwatch())
+    writing = asyncio.ensure_future(asyncio.to_thread(bands.take))
+    bands.end()
+    with pytest.raises(Cancelled):
+        await asyncio.wait_for(writing, TIMEOUT_S)
