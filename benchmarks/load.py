@@ -96,12 +96,12 @@ def arrivals(address: str, call: Call, *, per_s: float, calls: int, seed: int = 
             await call(stub)  # connects
             due_s = time.perf_counter() + np.cumsum(gaps_s)
 
-            async def one(at_s: float) -> Span:
+            async def send(at_s: float) -> Span:
                 await asyncio.sleep(max(0.0, at_s - time.perf_counter()))
                 await call(stub)
                 return at_s, time.perf_counter()
 
-            return list(await asyncio.gather(*(one(float(at_s)) for at_s in due_s)))
+            return list(await asyncio.gather(*(send(float(at_s)) for at_s in due_s)))
 
     return summary(asyncio.run(run()), 0)
 
@@ -139,12 +139,12 @@ def at_once(address: str, calls: Sequence[Call]) -> list[float]:
     async def run() -> list[float]:
         started_s = time.perf_counter()
 
-        async def one(call: Call) -> float:
+        async def send(call: Call) -> float:
             async with channel(address) as connection:
                 await call(pb_grpc.ImageGeneratorStub(connection))
             return (time.perf_counter() - started_s) * 1e3
 
-        return list(await asyncio.gather(*map(one, calls)))
+        return list(await asyncio.gather(*map(send, calls)))
 
     return asyncio.run(run())
 

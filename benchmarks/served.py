@@ -282,5 +282,5 @@ def line(turn: Turn[int]) -> str:
 
 def percentiles(measured: Measured) -> str:
     stated = [("p50", measured.p50_ms), ("p90", measured.p90_ms), ("p99", measured.p99_ms)]
-    told = ", ".join(f"{name} {value:.0f}" for name, value in stated if value is not None)
-    return f"{told} ms of {measured.calls}, {measured.per_s:.2f}/s"
+    listed = ", ".join(f"{name} {value:.0f}" for name, value in stated if value is not None)
+    return f"{listed} ms of {measured.calls}, {measured.per_s:.2f}/s"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -34,10 +34,10 @@ from export.families.settings import parse_settings
 from export.networks import features as feature_nets
 from runtime import pixels, tasks
 from runtime.errors import GanforgeError, InvalidInput
-from runtime.tasks import Task
 from runtime.tasks.task import Source
-from runtime.tensors import Array
+from runtime.tensors import Array, TaskName
 from server.client import Client
+from server.client.connection import task_name
 
 BICUBIC = "bicubic"
 MAX_PIXELS = 1 << 28
@@ -78,7 +78,7 @@ class ServerSubject(Subject):
         super().__init__(
             "server",
             info.name,
-            task_of(info),
+            tasks.get(cast(TaskName, task_name(info.task))),
             scale=info.scale or 1,
             classes=len(info.class_names),
             class_names=tuple(info.class_names),
@@ -103,12 +103,6 @@ class ServerSubject(Subject):
 
     def close(self) -> None:
         self.client.close()
-
-
-def task_of(info: Any) -> Task:
-    """The task of a ModelInfo message. Raises InvalidInput for a task of a newer server."""
-    enum = info.DESCRIPTOR.fields_by_name["task"].enum_type
-    return tasks.get(enum.values_by_number[info.task].name.removeprefix("TASK_").lower())
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

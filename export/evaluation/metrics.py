@@ -1,6 +1,7 @@
-"""How super-resolution papers measure: PSNR and SSIM of 8-bit pictures, without the border, in float64.
+"""PSNR and SSIM of 8-bit pictures as super-resolution papers compute them, in float64.
 
-Border: as many pixels as the scale, on each side. Luma: BT.601, unrounded, as BasicSR computes it.
+restoration.py and the ESRGAN recipes call these. A border of as many pixels as the scale is left out on each side. Luma is
+BT.601's, unrounded, as in BasicSR.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from runtime.tensors import Array
 
 LUMA = np.array([65.481, 128.553, 24.966]) / 255  # ITU-R BT.601, studio range: 16 to 235
 PEAK = 255.0
-# Equal pictures have no finite PSNR, which JSON cannot say; 10·log10(255² / 1e-10) stands for it.
+# Equal pictures have an infinite PSNR, which JSON cannot hold: 10·log10(255² / 1e-10) stands for it.
 LEAST_ERROR = 1e-10
 # Of SSIM: Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity".
 WINDOW_PX, SIGMA_PX = 11, 1.5
@@ -44,23 +45,23 @@ def ssim(image: Array, reference: Array, border_px: int) -> float:
 
     An 11×11 gaussian window, σ 1.5, where it lies wholly inside the picture. Raises InvalidInput where that is nowhere.
     """
-    one, other = (inside(picture, border_px).astype(np.float64) for picture in (image, reference))
-    if min(one.shape[:2]) < WINDOW_PX:
+    a, b = (inside(picture, border_px).astype(np.float64) for picture in (image, reference))
+    if min(a.shape[:2]) < WINDOW_PX:
         raise InvalidInput(
             "hr",
             f"a picture of {image.shape[1]}×{image.shape[0]} px has less than {WINDOW_PX} px a side without its "
             f"border of {border_px} px; SSIM needs them",
         )
     c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
-    mean, other_mean = blurred(one), blurred(other)
-    variances = blurred(one * one) - mean**2 + blurred(other * other) - other_mean**2
-    covariance = blurred(one * other) - mean * other_mean
-    lightness = (2 * mean * other_mean + c1) / (mean**2 + other_mean**2 + c1)
-    return float(np.mean(lightness * (2 * covariance + c2) / (variances + c2)))
+    mean_a, mean_b = blurred(a), blurred(b)
+    variances = blurred(a * a) - mean_a**2 + blurred(b * b) - mean_b**2
+    covariance = blurred(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return float(np.mean(luminance * (2 * covariance + c2) / (variances + c2)))
 
 
 def blurred(image: Array) -> Array:
-    """[H, W, …] → [H - 10, W - 10, …]: the mean under the window, one axis after the other, which costs a fifth."""
+    """[H, W, …] → [H - 10, W - 10, …]: the weighted mean under the window; one axis after the other, a fifth of the work."""
     place = np.arange(WINDOW_PX) - WINDOW_PX // 2
     weights = np.exp(-(place**2) / (2 * SIGMA_PX**2))
     weights /= weights.sum()

@@ -104,10 +104,10 @@ def perceptual_distance(features: Features, device: torch.device) -> Distance:
 
     @torch.inference_mode()
     def distance(image: Array, reference: Array) -> float:
-        one, other = (
+        seen, expected = (
             features(torch.from_numpy(to_float(picture))[None].to(device)) for picture in (image, reference)
         )
-        return float((one - other).abs().mean())
+        return float((seen - expected).abs().mean())
 
     return distance
 

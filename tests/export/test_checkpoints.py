@@ -29,7 +29,7 @@ from export.convert import main as convert_main
 from export.inspect.__main__ import main as inspect_main
 from export.models.esrgan.generator import Config, RRDBNet
 from runtime.errors import InvalidInput
-from tests.export.evaluation.data import found
+from tests.export.evaluation.data import public
 from tests.export.originals import BasicSR, New, Old, dcgan_discriminator, dcgan_generator
 
 EXAMPLES = settings(max_examples=15)
@@ -543,7 +543,7 @@ def test_a_payload_is_refused_and_does_not_run(
     ],
 )  # fmt: skip
 def test_public_files_of_other_networks_are_told_by_name(name: str, told: str) -> None:
-    path = found("checkpoint-samples") / name
+    path = public("checkpoint-samples") / name
     for model in ("esrgan", "dcgan"):
         with pytest.raises(UnsupportedCheckpoint) as refused:
             checkpoint.load(model, str(path))

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from export import families
 from export.checkpoints import checkpoint
-from export.data import write_picture
+from export.data import read_picture, write_picture
 from export.evaluate import ServerSubject, main
 from export.evaluation.classifiers import Config, SmallNet, save_small
 from export.networks.features import NETS, layers
@@ -141,6 +141,29 @@ def test_a_server_upscales_and_draws(
     result = run(served.address, "--model", "plain", *common)
     assert result.exit_code == 0, result.output
     assert json.loads(target.read_text())["sets"]["plain"]["agreement"] is None
+
+
+def test_a_translating_model_is_compared_with_the_originals_of_its_inputs(
+    serve: servers.Serve, originals: Path, tmp_path: Path
+) -> None:
+    """What the network gives is known, so that the originals can be made from the inputs: only PNG's levels are lost."""
+    translating = serve(servers.FakeTranslator())
+    answers = tmp_path / "answers"
+    answers.mkdir()
+    for path in originals.iterdir():
+        image = pixels.to_float(read_picture(path)) * 2 - 1
+        answer = (servers.mirrored_at_the_mean(image[None])[0] + 1) / 2
+        write_picture(answers / path.name, pixels.to_uint8(answer.transpose(1, 2, 0)))
+    target = tmp_path / "translator.json"
+    result = run(translating.address, "--hr", answers, "--lr", originals, "--json", target)
+    assert result.exit_code == 0, result.output
+    assert "translator on" in result.output
+    assert json.loads(target.read_text())["mean"]["psnr_rgb_db"] > 50
+    result = run(translating.address, "--hr", answers)
+    assert result.exit_code == 1
+    assert "lr: is missing; translator is for the task translate" in result.output
+    result = run(translating.address, "--data", originals)
+    assert "hr: is missing; translator is compared with originals" in result.output
 
 
 def test_a_server_of_several_models_needs_a_name(served: servers.Served, originals: Path) -> None:

@@ -24,7 +24,6 @@ from tests.server.conftest import (
     png,
 )
 
-
 # More than the fakes' own: an image that needs the streaming call has more pixels than that.
 MAX_WHOLE_PX = 25_000
 

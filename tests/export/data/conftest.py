@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.export.evaluation.data import found
+from tests.export.evaluation.data import public
 
 
 @pytest.fixture
 def set5() -> Path:
     """The Set5 test pictures: $GANFORGE_DATA/set5, by default data/set5. Skips where they are missing."""
-    return found("set5")
+    return public("set5")

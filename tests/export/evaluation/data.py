@@ -10,7 +10,7 @@ import pytest
 DEFAULT = Path(__file__).resolve().parents[3] / "data"
 
 
-def found(name: str) -> Path:
+def public(name: str) -> Path:
     """The file or folder `name`; the test is skipped where it is not there."""
     path = Path(os.environ.get("GANFORGE_DATA", DEFAULT)) / name
     if not path.exists():

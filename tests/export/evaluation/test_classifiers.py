@@ -20,7 +20,7 @@ from export.evaluation.classifiers import (
     save_small,
 )
 from runtime.errors import InvalidInput
-from tests.export.evaluation.data import found
+from tests.export.evaluation.data import public
 
 
 def pictures(count: int, channels: int) -> torch.Tensor:
@@ -108,8 +108,8 @@ def test_a_file_that_holds_none_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_public_resnet56_is_as_right_as_its_page_says() -> None:
-    judge = load(found("feature-nets/resnet56-4bfd9763.th"))
-    with np.load(found("cifar10/cifar10_test.npz")) as archive:
+    judge = load(public("feature-nets/resnet56-4bfd9763.th"))
+    with np.load(public("cifar10/cifar10_test.npz")) as archive:
         images = torch.from_numpy(archive["images"].transpose(0, 3, 1, 2).copy())
         labels = torch.from_numpy(archive["labels"].astype(np.int64))
         assert tuple(archive["classes"]) == CIFAR10

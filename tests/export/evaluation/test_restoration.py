@@ -18,7 +18,7 @@ from runtime.errors import InvalidInput
 from runtime.tasks.translate import TRANSLATE
 from runtime.tasks.upscale import UPSCALE
 from runtime.tensors import Array
-from tests.export.evaluation.data import found
+from tests.export.evaluation.data import public
 
 
 def noise(height: int, width: int, seed: int = 0) -> Array:
@@ -45,11 +45,11 @@ def test_each_picture_is_reduced_upscaled_and_compared_by_the_protocol(tmp_path:
     assert list(qualities) == ["a", "b"]
     truth = images["b"][:40, :48]  # what ×4 can reach
     upscaled = Nearest(4).convert(resize(truth, 1 / 4))
-    one = qualities["b"]
-    assert one.psnr_y_db == psnr_y_db(upscaled, truth, 4)
-    assert one.psnr_rgb_db == psnr_db(upscaled, truth, 4)
-    assert one.ssim_rgb == pytest.approx(ssim(upscaled, truth, 4))
-    assert one.perceptual is None
+    quality = qualities["b"]
+    assert quality.psnr_y_db == psnr_y_db(upscaled, truth, 4)
+    assert quality.psnr_rgb_db == psnr_db(upscaled, truth, 4)
+    assert quality.ssim_rgb == pytest.approx(ssim(upscaled, truth, 4))
+    assert quality.perceptual is None
     both = mean(qualities)
     assert both.ssim_y == pytest.approx((qualities["a"].ssim_y + qualities["b"].ssim_y) / 2)
     assert both.perceptual is None
@@ -113,7 +113,7 @@ def test_perceptual_distance_is_the_mean_difference_of_features() -> None:
 
 
 def test_bicubic_on_set5_gives_the_published_figures() -> None:
-    folder = found("set5")
+    folder = public("set5")
     bicubic = BicubicSubject(4)
     both = mean(measure(bicubic, pairs(folder / "HR", folder / "LR_bicubic/X4", bicubic)))
     # 28.42 dB and 0.8104 in every paper; ours rounds to 8 bits between the passes.

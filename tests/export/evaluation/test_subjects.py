@@ -33,10 +33,10 @@ def picture(height: int, width: int) -> Array:
     return (np.stack(planes, axis=2) * 127 + 128).astype(np.uint8)
 
 
-def worst(found: Array, expected: Array) -> int:
+def worst(answer: Array, expected: Array) -> int:
     """The largest difference, in grey levels."""
-    assert found.shape == expected.shape
-    return int(np.abs(found.astype(int) - expected).max())
+    assert answer.shape == expected.shape
+    return int(np.abs(answer.astype(int) - expected).max())
 
 
 def test_a_checkpoint_upscales_as_its_module_does(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_a_bundle_draws_the_samples_of_its_checkpoint(
 
 def test_labels_choose_the_class_and_are_drawn_where_none_are_given(tmp_path: Path) -> None:
     subject = open_checkpoint(weights(tmp_path, "acgan"))
-    one, other = (subject.samples(4, np.full(4, label), seed=0) for label in (0, 2))
-    assert worst(one, other) > 1
+    first, second = (subject.samples(4, np.full(4, label), seed=0) for label in (0, 2))
+    assert worst(first, second) > 1
     np.testing.assert_array_equal(subject.samples(4, None, seed=0), subject.samples(4, None, seed=0))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from export.networks.features import IMAGENET_MEAN, IMAGENET_STD, NETS, load
 from runtime.errors import InvalidInput
-from tests.export.evaluation.data import found
+from tests.export.evaluation.data import public
 
 
 def image(height: int = 20, width: int = 27) -> Tensor:
@@ -130,7 +130,7 @@ def test_where_there_is_no_way_to_download_the_option_is_named(monkeypatch: pyte
 
 
 def test_the_public_style_file_fits() -> None:
-    path = found("feature-nets/vgg_normalised_conv3_1.pth")
+    path = public("feature-nets/vgg_normalised_conv3_1.pth")
     features = load("vgg-normalised-conv3_1", path)
     smooth = torch.nn.functional.interpolate(image(), scale_factor=4, mode="bicubic").clamp(0, 1)
     # Its activations were scaled to a mean of one over many photographs; one picture lies about there.
