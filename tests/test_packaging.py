@@ -88,7 +88,9 @@ def test_everything_that_an_extra_brings_is_pinned() -> None:
 def test_the_environment_is_the_pinned_one() -> None:
     installed = {
         canonicalize_name(package.name): Version(Version(package.version).public)
-        for package in metadata.distributions()
+        for package in reversed(
+            [*metadata.distributions()]
+        )  # the first wins: setuptools brings old copies last
     }
     brought = closure(*EXTRAS)
     different = {

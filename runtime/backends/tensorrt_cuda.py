@@ -1,4 +1,10 @@
-"""CUDA through cuda-python: every call checked, memory owned by objects that free it once."""
+"""CUDA for the tensorrt backend: calls of cuda-python's runtime bindings, each checked, and buffers that are freed once.
+
+cuda-core has buffers, streams and graph builders as well. It makes none of them without a driver, so the failures that
+this file and `tensorrt_slot.py` handle (no memory, a broken capture) could not be tested on a machine without a GPU; the
+functions of the runtime bindings can be called, checked and replaced there. Nor has it a buffer that is pinned on the
+host, plain on the device, and grows.
+"""
 
 from __future__ import annotations
 

@@ -1,18 +1,23 @@
-"""Plans compiled on this machine, in the user's own cache folder. A plan is executable code: its hash is checked."""
+"""The cache of plans compiled on this machine, in the user's own cache folder.
+
+The tensorrt backend looks here where no plan of the bundle fits, and stores what it compiles. A plan is executable code:
+the folder is private, and a plan whose hash differs from the index is not used.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from filelock import FileLock
+from platformdirs import user_cache_path
+
 from runtime.errors import EngineError
+from runtime.files import atomic_write
 from runtime.manifest import EngineFile
 
 INDEX = "index.json"
@@ -21,9 +26,8 @@ MAX_PLANS = 32
 
 
 def default_folder() -> Path:
-    """$XDG_CACHE_HOME/ganforge, else ~/.cache/ganforge (XDG Base Directory Specification)."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "ganforge"
+    """The user's cache folder for ganforge: on Linux $XDG_CACHE_HOME/ganforge, else ~/.cache/ganforge."""
+    return user_cache_path("ganforge", appauthor=False)
 
 
 class PlanCache:
@@ -35,16 +39,16 @@ class PlanCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = folder.stat()
-        if found.st_uid != os.geteuid():
+        status = folder.stat()
+        if status.st_uid != os.geteuid():
             raise EngineError(
                 f"{folder} belongs to another user; plans are code, so set XDG_CACHE_HOME to your own"
             )
-        if stat.S_IMODE(found.st_mode) != 0o700:
+        if stat.S_IMODE(status.st_mode) != 0o700:
             folder.chmod(0o700)
 
     def get(self, wanted: EngineFile) -> tuple[bytes | None, str]:
-        """The plan compiled for exactly `wanted`, or None; and a sentence why."""
+        """The plan compiled for exactly `wanted`, or None; and where it comes from, or why there is none."""
         key = _key(wanted)
         expected = self._index().get(key)
         path = self.folder / f"{key}.plan"
@@ -56,10 +60,10 @@ class PlanCache:
         return plan, f"plan from {path}"
 
     def put(self, wanted: EngineFile, plan: bytes) -> Path:
-        """Keep `plan` for the next start."""
+        """Store `plan` for the next start. Returns the file's path."""
         key = _key(wanted)
         path = self.folder / f"{key}.plan"
-        with self._locked():
+        with FileLock(self.folder / LOCK):
             _write(path, plan)
             index = self._index()
             index.pop(key, None)
@@ -78,12 +82,6 @@ class PlanCache:
             return {}
         return {str(key): str(digest) for key, digest in raw.items()} if isinstance(raw, dict) else {}
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.folder / LOCK).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
 
 def _key(wanted: EngineFile) -> str:
     entry = asdict(wanted)
@@ -93,11 +91,7 @@ def _key(wanted: EngineFile) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, even when two processes write at once."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    """Whole or not at all, and readable by nobody else."""
+    with atomic_write(path) as unfinished:
+        unfinished.chmod(0o600)
+        unfinished.write_bytes(data)
