@@ -16,14 +16,16 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
+from pydantic import TypeAdapter, ValidationError
+
 from runtime import tasks
 from runtime.errors import BundleError
 from runtime.files import UNFINISHED_SUFFIX, sha256, write_text
 from runtime.manifest import FORMAT, FileInfo, Manifest
-from runtime.records import record
 
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
+FROM_JSON = TypeAdapter(Manifest)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def file_info(path: Path) -> FileInfo:
 
 
 def parse_manifest(text: str) -> Manifest:
-    """The JSON of a manifest, checked. Raises BundleError naming the field that is missing, unknown or malformed."""
+    """The JSON of a manifest, checked. Raises BundleError naming each field that is missing, unknown or malformed."""
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -129,9 +131,22 @@ def parse_manifest(text: str) -> Manifest:
         raise BundleError(
             f"{MANIFEST}: format is {format!r}, this version reads {FORMAT}; build the bundle again"
         )
-    manifest: Manifest = record(Manifest, raw, MANIFEST)
+    try:
+        manifest = FROM_JSON.validate_json(text)
+    except ValidationError as error:
+        raise BundleError(f"{MANIFEST}: {_explain(error)}; build the bundle again") from error
     check(manifest)
     return manifest
+
+
+def _explain(error: ValidationError) -> str:
+    """Every field that is wrong: where it stands, what came and what was expected."""
+    problems = []
+    for problem in error.errors(include_url=False):
+        where = ".".join(map(str, problem["loc"]))
+        came = "" if problem["type"] == "missing" else f"got {problem['input']!r:.60}, "
+        problems.append(f"{where}: {came}{problem['msg'][:1].lower()}{problem['msg'][1:]}")
+    return "; ".join(problems)
 
 
 def check(manifest: Manifest) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from runtime.tensors import Precision, TaskName, TensorSpec
+from runtime.tensors import STRICT, Precision, TaskName, TensorSpec
 
 FORMAT = 2
 
@@ -17,6 +17,8 @@ class FileInfo:
 
     sha256: str
     bytes: int
+
+    __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class EngineFile:
     compute_capability: str
     onnx_sha256: str
     profile: str
+
+    __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Manifest:
     tiled: bool = True
     max_whole_px: int = 0
     format: int = FORMAT
+
+    __pydantic_config__ = STRICT
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"

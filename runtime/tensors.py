@@ -16,11 +16,13 @@ Array = np.ndarray[Any, Any]
 Dtype = Literal["float32", "int64"]
 TaskName = Literal["upscale", "translate", "generate"]
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
+# For records that are read from JSON by pydantic: no field may be unknown, and no value is converted to a field's type.
+STRICT = {"extra": "forbid", "strict": True}
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of a graph.
+    """One input or output of a graph; part of a bundle's manifest.
 
     name: the tensor's name in the graph.
     dtype: "float32" (images, latents, outputs) or "int64" (labels).
@@ -33,6 +35,8 @@ class TensorSpec:
     dtype: Dtype
     shape: tuple[int | str, ...]
     range: tuple[float, float] | None = None
+
+    __pydantic_config__ = STRICT
 
     def concrete_shape(self, *, batch: int, height: int = 1, width: int = 1) -> tuple[int, ...]:
         """The shape of an input with its free axes set: the first is the batch, "H" and "W" are in pixels."""

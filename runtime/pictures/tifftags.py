@@ -1,4 +1,8 @@
-"""What a TIFF's first directory says that libvips does not pass on (TIFF 6.0, section 2; BigTIFF's own page)."""
+"""Colour spaces of TIFFs that libvips does not report: two numbers of a file's first directory (TIFF 6.0, section 2).
+
+runtime/pictures/reading.py asks before it decodes a TIFF. Pillow can read directories too, but copies the values of all
+tags into memory, up to the size of the file, and reports damaged ones as Python warnings, which threads cannot catch.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from runtime.errors import InvalidInput
 COMPRESSION, PHOTOMETRIC = 259, 262
 JPEG_COMPRESSIONS = (6, 7)
 YCBCR, ICC_LAB, ITU_LAB = 6, 9, 10
-# Mark → how numbers are packed: the count of entries, an entry's tag, type and count of values, an offset.
+# First four bytes → struct formats: the count of entries; an entry's tag, type and count of values; an offset.
 LAYOUTS = {
     b"II*\0": ("<H", "<HHI", "<I"),
     b"MM\0*": (">H", ">HHI", ">I"),
@@ -25,32 +29,32 @@ MOST_TAGS = 4096
 def first_values(source: bytes | Path) -> dict[int, int]:
     """Tag → its first value, of the tags whose values are 16-bit integers in the directory itself. {} if damaged."""
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        mark = file.read(4)
-        if mark not in LAYOUTS:
+        start = file.read(4)
+        if start not in LAYOUTS:
             return {}
-        count_form, entry_form, offset_form = LAYOUTS[mark]
-        wide = struct.calcsize(offset_form)
+        count_format, entry_format, offset_format = LAYOUTS[start]
+        wide = struct.calcsize(offset_format)
         try:
             file.seek(wide)  # where the header keeps the directory's offset: byte 4, or 8 of a BigTIFF
-            file.seek(*struct.unpack(offset_form, file.read(wide)))
-            (count,) = struct.unpack(count_form, file.read(struct.calcsize(count_form)))
-            size = struct.calcsize(entry_form)
+            file.seek(*struct.unpack(offset_format, file.read(wide)))
+            (count,) = struct.unpack(count_format, file.read(struct.calcsize(count_format)))
+            size = struct.calcsize(entry_format)
             entries = [(file.read(size), file.read(wide)) for _ in range(min(count, MOST_TAGS))]
-            found: dict[int, int] = {}
+            numbers: dict[int, int] = {}
             for entry, value in entries:
-                tag, kind, values = struct.unpack(entry_form, entry)
+                tag, kind, values = struct.unpack(entry_format, entry)
                 if kind == SHORT and values * 2 <= wide:
-                    found[tag] = struct.unpack(count_form[0] + "H", value[:2])[0]
+                    numbers[tag] = struct.unpack(count_format[0] + "H", value[:2])[0]
         except (struct.error, OverflowError, OSError, ValueError):
             return {}
-    return found
+    return numbers
 
 
 def check_colours(source: bytes | Path) -> None:
     """Raises InvalidInput for colour spaces that libvips would take for RGB."""
-    found = first_values(source)
-    photometric = found.get(PHOTOMETRIC)
-    plain_ycbcr = photometric == YCBCR and found.get(COMPRESSION) not in JPEG_COMPRESSIONS
+    tags = first_values(source)
+    photometric = tags.get(PHOTOMETRIC)
+    plain_ycbcr = photometric == YCBCR and tags.get(COMPRESSION) not in JPEG_COMPRESSIONS
     if plain_ycbcr or photometric in (ICC_LAB, ITU_LAB):
         name = "YCbCr without JPEG" if plain_ycbcr else "ICCLab or ITULab"
         raise InvalidInput("image", f"got a TIFF of {name}, expected grey, RGB, palette or CMYK")

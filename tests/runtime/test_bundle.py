@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -354,6 +355,28 @@ def test_a_field_that_makes_no_sense_is_named(name: str, value: object) -> None:
     raw = json.loads(manifest().to_json()) | {name: value}
     with pytest.raises(BundleError, match="tile_sizes" if name == "halo" and value == 32 else name):
         parse_manifest(json.dumps(raw))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "files",
+            {GRAPH: {"sha256": "a", "bytes": "7"}},
+            "files.model.onnx.bytes: got '7', input should be a",
+        ),
+        ("files", {GRAPH: {"sha256": "a"}}, "files.model.onnx.bytes: field required"),
+        ("task", "paint", "task: got 'paint', input should be 'upscale', 'translate' or 'generate'"),
+        ("tile_sizes", [64, 1.5], "tile_sizes.1: got 1.5, input should be a valid integer"),
+    ],
+)
+def test_the_message_says_where_what_came_and_what_was_expected(
+    name: str, value: object, message: str
+) -> None:
+    raw = json.loads(manifest().to_json()) | {name: value}
+    with pytest.raises(BundleError, match=re.escape(message)) as refused:
+        parse_manifest(json.dumps(raw))
+    assert "build the bundle again" in str(refused.value)
 
 
 def test_a_tile_that_is_no_multiple_of_the_size_rule_is_refused() -> None:
