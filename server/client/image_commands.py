@@ -100,10 +100,10 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@image_options
 @click.option(
     "--outscale", type=float, help="Output pixels per input pixel along a side.  [default: the model's]"
 )
+@image_options
 def upscale(**options: Any) -> None:
     """Upscale pictures.
 

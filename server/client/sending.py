@@ -94,7 +94,7 @@ def send_all(
                 elif isinstance(error, GanforgeError | OSError):
                     failed += 1
                     bar.advance(f"{futures[future].source}: {error}", err=True)
-                    if isinstance(error, NotReady) or getattr(error, "errno", None) in DISK_ERRORS:
+                    if _would_repeat(error) and not all(each.done() for each in futures):
                         stopped = "Stopped, as the others would fail in the same way"
                         break
                 else:
@@ -134,6 +134,11 @@ def _send(
             raise InvalidInput("OUT", f"{target} exists; name a --format")
         file.save(target, overwrite=overwrite, originals=originals)
     return target, answer
+
+
+def _would_repeat(error: BaseException) -> bool:
+    """Whether every other picture would fail as well: nobody answers, or nothing can be written."""
+    return isinstance(error, NotReady) or (isinstance(error, OSError) and error.errno in DISK_ERRORS)
 
 
 def _succeeded(future: Future[Any]) -> bool:

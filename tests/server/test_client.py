@@ -14,7 +14,17 @@ from runtime import errors
 from runtime.errors import GanforgeError
 from server.client import STREAM_FROM_BYTES, Client
 from server.statuses import CODES
-from tests.server.conftest import SCALE, Served, decoded, expected, levels_apart, picture, png
+from tests.server.conftest import (
+    SCALE,
+    FakeUpscaler,
+    Served,
+    decoded,
+    expected,
+    held,
+    levels_apart,
+    picture,
+    png,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the base installation does not bring, and what must not slow the start of a client.
@@ -42,6 +52,16 @@ def test_errors_cross_the_wire_as_themselves(served: Served) -> None:
         served.client.upscale(png(2, 2), format="bmp")
     with Client("127.0.0.1:1", retry=False) as nobody, pytest.raises(errors.NotReady):
         nobody.models()
+
+
+def test_every_call_has_the_clients_timeout(upscaler: tuple[Served, FakeUpscaler]) -> None:
+    served, engine = upscaler
+    with held(engine), Client(served.address, timeout_s=0.3, retry=False) as client:
+        for on_progress in (None, lambda done, total: None):
+            with pytest.raises(errors.DeadlineExceeded):
+                client.upscale(png(4, 4), on_progress=on_progress)
+        with pytest.raises(errors.DeadlineExceeded):
+            client.upscale(png(4, 4), timeout_s=0.1)
 
 
 def test_every_error_of_ours_has_a_status() -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from click.testing import CliRunner
 
-from runtime.errors import GanforgeError
+from runtime.errors import Cancelled, GanforgeError, NotReady
+from server.client import ImageResult
 from server.client.__main__ import main
 from server.client.answer_file import AnswerFile
+from server.client.sending import send_all
+from server.client.transfers import Transfer
 from tests.server.client_runs import contents, done, make_photos, refused, run
 from tests.server.conftest import (
     FakeUpscaler,
@@ -134,12 +140,32 @@ def test_a_killed_run_leaves_no_half_of_an_answer(
     assert list(contents(out)) == ["a-x4.png", "b-x4.png"]
 
 
-def test_a_server_that_is_gone_ends_a_folder(photos: Path, tmp_path: Path) -> None:
-    """The rest is not tried one by one."""
+@pytest.mark.parametrize("error", [NotReady("nobody answers"), OSError(errno.ENOSPC, "No space left")])
+def test_a_failure_that_every_picture_would_meet_ends_the_batch(tmp_path: Path, error: Exception) -> None:
+    transfers = [Transfer(tmp_path / f"{n}.png", tmp_path / f"{n}-x4.png", named=False) for n in range(9)]
+    aborted = threading.Event()
+    calls: list[bytes | Path] = []
+
+    def call(image: bytes | Path, *, into: BinaryIO, on_progress: object) -> ImageResult:
+        calls.append(image)
+        if len(calls) == 1:
+            raise error
+        assert aborted.wait(60)
+        raise Cancelled("the call was ended")
+
+    outcome = send_all(transfers, call, abort=aborted.set, overwrite=False, originals=(), total=9)
+    assert (outcome.written, outcome.failed, outcome.interrupted) == (0, 1, False)
+    assert outcome.stopped is not None
+    assert len(calls) <= 2  # the failure, and the one that had begun meanwhile
+    assert contents(tmp_path) == {}
+
+
+def test_a_server_that_cannot_be_reached_is_one_sentence(photos: Path, tmp_path: Path) -> None:
     arguments = ["upscale", *map(str, (photos, tmp_path / "out")), "--address", "127.0.0.1:1"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert "127.0.0.1:1" in result.output
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("stdout_is_terminal", [False, True])
