@@ -53,7 +53,7 @@ def unavailable(bundle: Bundle, device: str | None) -> str | None:
         return missing
     kind, index = parse(device)
     if kind is None:
-        return f"device {device!r} is not its own: it runs on CPU and cuda:0, cuda:1, …"
+        return f"it runs on CPU and cuda:0, cuda:1, …, not on device {device!r}"
     if kind == "cuda" and CUDA not in library().get_available_providers():
         return "this onnxruntime was built without CUDA (pip install onnxruntime-gpu)"
     if kind == "cuda" and index >= gpu_count():
@@ -97,8 +97,12 @@ def open_engine(
 ) -> Engine:
     """min_precision: not used, since ONNX Runtime computes in the graph's own precision or a wider one.
 
-    provider: TENSORRT runs the graph through ONNX Runtime's own TensorRT, with CUDA for what that cannot."""
+    provider: TENSORRT runs the graph through ONNX Runtime's own TensorRT, with CUDA for what that cannot.
+    """
     reason = unavailable(bundle, device)
+    if reason is None and provider == TENSORRT and bundle.manifest.precision == "float32":
+        # https://github.com/microsoft/onnxruntime/issues/26029: it has no option to turn TF32 off.
+        reason = f"{TENSORRT} computes float32 in TF32, with 11 significand bits; take {CUDA}"
     if reason is not None:
         raise BackendUnavailable(f"{NAME}: {reason}")
     kind, index = parse(device)

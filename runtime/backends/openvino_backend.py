@@ -43,7 +43,7 @@ HEAVY_LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 
 def unavailable(bundle: Bundle, device: str | None) -> str | None:
     if device is not None and device.upper() != "CPU":
-        return f"device {device!r} is not its own: it runs on CPU"
+        return f"it runs on CPU, not on device {device!r}"
     return _missing()
 
 

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 def unavailable(bundle: Bundle, device: str | None) -> str | None:
     index = device_index(device)
     if index is None:
-        return f"device {device!r} is not its own: it runs on cuda:0, cuda:1, …"
+        return f"it runs on cuda:0, cuda:1, …, not on device {device!r}"
     problem = Cuda.problem(index)
     if problem is not None:
         return problem

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,6 +149,19 @@ def shapes_run(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[in
         patch.setattr(engine, "run", record)
         engine.warm_up()
     return shapes
+
+
+def test_pictures_that_must_be_seen_whole_run_in_any_size_one_at_a_time(
+    tmp_path: Path, backend: str, device: str
+) -> None:
+    manifest = graphs.upscale_manifest(tiled=False, tile_sizes=(), halo=0, max_whole_px=64 * 64)
+    bundle = graphs.write_bundle(tmp_path, graphs.upscaler(), manifest)
+    engine = open_or_skip(bundle, backend, device)
+    assert engine.batch_sizes == (1,)
+    engine.warm_up()
+    for height, width in ((64, 64), (1, 1), (16, 128), (33, 20)):
+        check(engine, 1, height, width)
+    engine.close()
 
 
 def test_a_closed_engine_refuses_to_run(tmp_path: Path, backend: str, device: str) -> None:
@@ -319,7 +333,26 @@ class TestONNXRuntime:
     @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:1"])
     def test_a_device_that_it_does_not_have_is_refused(self, tmp_path: Path, device: str) -> None:
         bundle = make_bundle(tmp_path, "upscale", "float32")
-        assert "is not its own" in str(portable.unavailable(bundle, device))
+        assert f"not on device {device!r}" in str(portable.unavailable(bundle, device))
+
+    def test_tf32_is_off_on_gpus_and_its_tensorrt_which_cannot_turn_it_off_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bundle = make_bundle(tmp_path, "upscale", "float32")
+        sessions: list[Any] = []
+
+        def session(onnx: Path, options: Any, providers: list[Any]) -> Any:
+            sessions.append(providers)
+            raise RuntimeError("no GPU here")
+
+        monkeypatch.setattr(portable, "unavailable", lambda bundle, device: None)
+        monkeypatch.setattr(portable.library(), "InferenceSession", session)
+        with pytest.raises(EngineError, match="no GPU here"):
+            portable.open_engine(bundle, "cuda:0")
+        ((cuda, settings), last) = sessions[0]
+        assert (cuda, settings["use_tf32"], last) == (portable.CUDA, "0", portable.CPU)
+        with pytest.raises(BackendUnavailable, match="computes float32 in TF32, with 11 significand bits"):
+            portable.open_engine(bundle, "cuda:0", provider=portable.TENSORRT)
 
     def test_a_gpu_is_never_silently_a_cpu(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """As where onnxruntime-gpu is installed and cuDNN is not: the session comes up on the CPU."""

@@ -7,8 +7,10 @@ import os
 import stat
 import subprocess
 import sys
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -144,6 +146,107 @@ def test_profiles_cover_batches_of_tiles_and_whole_images_within_32_bit_indices(
     for profile in plan.profiles(manifest):
         assert profile.max_batch * (profile.max_side_px * manifest.scale) ** 2 * 64 <= 2**31 * 2
         assert profile.max_side_px % manifest.size_multiple == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"max_whole_px": 512 * 512}, "n1-1@1x1-1024@512"),
+        ({"max_whole_px": 4096 * 4096, "scale": 4}, "n1-1@1x1-1024@512"),
+        ({"max_whole_px": 500 * 500, "scale": 1, "size_multiple": 32}, "n1-1@1x32-1024@512"),
+    ],
+)
+def test_whole_pictures_have_one_profile_up_to_twice_the_side_of_the_largest_square(
+    changes: dict[str, Any], expected: str
+) -> None:
+    manifest = replace(graphs.upscale_manifest(tiled=False, tile_sizes=(), halo=0), **changes)
+    assert plan.profile_key(manifest) == expected
+
+
+class FakeCuda:
+    """Two GPUs of different compute capability. current: the device of the calling thread."""
+
+    current = 0
+
+    def __init__(self, device: int) -> None:
+        self.device = device
+
+    @staticmethod
+    def problem(device: int) -> None:
+        return None
+
+    def compute_capability(self) -> str:
+        return ("8.9", "9.0")[self.device]
+
+    def use(self) -> None:
+        FakeCuda.current = self.device
+
+
+class FakeTensorRT:
+    """Compiles nothing: the plan says on which GPU it was made."""
+
+    __version__ = "11.4"
+    NetworkDefinitionCreationFlag = SimpleNamespace()
+    BuilderFlag = SimpleNamespace(TF32="TF32")
+
+    def __init__(self) -> None:
+        self.cleared: list[str] = []
+
+    def Builder(self, logger: object) -> Any:  # noqa: N802 - TensorRT's name
+        network = SimpleNamespace(num_inputs=1, get_input=lambda i: SimpleNamespace(name="image"))
+        config = SimpleNamespace(clear_flag=self.cleared.append, add_optimization_profile=lambda profile: 0)
+        return SimpleNamespace(
+            create_network=lambda flags: network,
+            create_builder_config=lambda: config,
+            create_optimization_profile=lambda: SimpleNamespace(set_shape=lambda *shapes: None),
+            build_serialized_network=lambda network, config: f"made on GPU {FakeCuda.current}".encode(),
+        )
+
+    def OnnxParser(self, network: object, logger: object) -> Any:  # noqa: N802 - TensorRT's name
+        return SimpleNamespace(parse_from_file=lambda path: True)
+
+
+class TestMixedGpus:
+    @pytest.fixture(autouse=True)
+    def tensorrt(self, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+        fake = FakeTensorRT()
+        monkeypatch.setattr(plan, "Cuda", FakeCuda)
+        monkeypatch.setattr(plan, "load_library", lambda library: fake)
+        monkeypatch.setattr(plan, "library_log", lambda library: SimpleNamespace(messages=deque()))
+        monkeypatch.setattr(FakeCuda, "current", 0)
+        return fake
+
+    @pytest.mark.parametrize(("device", "capability"), [(0, "8.9"), (1, "9.0")])
+    def test_tensorrt_compiles_on_the_gpu_that_will_run_the_plan(
+        self, onnx_file: Path, device: int, capability: str
+    ) -> None:
+        blob, entry = plan.compile_plan(
+            onnx_file, graphs.upscale_manifest(), "tensorrt", compute_capability=capability, device=device
+        )
+        assert blob == f"made on GPU {device}".encode()
+        assert entry.compute_capability == capability
+
+    def test_a_plan_for_another_gpu_than_the_one_it_compiles_on_is_refused(self, onnx_file: Path) -> None:
+        with pytest.raises(BackendUnavailable, match=r"compute capability 8\.9, GPU 1 here has 9\.0"):
+            plan.compile_plan(
+                onnx_file, graphs.upscale_manifest(), "tensorrt", compute_capability="8.9", device=1
+            )
+
+    def test_tf32_is_off(self, onnx_file: Path, tensorrt: FakeTensorRT) -> None:
+        plan.compile_plan(onnx_file, graphs.upscale_manifest(), "tensorrt")
+        assert tensorrt.cleared == ["TF32"]
+
+
+@needs_rtx
+def test_the_log_keeps_warnings_and_errors_for_the_next_message() -> None:
+    log = libraries.library_log("tensorrt_rtx")
+    log.take()
+    severity = libraries.load_library("tensorrt_rtx").ILogger.Severity
+    log.log(severity.INFO, "all is well")
+    log.log(severity.WARNING, "memory is short")
+    log.log(severity.ERROR, "no kernel")
+    assert log.take() == "memory is short; no kernel"
+    assert log.take() == "tensorrt_rtx gave no reason"
 
 
 def entry_for(**changes: str) -> EngineFile:
