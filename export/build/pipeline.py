@@ -54,7 +54,7 @@ def build(options: BuildOptions, steps: Steps | None = None) -> Bundle:
             steps.note(f"{len(model.graph.node)} nodes, {graph.stat().st_size / 1e6:.1f} MB")
         manifest = first_manifest(loaded.checkpoint, name=loaded.name, precision=options.precision)
         manifest = replace(manifest, tools=versions())
-        with steps.step("sizes", f"a request runs as {loaded.items}"):
+        with steps.step("sizes", f"a request becomes {sizes.IN_WORDS[loaded.items]}"):
             chosen = sizes.choose(loaded.items, Bundle(writer.path, manifest), original, options, steps)
             manifest = replace(manifest, **chosen.fields)
         with steps.step("engines", ", ".join(options.targets)):

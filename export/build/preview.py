@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,7 +16,7 @@ from runtime.tasks.task import Source
 from runtime.tensors import Array
 from runtime.tiling.inline import run_picture
 
-# A crop of this many pixels a side; slow networks take 10 s for it.
+# Side of the crop at most, in pixels; slow networks take 10 s for it.
 CROP_PX = 128
 SAMPLES = 64
 # With classes: one column each, this many samples down.
@@ -24,8 +25,8 @@ COLUMNS = 16
 
 
 def preview(engine: Engine) -> bytes:
-    """A PNG: a photograph, enlarged by bicubic interpolation where sizes differ, beside what the model makes of it; or a
-    sheet of samples of seed 0.
+    """A PNG: a photograph (resized by bicubic interpolation where the model changes its size) beside the model's output, or
+    a sheet of samples of seed 0.
     """
     return pixels.encode(DRAW[tasks.of(engine.manifest).source](engine), "png")
 
@@ -35,12 +36,15 @@ def _beside_source(engine: Engine) -> Array:
     manifest = engine.manifest
     channels = manifest.inputs[0].shape[1]
     assert isinstance(channels, int), "channels are fixed in every signature"
-    image = photographs.crop(CROP_PX, CROP_PX, channels=channels)
-    upscaled = run_picture(engine, image)
-    side = CROP_PX * manifest.scale
-    bicubic = pixels.resize(np.ascontiguousarray(image.transpose(1, 2, 0)), side, side, kernel="cubic")
-    beside = (bicubic, upscaled.transpose(1, 2, 0))
-    return np.concatenate([pixels.to_uint8(_showable(picture)) for picture in beside], axis=1)
+    multiple = manifest.size_multiple
+    side = min(CROP_PX, math.isqrt(manifest.max_whole_px or CROP_PX**2)) // multiple * multiple
+    source = photographs.crop(side, side, channels=channels)
+    result = _showable(run_picture(engine, source).transpose(1, 2, 0))
+    height, width = result.shape[:2]
+    bicubic = pixels.resize(np.ascontiguousarray(source.transpose(1, 2, 0)), width, height, kernel="cubic")
+    colours = (height, width, max(result.shape[2], _showable(bicubic).shape[2]))
+    beside = [np.broadcast_to(picture, colours) for picture in (_showable(bicubic), result)]
+    return np.concatenate([pixels.to_uint8(picture) for picture in beside], axis=1)
 
 
 def _samples(engine: Engine) -> Array:

@@ -22,6 +22,8 @@ from runtime.bundle import Bundle
 from runtime.errors import InvalidInput
 from runtime.tasks import ItemKind
 
+# What a request becomes, for people.
+IN_WORDS: Mapping[ItemKind, str] = {"tiles": "tiles", "whole": "whole pictures", "samples": "samples"}
 # Options that only make sense for items of one kind.
 ONLY_FOR: Mapping[str, ItemKind] = {"tile": "tiles", "halo": "tiles", "max_whole_px": "whole"}
 
@@ -44,7 +46,8 @@ def check(items: ItemKind, signature: Signature, options: BuildOptions) -> None:
         value = getattr(options, option)
         if value is not None and items != kind:
             raise InvalidInput(
-                option, f"got {value}, but {options.model} runs on {items}, and this option is for {kind}"
+                option,
+                f"got {value}, but {options.model} runs on {IN_WORDS[items]}, and this is for {IN_WORDS[kind]}",
             )
     tiles.check(signature, options.tile, options.halo)
     whole.check(signature, options.max_whole_px)

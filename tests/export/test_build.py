@@ -63,7 +63,7 @@ def run(*arguments: object) -> Result:
         (("--model", "dcgan", *TINY, "--target", "coreml"), "--target: got 'coreml', expected one of onnx"),
         (
             ("--model", "dcgan", *TINY, "--tile", "64"),
-            "--tile: got 64, but dcgan runs on samples, and this option is for tiles",
+            "--tile: got 64, but dcgan runs on samples, and this is for tiles",
         ),
         (("--model", "dcgan", *TINY, "--halo", "8"), "--halo: got 8, but dcgan runs on samples"),
         (

@@ -1,0 +1,1 @@
+"""The family `mlp`: its files are found by name, see `export/families`."""

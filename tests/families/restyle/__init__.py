@@ -1,0 +1,1 @@
+"""The family `restyle`: its files are found by name, see `export/families`."""

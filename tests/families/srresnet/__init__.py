@@ -1,0 +1,1 @@
+"""The family `srresnet`: its files are found by name, see `export/families`."""
