@@ -15,7 +15,8 @@ from runtime.pictures.reading import open_picture
 from tests.runtime.mutations import MAX_PIXELS, MEMORY_BYTES, mutated, read_all, seeds
 
 ROOT = Path(__file__).parents[2]
-FILE_S = 2.0
+# A damaged file may cost so many times the processor time of the costliest good picture of as many pixels.
+MOST_TIMES_COSTLIEST = 10
 
 
 def read_mutated(count: int, seed: int) -> dict[str, Any]:
@@ -23,21 +24,20 @@ def read_mutated(count: int, seed: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.runtime.mutations", str(count), str(seed)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr[-2000:]}"
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert found["errors"] == []
-    assert found["read"] + found["refused"] == count
-    assert found["slowest_s"] < FILE_S, (
-        f"file {found['slowest']} of seed {seed} took {found['slowest_s']:.1f} s"
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert report["errors"] == []
+    assert report["read"] + report["refused"] == count
+    assert report["slowest_s"] < MOST_TIMES_COSTLIEST * report["costliest_s"], (
+        f"file {report['slowest']} of seed {seed} took {report['slowest_s']:.1f} s"
     )
-    assert found["grown_bytes"] < MEMORY_BYTES
-    return found
+    assert report["grown_bytes"] < MEMORY_BYTES
+    return report
 
 
 def test_a_thousand_damaged_files_are_read_or_refused() -> None:
-    found = read_mutated(1_000, seed=0)
-    assert (
-        min(found["read"], found["refused"]) > 100
-    )  # damage that does nothing, or only breaks files, tests little
+    report = read_mutated(1_000, seed=0)
+    # Damage that does nothing, or only breaks files, tests little.
+    assert min(report["read"], report["refused"]) > 100
 
 
 @pytest.mark.slow

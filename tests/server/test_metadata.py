@@ -178,6 +178,16 @@ def test_a_tiffs_description_is_carried(served: Served) -> None:
     assert opened(served.client.upscale(file).image).getexif()[TAGS.ImageDescription] == "A description"
 
 
+def test_iptc_is_carried(served: Served) -> None:
+    """The older way to say title, author and rights, which agencies still read."""
+    iptc = b"\x1c\x02\x05\x00\x05Title"
+    block = b"Photoshop 3.0\x008BIM\x04\x04\x00\x00" + struct.pack(">I", len(iptc)) + iptc
+    image = pyvips.Image.new_from_array(np.asarray(picture())).copy(interpretation="srgb")
+    image.set_type(pyvips.GValue.blob_type, "iptc-data", block)
+    answer = served.client.upscale(image.jpegsave_buffer(), format="jpeg").image
+    assert pyvips.Image.new_from_buffer(answer, "").get("iptc-data") == block
+
+
 def test_words_in_any_alphabet_do_no_harm(served: Served) -> None:
     rows = b"".join(b"\0" + row.tobytes() for row in levels(3))
     height, width, _ = levels(3).shape
