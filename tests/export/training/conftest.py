@@ -1,16 +1,21 @@
-"""Data small enough to train on in a test, and the command line as a user meets it."""
+"""Data small enough to train on in a test, runs that are complete, and the command line as a user meets it."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from export import families
 from export.data import write_picture
+from export.training import recipes
 from export.training.__main__ import main
 
 Train = Callable[..., Result]
@@ -22,16 +27,18 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def run_command(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
 @pytest.fixture
 def train() -> Train:
     """`python -m export.training` with these arguments, in this process."""
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return run_command
 
 
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
+def write_photographs(folder: Path) -> Path:
     """A folder of three smooth 64×48 pictures."""
-    folder = tmp_path / "photographs"
     folder.mkdir()
     down, across = np.mgrid[0:48, 0:64]
     for number in range(1, 4):
@@ -40,20 +47,69 @@ def photographs(tmp_path: Path) -> Path:
     return folder
 
 
+def write_archive(path: Path, **replaced: np.ndarray | None) -> Path:
+    """An .npz of 12 random pictures, 3 classes; keywords replace its arrays, None leaves one out."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "images": random.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8),
+        "labels": np.arange(12, dtype=np.uint8) % 3,
+        "classes": np.array(["cat", "dog", "ship"]),
+    }
+    kept = {name: array for name, array in (arrays | replaced).items() if array is not None}
+    np.savez(path, **kept)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    return write_photographs(tmp_path / "photographs")
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an .npz of 12 random pictures, 3 classes; keywords replace its arrays, None leaves one out."""
+    return lambda **replaced: write_archive(tmp_path / "archive.npz", **replaced)
 
-    def write(**replaced: np.ndarray | None) -> Path:
-        random = np.random.default_rng(0)
-        arrays = {
-            "images": random.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8),
-            "labels": np.arange(12, dtype=np.uint8) % 3,
-            "classes": np.array(["cat", "dog", "ship"]),
-        }
-        path = tmp_path / "archive.npz"
-        kept = {name: array for name, array in (arrays | replaced).items() if array is not None}
-        np.savez(path, **kept)  # type: ignore[arg-type]
-        return path
 
-    return write
+@pytest.fixture(scope="session")
+def shared_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Photographs and an archive that no test changes."""
+    folder = tmp_path_factory.mktemp("training-data")
+    return write_photographs(folder / "photographs"), write_archive(folder / "archive.npz")
+
+
+def tiny_command(model: str, photographs: Path, archive: Path, output: Path) -> list[Any]:
+    """The arguments of a run of four steps with the generator's tiny configuration, as its recipe's options allow."""
+    spec, (_, recipe) = families.get(model), recipes.get(model, None)
+    small = {"batch": 2, "log_every": 1, "checkpoint_every": 2, "patch_px": 8, "discriminator_width": 1}
+    settings = asdict(spec.tiny) | {key: small[key] for key in small if hasattr(recipe.options, key)}
+    pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    data = archive if spec.signature(spec.tiny).latent_size else photographs
+    return ["--model", model, "--data", data, "--output", output, "--steps", 4, *pairs]
+
+
+@pytest.fixture(scope="session", params=recipes.models())
+def complete_run(
+    request: pytest.FixtureRequest, shared_data: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Any], str]:
+    """A complete run of each model: its arguments, and what it printed. Tests work on copies."""
+    torch.set_num_threads(1)
+    command = tiny_command(request.param, *shared_data, tmp_path_factory.mktemp(request.param) / "run")
+    result = run_command(*command)
+    assert result.exit_code == 0, result.output
+    return command, result.output
+
+
+@pytest.fixture
+def command(complete_run: tuple[list[Any], str], tmp_path: Path) -> list[Any]:
+    """The arguments of a run of each model, in a folder that does not exist yet."""
+    arguments = list(complete_run[0])
+    arguments[arguments.index("--output") + 1] = tmp_path / "run"
+    return arguments
+
+
+@pytest.fixture
+def completed(complete_run: tuple[list[Any], str], command: list[Any]) -> list[Any]:
+    """The same, the folder holding a complete run."""
+    source, target = (arguments[arguments.index("--output") + 1] for arguments in (complete_run[0], command))
+    shutil.copytree(source, target)
+    return command

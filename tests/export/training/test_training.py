@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -12,33 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from click.testing import CliRunner
+from torch import Tensor
 
 from export import families
+from export.build.command import main as build
 from export.checkpoints import checkpoint
+from export.models.dcgan.recipes import DcganTrainer
 from export.training import recipes
-from export.training.loop import Loop
-from export.training.machine import Machine
-from export.training.recipe import Batch, LossTerms, Stateful, Trainer, TrainingOptions
-from export.training.run import Run
-from runtime.errors import EngineError
-from tests.export.training.conftest import Train
-
-
-@pytest.fixture(params=recipes.models())
-def command(request: pytest.FixtureRequest, tmp_path: Path) -> list[Any]:
-    """A run of four steps with the generator's tiny configuration, whichever recipe it is."""
-    model = request.param
-    spec = families.get(model)
-    data = request.getfixturevalue("photographs" if spec.task == "upscale" else "archive")
-    settings = asdict(spec.tiny) | {"batch": 2, "log_every": 1, "checkpoint_every": 2}
-    if spec.task == "upscale":
-        settings["patch_px"] = 8
-    else:
-        settings["discriminator_width"] = 1
-    pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    source = data if isinstance(data, Path) else data()
-    return ["--model", model, "--data", source, "--output", tmp_path / "run", "--steps", 4, *pairs]
+from export.training.recipe import Batch, LossTerms
+from tests.export.training.conftest import Train, tiny_command
 
 
 def option(command: list[Any], name: str) -> Any:
@@ -51,59 +35,132 @@ def weights(command: list[Any]) -> dict[str, Tensor]:
     return loaded.module.state_dict()
 
 
-def test_a_run_leaves_weights_that_load_and_a_record(command: list[Any], train: Train) -> None:
-    result = train(*command)
-    assert result.exit_code == 0, result.output
-    assert weights(command)
-    folder: Path = option(command, "--output")
+def test_a_run_leaves_weights_that_load_and_a_record(completed: list[Any]) -> None:
+    assert weights(completed)
+    folder: Path = option(completed, "--output")
     assert json.loads((folder / "options.json").read_text())["options"]["steps"] == 4
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert steps_logged(folder) == [1, 2, 3, 4]
     assert (folder / "losses.png").is_file()
     assert (folder / "samples" / "step-00000004.png").is_file()
-    assert "step 4/4" in result.output
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_does(command: list[Any], train: Train) -> None:
-    assert train(*command).exit_code == 0
-    unbroken = weights(command)
-    folder: Path = option(command, "--output")
-    (folder / "checkpoints" / "step-00000004.pt").unlink()
-    result = train(*command, "--resume")
+def test_a_run_says_what_it_does_at_its_start(complete_run: tuple[list[Any], str]) -> None:
+    command, output = complete_run
+    model = option(command, "--model")
+    name, recipe = recipes.get(model, None)
+    start, _, rest = output.partition("step 1/4")
+    assert f"model: {model}, recipe {name}: {recipe.about}" in start
+    generator = checkpoint.build(families.get(model), families.get(model).tiny)
+    count = sum(parameter.numel() for parameter in generator.parameters())
+    assert f"generator: {count:,} parameters" in start
+    of_archive = "12 colour pictures from {}, at 32×32 px, labels 0 to 2"
+    of_photographs = "3 pictures from {}, 48 to 64 px a side, in crops of 32 px"
+    data = option(command, "--data")
+    assert (of_photographs if data.is_dir() else of_archive).format(data) in start
+    assert "device: " in start
+    assert f"output: {option(command, '--output')}" in start
+    assert "steps: 4 with a batch of 2" in start
+    assert "step 4/4" in rest
+
+
+def test_the_command_that_a_run_ends_with_builds_its_weights(complete_run: tuple[list[Any], str]) -> None:
+    command, output = complete_run
+    path = option(command, "--output") / f"{option(command, '--model')}.safetensors"
+    assert f"weights: {path}" in output
+    program, *arguments = built(output)
+    assert program == "export.build"
+    result = CliRunner().invoke(build, [*arguments, "--dry-run"])
     assert result.exit_code == 0, result.output
+
+
+def built(output: str) -> list[str]:
+    """The command that a run ends with, after `python -m`."""
+    (line,) = [line for line in output.splitlines() if line.startswith("build them: ")]
+    words = shlex.split(line.removeprefix("build them: "))
+    assert words[:2] == ["python", "-m"]
+    return words[2:]
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(completed: list[Any], train: Train) -> None:
+    unbroken = weights(completed)
+    folder: Path = option(completed, "--output")
+    (folder / "checkpoints" / "step-00000004.pt").unlink()
+    result = train(*completed, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "steps: 4 with a batch of 2, continued after step 2" in result.output
     assert "step 2/4" not in result.output
-    for name, value in weights(command).items():
+    for name, value in weights(completed).items():
         torch.testing.assert_close(value, unbroken[name], rtol=0, atol=0, msg=name)
-    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3, 4]
+    assert steps_logged(folder) == [1, 2, 3, 4]
 
 
-def test_another_seed_gives_other_weights(command: list[Any], train: Train, tmp_path: Path) -> None:
-    assert train(*command).exit_code == 0
-    first = weights(command)
-    command[command.index("--output") + 1] = tmp_path / "other"
-    assert train(*command, "--seed", 1).exit_code == 0
-    assert any(not torch.equal(value, first[name]) for name, value in weights(command).items())
+def test_a_complete_run_that_is_resumed_says_where_its_weights_are(
+    completed: list[Any], train: Train
+) -> None:
+    before = weights(completed)
+    folder: Path = option(completed, "--output")
+    for path in (folder / "losses.png", folder / f"{option(completed, '--model')}.safetensors"):
+        path.unlink()
+    result = train(*completed, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "step 1/4" not in result.output
+    assert built(result.output)
+    assert (folder / "losses.png").is_file()
+    assert all(torch.equal(value, before[name]) for name, value in weights(completed).items())
 
 
-def test_an_existing_run_is_not_overwritten(command: list[Any], train: Train) -> None:
-    assert train(*command).exit_code == 0
-    result = train(*command)
+def test_a_run_stopped_by_ctrl_c_says_how_to_go_on(
+    train: Train, archive: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updated = DcganTrainer.generator_step
+
+    def interrupted(self: DcganTrainer, batch: Batch) -> LossTerms:
+        signal.raise_signal(signal.SIGINT)
+        return updated(self, batch)
+
+    monkeypatch.setattr(DcganTrainer, "generator_step", interrupted)
+    run = tmp_path / "run"
+    arguments = tiny_command("dcgan", tmp_path, archive(), run)
+    result = train(*arguments)
+    assert result.exit_code == 130
+    assert "stopped before the end; the same command with --resume continues" in result.output
+    assert built(result.output)
+    assert steps_logged(run) == [1]
+    assert (run / "samples/step-00000001.png").is_file()
+    assert (run / "losses.png").is_file()
+    monkeypatch.setattr(DcganTrainer, "generator_step", updated)
+    assert train(*arguments, "--resume").exit_code == 0
+    assert steps_logged(run) == [1, 2, 3, 4]
+
+
+def steps_logged(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_another_seed_gives_other_weights(completed: list[Any], train: Train, tmp_path: Path) -> None:
+    first = weights(completed)
+    completed[completed.index("--output") + 1] = tmp_path / "other"
+    assert train(*completed, "--seed", 1).exit_code == 0
+    assert any(not torch.equal(value, first[name]) for name, value in weights(completed).items())
+
+
+def test_an_existing_run_is_not_overwritten(completed: list[Any], train: Train) -> None:
+    result = train(*completed)
     assert result.exit_code == 1
     assert "output:" in result.output
     assert "--resume" in result.output
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(command: list[Any], train: Train) -> None:
-    result = train(*command, "--set", "lr=1e30", "--steps", 40)
+    result = train(*command, "--set", "lr=1e30", "--set", "checkpoint_every=0", "--steps", 40)
     assert result.exit_code == 1
     assert "step " in result.output
     assert "expected a finite number" in result.output
+    assert "build them" not in result.output, "nothing was saved"
 
 
-def test_a_resumed_run_keeps_what_it_was_begun_with(command: list[Any], train: Train) -> None:
-    assert train(*command).exit_code == 0
-    folder: Path = option(command, "--output")
+def test_a_resumed_run_keeps_what_it_was_begun_with(completed: list[Any], train: Train) -> None:
+    folder: Path = option(completed, "--output")
     before = (folder / "options.json").read_text()
     for wrong in (
         ("--seed", 7),
@@ -111,24 +168,25 @@ def test_a_resumed_run_keeps_what_it_was_begun_with(command: list[Any], train: T
         ("--set", "latent_size=9"),
         ("--set", "growth=5"),
     ):
-        assert train(*command, "--resume", *wrong).exit_code == 1
+        assert train(*completed, "--resume", *wrong).exit_code == 1
         assert (folder / "options.json").read_text() == before
-    assert train(*command, "--resume", "--steps", 5).exit_code == 0
 
 
-def test_samples_may_come_before_the_first_line_of_the_log(command: list[Any], train: Train) -> None:
+def test_samples_may_come_before_the_first_line_of_the_log(
+    train: Train, archive: Callable[..., Path], tmp_path: Path
+) -> None:
     extra = ("--set", "log_every=0", "--set", "sample_every=1", "--set", "checkpoint_every=0")
-    result = train(*command, *extra)
+    result = train(*tiny_command("dcgan", tmp_path, archive(), tmp_path / "run"), *extra)
     assert result.exit_code == 0, result.output
-    assert len(list((option(command, "--output") / "samples").iterdir())) == 4
+    assert len(list((tmp_path / "run/samples").iterdir())) == 4
 
 
-def test_a_log_that_a_crash_cut_short_is_no_obstacle(command: list[Any], train: Train) -> None:
-    assert train(*command).exit_code == 0
-    log = option(command, "--output") / "log.jsonl"
+def test_a_log_that_a_crash_cut_short_is_no_obstacle(completed: list[Any], train: Train) -> None:
+    folder: Path = option(completed, "--output")
+    log = folder / "log.jsonl"
     log.write_text(log.read_text() + '{"step": 4, "sec')
-    assert train(*command, "--resume", "--steps", 5).exit_code == 0
-    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5]
+    assert train(*completed, "--resume", "--steps", 5).exit_code == 0
+    assert steps_logged(folder) == [1, 2, 3, 4, 5]
 
 
 def test_time_can_end_a_run_before_its_steps_do(command: list[Any], train: Train) -> None:
@@ -257,60 +315,3 @@ def test_a_model_without_a_recipe_is_named(train: Train, tmp_path: Path) -> None
     result = train("--model", "ergan", "--data", tmp_path, "--output", tmp_path / "run")
     assert result.exit_code == 1
     assert "model: got 'ergan'" in result.output
-
-
-class Counter(Trainer):
-    """A trainer of one number, which presses Ctrl-C in its third step, or loses a loss in it."""
-
-    def __init__(self, accident: str) -> None:
-        self.generator = nn.Linear(1, 1)
-        self.accident = accident
-        self.taken = 0
-
-    def batch(self, number: int) -> Batch:
-        return Batch(torch.zeros(1, 1), (torch.zeros(1, 1),))
-
-    def generator_step(self, batch: Batch) -> LossTerms:
-        self.taken += 1
-        if self.taken == 3 and self.accident == "interrupt":
-            signal.raise_signal(signal.SIGINT)
-        return {"loss": torch.tensor(float("nan" if self.taken == 3 and self.accident == "nan" else 1))}
-
-    def optimizers(self) -> Mapping[str, Any]:
-        return {}
-
-    def parts(self) -> Mapping[str, Stateful]:
-        return {"generator": self.generator}
-
-    def samples(self, generator: nn.Module) -> np.ndarray:
-        return np.zeros((1, 1, 3), np.uint8)
-
-
-@pytest.fixture
-def loop(tmp_path: Path) -> Callable[..., Loop]:
-    """A run of a Counter, with these options."""
-
-    def make(accident: str, **options: Any) -> Loop:
-        run = Run(tmp_path / "run", "esrgan")
-        run.start({})
-        config, machine = families.get("esrgan").tiny, Machine("cpu")
-        return Loop("esrgan", config, Counter(accident), TrainingOptions(**options), run, machine)
-
-    return make
-
-
-def test_ctrl_c_ends_the_step_and_saves_it(loop: Callable[..., Loop]) -> None:
-    interrupted = loop("interrupt", steps=9)
-    assert not interrupted.train()
-    assert interrupted.run.load_checkpoint()["step"] == 3
-
-
-def test_a_nan_is_named_with_its_step_and_the_last_good_checkpoint(loop: Callable[..., Loop]) -> None:
-    with pytest.raises(EngineError, match=r"step 3: the loss 'loss' is nan.*step-00000002\.pt"):
-        loop("nan", steps=9, checkpoint_every=2).train()
-
-
-def test_only_the_last_two_checkpoints_are_kept(loop: Callable[..., Loop]) -> None:
-    complete = loop("", steps=5, checkpoint_every=1)
-    assert complete.train()
-    assert [path.name for path in complete.run.checkpoints()] == ["step-00000004.pt", "step-00000005.pt"]
