@@ -1,8 +1,9 @@
-"""`python -m benchmarks.gpu`: every way to run RRDB-23 and DCGAN on this machine's NVIDIA GPU, side by side.
+"""`python -m benchmarks.gpu`: torch, TensorRT and ONNX Runtime on RRDB-23 and DCGAN, on this machine's NVIDIA GPU.
 
-Needs torch and click; uses what else is installed (onnx and onnxscript to write graphs, ONNX Runtime, TensorRT,
-TensorRT-RTX, matplotlib for the plot). First each way's output is compared with float32 torch, then each is timed, as
-a share of what a large matrix product reaches in the same run. Random weights: speed does not depend on them.
+Needs torch and click, and uses what else is installed: onnx and onnxscript to write graphs, the engine libraries, and
+matplotlib for the plot. A path is one way to run a model (gpu_paths.py). The output of every path is compared with
+float32 torch; then the path is timed, and its speed given as a share of what a large matrix product reaches in the same
+run. The weights are random: speed does not depend on them.
 
 `--device cpu --quick` runs the same code on tiny models, to test it where there is no GPU.
 """
@@ -27,7 +28,7 @@ from benchmarks.gpu_models import Case, Model
 from benchmarks.gpu_paths import DTYPES, RunPath, all_paths
 from benchmarks.gpu_timing import matrix_ceiling_tflops
 from export import families
-from export.build.compare import Difference, difference, peak
+from export.build.compare import difference, peak
 from runtime.errors import GanforgeError
 from runtime.tensors import Precision
 
@@ -41,7 +42,7 @@ FAILURES = (GanforgeError, RuntimeError, ImportError, OSError, ValueError, Asser
 
 
 @dataclass(frozen=True)
-class Plan:
+class Workload:
     """cases: per model, those timed. checks: per model, those compared with float32. budget_s: of one timing."""
 
     models: dict[str, Model]
@@ -73,11 +74,11 @@ class Report:
 @click.option("--precision", type=click.Choice(list(DTYPES)), default="float16", show_default=True)
 @click.option("--quick", is_flag=True, help="Fewer sizes and shorter timings.")
 @click.option(
-    "--only", multiple=True, help="Only ways whose name contains this; may be given more than once."
+    "--only", multiple=True, help="Only paths whose name contains this; may be given more than once."
 )
 @click.option("--output", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
 def main(device: str, precision: Precision, quick: bool, only: tuple[str, ...], output: Path) -> None:
-    """Compare and time every way to run the generators on a GPU. Exit code 1: an output is wrong; 2: no GPU."""
+    """Check and time every path that runs the generators on a GPU. Exit code 1: an output is wrong; 2: no GPU."""
     place = torch.device(device)
     if place.type == "cuda" and not torch.cuda.is_available():
         say(
@@ -87,23 +88,25 @@ def main(device: str, precision: Precision, quick: bool, only: tuple[str, ...], 
     full_float32()
     if place.type == "cpu":
         torch.set_num_threads(1)  # tiny layers wait for threads longer than they compute
-    plan = tiny() if place.type == "cpu" else real(quick=quick)
+    workload = tiny() if place.type == "cpu" else real(quick=quick)
     report = Report(machine(place), precision)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         paths = [
             p for p in all_paths(Path(folder)) if not only or any(o.lower() in p.name.lower() for o in only)
         ]
-        for name, model in plan.models.items():
+        for name, model in workload.models.items():
             usable = list(available(paths, model, place, report))
             for path in usable:
-                check(path, model, plan.checks[name], place, report)
-        report.matrix_ceiling_tflops = matrix_ceiling_tflops(place, DTYPES[precision], budget_s=plan.budget_s)
+                check(path, model, workload.checks[name], place, report)
+        report.matrix_ceiling_tflops = matrix_ceiling_tflops(
+            place, DTYPES[precision], budget_s=workload.budget_s
+        )
         say(f"matrix ceiling: {report.matrix_ceiling_tflops:.3g} TFLOP/s in {precision}")
-        for name, model in plan.models.items():
-            for case in plan.cases[name]:
+        for name, model in workload.models.items():
+            for case in workload.cases[name]:
                 for path in available(paths, model, place, None):
-                    measure(path, model, case, place, plan.budget_s, report)
+                    measure(path, model, case, place, workload.budget_s, report)
                     save(report, output)  # a run that is cut short keeps what it has
     save(report, output)
     print_table(report)
@@ -123,7 +126,7 @@ def full_float32() -> None:
     torch.backends.cudnn.benchmark = True
 
 
-def real(*, quick: bool) -> Plan:
+def real(*, quick: bool) -> Workload:
     esrgan, dcgan = families.get("esrgan"), families.get("dcgan")
     models = {
         "rrdb-23": Model.make("rrdb-23", esrgan, esrgan.config()),
@@ -131,7 +134,7 @@ def real(*, quick: bool) -> Plan:
     }
     tiles = (Case(1, 128), Case(4, 128), Case(8, 128), Case(1, 256), Case(4, 256), Case(1, 512))
     cases = {"rrdb-23": (Case(4, 128), Case(1, 256)) if quick else tiles, "dcgan": (Case(64),)}
-    return Plan(
+    return Workload(
         models,
         cases,
         {"rrdb-23": (Case(2, 64), Case(1, 33)), "dcgan": (Case(8), Case(5))},
@@ -139,11 +142,11 @@ def real(*, quick: bool) -> Plan:
     )
 
 
-def tiny() -> Plan:
+def tiny() -> Workload:
     models = {name: Model.make(name, spec := families.get(name), spec.tiny) for name in ("esrgan", "dcgan")}
     cases = {"esrgan": (Case(1, 16),), "dcgan": (Case(4),)}
     checks = {"esrgan": (Case(2, 16), Case(1, 7)), "dcgan": (Case(4), Case(3))}
-    return Plan(models, cases, checks, 0.02)
+    return Workload(models, cases, checks, 0.02)
 
 
 def available(
@@ -167,14 +170,14 @@ def check(path: RunPath, model: Model, cases: tuple[Case, ...], device: torch.de
         expected = model.reference(inputs, device)
         try:
             with closing(path.open(model, case, device, report.precision)) as runner:
-                found = difference(runner.run(inputs), expected, peak=peak(spec))
-        except FAILURES as error:
-            leave_out(report, f"{path.name}, {model.name}, {case}: {first_line(error)}")
+                error = difference(runner.run(inputs), expected, peak=peak(spec))
+        except FAILURES as failure:
+            leave_out(report, f"{path.name}, {model.name}, {case}: {first_line(failure)}")
             continue
-        ok = found.within(tolerance)
-        row = {"model": model.name, "path": path.name, "case": str(case), "ok": ok, **asdict(found)}
+        ok = error.within(tolerance)
+        row = {"model": model.name, "path": path.name, "case": str(case), "ok": ok, **asdict(error)}
         report.correctness.append(row)
-        say(f"{'right' if ok else 'WRONG'}: {path.name}, {model.name}, {case}: {Difference(**asdict(found))}")
+        say(f"{'right' if ok else 'WRONG'}: {path.name}, {model.name}, {case}: {error}")
 
 
 def measure(
@@ -207,20 +210,20 @@ def measure(
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    found: dict[str, Any] = {"python": platform.python_version(), "versions": {}}
+    facts: dict[str, Any] = {"python": platform.python_version(), "versions": {}}
     for package in PACKAGES:
         try:
-            found["versions"][package] = version(package)
+            facts["versions"][package] = version(package)
         except PackageNotFoundError:
             continue
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        found |= {"device": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1)}
-        return found | {
+        facts |= {"device": properties.name, "memory_gib": round(properties.total_memory / 2**30, 1)}
+        return facts | {
             "compute_capability": f"{properties.major}.{properties.minor}",
             "cuda": torch.version.cuda,
         }
-    return found | {"device": f"CPU, {torch.get_num_threads()} threads"}
+    return facts | {"device": f"CPU, {torch.get_num_threads()} threads"}
 
 
 def save(report: Report, output: Path) -> None:
@@ -233,7 +236,7 @@ def print_table(report: Report) -> None:
     say(
         f"\n{report.machine['device']}, {report.precision}, ceiling {report.matrix_ceiling_tflops:.3g} TFLOP/s"
     )
-    head = ("model", "case", "way", "ms", "items/s", "TFLOP/s", "share", "timed", "ran in")
+    head = ("model", "case", "path", "ms", "items/s", "TFLOP/s", "share", "timed", "ran in")
     keys = ("model", "case", "path", "ms", "items_per_s", "tflops", "of_ceiling", "timed", "precision")
     rows = [
         head,
@@ -248,7 +251,7 @@ def print_table(report: Report) -> None:
 
 
 def plot(report: Report, output: Path) -> None:
-    """Each way's share of the matrix ceiling, one panel a case."""
+    """Each path's share of the matrix ceiling, one panel a case."""
     try:
         from benchmarks.gpu_plot import shares
     except ImportError:

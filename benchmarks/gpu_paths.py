@@ -1,5 +1,8 @@
-"""The ways to run a generator on a GPU: torch's own, and the engines of `runtime`. All take and give host arrays to
-be checked; what is timed is on the device for torch, from host to host for an engine, as a server uses it."""
+"""The paths that benchmarks.gpu compares: torch's own, and the engines of `runtime`.
+
+`all_paths` lists them. A path opens a runner for one case; the runner takes and gives host arrays, to be checked. Timed
+is the work on the device for torch, and from host to host for an engine, which is how a server uses it.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class Runner(Protocol):
 
 
 class RunPath(Protocol):
-    """One way to run a model. timed: what its time covers, "device" or "host to host"."""
+    """A path: one way to run a model. timed: what its time covers, "device" or "host to host"."""
 
     @property
     def name(self) -> str: ...

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 
 def shares(report: dict[str, Any], path: Path) -> None:
-    """Each way's share of the matrix ceiling, one panel a case."""
+    """Each path's share of the matrix ceiling, one panel a case."""
     results = report["results"]
     panels = list(dict.fromkeys((row["model"], row["case"]) for row in results))
     figure, axes = plt.subplots(

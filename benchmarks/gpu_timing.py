@@ -1,4 +1,4 @@
-"""Times of one call: by CUDA events on a GPU, by the wall clock elsewhere. Medians, after a warm-up."""
+"""Times a call for benchmarks.gpu: by CUDA events on a GPU, by the wall clock elsewhere. Medians, after a warm-up."""
 
 from __future__ import annotations
 

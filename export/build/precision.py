@@ -1,4 +1,7 @@
-"""The precision inside the graph: narrow in the middle, float32 and int64 at both ends."""
+"""Puts a module at the precision of its bundle: the build's second step.
+
+Weights and arithmetic are float16 or bfloat16 inside; images, latents and outputs stay float32, labels int64.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from runtime.tensors import Precision
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-class Ends(nn.Module):
-    """A module in `dtype` that takes and gives float32: a cast at each end. Whole numbers (labels) pass as they are."""
+class CastAtEnds(nn.Module):
+    """A module in `dtype` that takes and gives float32: a cast at each end. Labels (int64) pass as they are."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -19,10 +22,10 @@ class Ends(nn.Module):
         self.dtype = dtype
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        narrow = [x.to(self.dtype) if x.is_floating_point() else x for x in inputs]
-        return self.module(*narrow).to(torch.float32)
+        cast = [x.to(self.dtype) if x.is_floating_point() else x for x in inputs]
+        return self.module(*cast).to(torch.float32)
 
 
 def at_precision(module: nn.Module, precision: Precision) -> nn.Module:
     """`module` (float32) with its weights and arithmetic at `precision`, its inputs and outputs as they were."""
-    return module if precision == "float32" else Ends(module, TORCH[precision])
+    return module if precision == "float32" else CastAtEnds(module, TORCH[precision])

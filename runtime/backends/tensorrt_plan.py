@@ -167,6 +167,9 @@ def _compile(onnx: Path, manifest: Manifest, library: str, compute_capabilities:
     config.clear_flag(trt.BuilderFlag.TF32)
     for profile in profiles(manifest):
         _add_profile(builder, network, config, manifest, profile)
+    if library == "tensorrt":
+        # Plans are matched by compute capability, which GPUs of different size share (H100, H200, a MIG slice).
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
     if compute_capabilities:
         config.num_compute_capabilities = len(compute_capabilities)
     for index, target in enumerate(compute_capabilities):

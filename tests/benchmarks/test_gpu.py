@@ -107,7 +107,7 @@ def dcgan() -> Model:
     return Model.make("dcgan", spec, spec.tiny)
 
 
-def test_a_wrong_output_is_found_and_is_the_exit_code(
+def test_a_wrong_output_is_named_and_ends_with_an_exit_code_of_its_own(
     dcgan: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu, "all_paths", lambda folder: [FakePath(off=0.5)])

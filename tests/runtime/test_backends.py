@@ -79,10 +79,10 @@ def sampler(backend: str, device: str, tmp_path_factory: pytest.TempPathFactory)
 def check(engine: Engine, batch: int, height: int = 0, width: int = 0, seed: int = 0) -> None:
     inputs = graphs.draw(engine.manifest, batch, height, width, seed)
     (spec,) = engine.manifest.outputs
-    found = engine.run(inputs)[spec.name]
+    output = engine.run(inputs)[spec.name]
     expected = graphs.reference(engine.manifest, inputs)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCES[engine.precision])
+    assert output.dtype == np.float32
+    np.testing.assert_allclose(output, expected, rtol=0, atol=TOLERANCES[engine.precision])
 
 
 @pytest.mark.parametrize("size", [(16, 16), (1, 1), (7, 5), (33, 16), (64, 48)])
@@ -261,8 +261,8 @@ def test_every_precision_is_near_the_reference_and_reported(
         assert engine.precision == "float32"
     atol = TOLERANCES[precision]
     inputs = graphs.draw(engine.manifest, 1, 16, 16)
-    found = next(iter(engine.run(inputs).values()))
-    np.testing.assert_allclose(found, graphs.reference(engine.manifest, inputs), rtol=0, atol=atol)
+    output = next(iter(engine.run(inputs).values()))
+    np.testing.assert_allclose(output, graphs.reference(engine.manifest, inputs), rtol=0, atol=atol)
     engine.close()
 
 

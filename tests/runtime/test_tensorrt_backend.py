@@ -416,8 +416,8 @@ class TestPlans:
         return make
 
     def open(self, bundle: Bundle, cache: PlanCache, *good: bytes) -> tuple[Any, str]:
-        found = nvidia.candidates(bundle, self.WANTED, cache)
-        return nvidia.deserialize(Runtime(*good), found, lambda: "the log's words")
+        sources = nvidia.candidates(bundle, self.WANTED, cache)
+        return nvidia.deserialize(Runtime(*good), sources, lambda: "the log's words")
 
     def test_the_bundles_plan_is_used_where_it_fits(
         self, bundle: Callable[..., Bundle], cache: PlanCache, compiled: list[str]

@@ -188,6 +188,7 @@ class FakeTensorRT:
     __version__ = "11.4"
     NetworkDefinitionCreationFlag = SimpleNamespace()
     BuilderFlag = SimpleNamespace(TF32="TF32")
+    HardwareCompatibilityLevel = SimpleNamespace(SAME_COMPUTE_CAPABILITY="same capability")
 
     def __init__(self) -> None:
         self.cleared: list[str] = []
@@ -199,7 +200,9 @@ class FakeTensorRT:
             create_network=lambda flags: network,
             create_builder_config=lambda: config,
             create_optimization_profile=lambda: SimpleNamespace(set_shape=lambda *shapes: None),
-            build_serialized_network=lambda network, config: f"made on GPU {FakeCuda.current}".encode(),
+            build_serialized_network=lambda network, config: (
+                f"made on GPU {FakeCuda.current} for the {config.hardware_compatibility_level}".encode()
+            ),
         )
 
     def OnnxParser(self, network: object, logger: object) -> Any:  # noqa: N802 - TensorRT's name
@@ -223,7 +226,7 @@ class TestMixedGpus:
         blob, entry = plan.compile_plan(
             onnx_file, graphs.upscale_manifest(), "tensorrt", compute_capability=capability, device=device
         )
-        assert blob == f"made on GPU {device}".encode()
+        assert blob == f"made on GPU {device} for the same capability".encode()
         assert entry.compute_capability == capability
 
     def test_a_plan_for_another_gpu_than_the_one_it_compiles_on_is_refused(self, onnx_file: Path) -> None:
@@ -290,8 +293,8 @@ class TestCache:
     def test_refuses_an_altered_plan_and_says_so(self, tmp_path: Path) -> None:
         cache = plan_cache.PlanCache(tmp_path)
         cache.put(entry_for(), b"plan").write_bytes(b"evil")
-        found, why = cache.get(entry_for())
-        assert found is None
+        cached, why = cache.get(entry_for())
+        assert cached is None
         assert "altered" in why
         cache.put(entry_for(), b"plan again")
         assert cache.get(entry_for())[0] == b"plan again"
