@@ -143,6 +143,15 @@ def test_a_server_upscales_and_draws(
     assert json.loads(target.read_text())["sets"]["plain"]["agreement"] is None
 
 
+def test_a_servers_samples_are_of_the_seed_and_the_classes_asked_for(served: servers.Served) -> None:
+    """The fake generator's samples grow brighter with the number of the class."""
+    subject = ServerSubject(served.client, "generator")
+    dark, bright = (subject.samples(4, np.full(4, label), 7) for label in (0, 2))
+    assert (bright.reshape(4, -1).mean(axis=1) > dark.reshape(4, -1).mean(axis=1)).all()
+    np.testing.assert_array_equal(subject.samples(4, np.full(4, 2), 7), bright)
+    assert not np.array_equal(subject.samples(4, np.full(4, 2), 8), bright)
+
+
 def test_a_translating_model_is_compared_with_the_originals_of_its_inputs(
     serve: servers.Serve, originals: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from export.data import Labelled
-from export.evaluation.classifier import augmented, main, train
+from export.evaluation.classifier import augmented, main, one_cycle, train
 from export.evaluation.classifiers import Config, SmallNet, load
 
 
@@ -65,6 +65,12 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     one, two, other = (load_file(file)["linear.weight"] for file in files)
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
+
+
+def test_the_learning_rate_rises_for_a_quarter_and_falls_to_nothing() -> None:
+    assert [one_cycle(done) for done in (0, 0.125, 0.25)] == [0, 0.5, 1]
+    assert one_cycle(0.625) == pytest.approx(0.5)
+    assert one_cycle(1) == pytest.approx(0)
 
 
 def test_moved_pictures_keep_their_pixels() -> None:

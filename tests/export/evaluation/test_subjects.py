@@ -103,6 +103,13 @@ def test_the_untrained_generator_has_the_configuration_and_other_weights(tmp_pat
     assert worst(untrained.samples(4, labels, 0), subject.samples(4, labels, 0)) > 1
 
 
+@pytest.mark.parametrize("model", ["dcgan", "acgan"])
+def test_the_untrained_generators_samples_are_not_flat(tmp_path: Path, model: str) -> None:
+    """With batch norm's initial statistics each layer shrinks the signal: their deviation is 0.5 grey levels then."""
+    samples = open_checkpoint(weights(tmp_path, model)).untrained().samples(8, np.zeros(8, np.int64), 0)
+    assert samples.std() > 3
+
+
 def test_bicubic_is_the_training_datas_own(tmp_path: Path) -> None:
     image = picture(9, 12)
     np.testing.assert_array_equal(BicubicSubject(3).convert(image), resize(image, 3))
