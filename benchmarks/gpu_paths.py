@@ -22,7 +22,7 @@ from benchmarks.gpu_models import Case, Model, manifest, write
 from benchmarks.gpu_timing import calls_per_s, device_ms, wall_ms
 from runtime import backends
 from runtime.backends import onnxruntime_backend as portable
-from runtime.backends import tensorrt_backend as nvidia
+from runtime.backends import tensorrt_loading
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import GanforgeError
@@ -184,7 +184,7 @@ class EnginePath:
     def _lacks(self, bundle: Bundle, device: torch.device) -> str | None:
         if self.backend == "tensorrt" and self.option is not None:
             capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
-            usable, reasons = nvidia.usable_libraries(bundle.manifest, capability)
+            usable, reasons = tensorrt_loading.usable_libraries(bundle.manifest, capability)
             return None if self.option[1] in usable else "; ".join(reasons)
         if self.option is not None and self.option[1] not in portable.library().get_available_providers():
             return f"this onnxruntime has no {self.option[1]}"

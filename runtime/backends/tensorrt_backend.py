@@ -2,18 +2,16 @@
 
 A plan comes from the bundle where it fits this GPU and this library; else from the user's cache; else it is compiled
 from the graph into that cache, never into the bundle. The files `tensorrt_*.py` are this backend's parts: the libraries,
-plans and profiles, the cache of plans, CUDA calls and memory, and the slots that run.
+plans and profiles, how a plan is chosen and loaded, the cache of plans, CUDA calls and memory, and the slots that run.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +20,7 @@ from runtime.backends import tensorrt_plan as plans
 from runtime.backends.base import Engine
 from runtime.backends.shapes import warm_up_shapes
 from runtime.backends.tensorrt_cuda import Cuda
+from runtime.backends.tensorrt_loading import candidates, choose, context_maker, deserialize, usable_libraries
 from runtime.backends.tensorrt_plan_cache import PlanCache, default_folder
 from runtime.backends.tensorrt_slot import Context, Slot, shapes_of
 from runtime.bundle import Bundle
@@ -34,7 +33,6 @@ PACKAGES = ("tensorrt-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-li
 # `export.build --target` → the library that compiles for it.
 TARGET_LIBRARIES: dict[str, libraries.Library] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 TARGETS = tuple(TARGET_LIBRARIES)
-FIRST_BFLOAT16 = 8.0  # compute capability: Ampere
 # Two streams: one batch's copies run while the other computes.
 SLOTS = 2
 logger = logging.getLogger(__name__)
@@ -58,7 +56,7 @@ def native_precisions(device: str | None = None) -> tuple[Precision, ...]:
         return ()
     if all(libraries.missing(library, index) is not None for library in libraries.LIBRARIES):
         return ()
-    has_bfloat16 = float(Cuda(index).compute_capability()) >= FIRST_BFLOAT16
+    has_bfloat16 = float(Cuda(index).compute_capability()) >= libraries.FIRST_BFLOAT16
     return ("float16", "bfloat16", "float32") if has_bfloat16 else ("float16", "float32")
 
 
@@ -102,130 +100,6 @@ def device_index(device: str | None) -> int | None:
     """ "cuda" and None are GPU 0, "cuda:1" is GPU 1; None for what is no GPU."""
     name, _, index = (device or "cuda").partition(":")
     return int(index or 0) if name.lower() == "cuda" and (not index or index.isdecimal()) else None
-
-
-def usable_libraries(
-    manifest: Manifest, compute_capability: str, device: int = 0
-) -> tuple[list[str], list[str]]:
-    """The libraries that can run the bundle on such a GPU (number `device`), and for each of the others why not."""
-    usable: list[str] = []
-    reasons: list[str] = []
-    for library in libraries.LIBRARIES:
-        problem = libraries.missing(library, device)
-        if problem is None:
-            supported = libraries.target_gpus(library, manifest)
-            if supported is not None and compute_capability not in supported:
-                problem = (
-                    f"{library} does not support {manifest.precision} on this GPU (compute capability "
-                    f"{compute_capability}; it supports {', '.join(supported)})"
-                )
-        if (
-            problem is None
-            and manifest.precision == "bfloat16"
-            and float(compute_capability) < FIRST_BFLOAT16
-        ):
-            problem = (
-                f"{library}: a GPU of compute capability {compute_capability} has no bfloat16, "
-                f"{FIRST_BFLOAT16} is the first"
-            )
-        if problem is None:
-            usable.append(library)
-        else:
-            reasons.append(problem)
-    return usable, reasons
-
-
-def choose(
-    bundle: Bundle, compute_capability: str, library: str | None = None, device: int = 0
-) -> EngineFile:
-    """What the plan must fit: `library`, else the one for which the bundle has such a plan, else the first usable.
-
-    Raises BackendUnavailable where `library` cannot run the bundle on such a GPU.
-    """
-    usable, reasons = usable_libraries(bundle.manifest, compute_capability, device)
-    allowed = [name for name in usable if library in (None, name)]
-    if not allowed:
-        raise BackendUnavailable(f"{NAME}: {'; '.join(reasons)}")
-    wanted = [plans.describe(bundle.onnx, bundle.manifest, name, compute_capability) for name in allowed]
-    ready = (want for want in wanted if any(plans.fits(have, want) for have in bundle.manifest.engines))
-    return next(ready, wanted[0])
-
-
-def candidates(
-    bundle: Bundle, wanted: EngineFile, cache: PlanCache, device: int = 0
-) -> Iterator[tuple[str, bytes]]:
-    """(where it comes from, plan), cheapest first; the last is compiled now, on GPU number `device`."""
-    manifest = bundle.manifest
-    for entry in manifest.engines:
-        if plans.fits(entry, wanted):
-            plan = (bundle.path / entry.path).read_bytes()
-            if hashlib.sha256(plan).hexdigest() == manifest.files[entry.path].sha256:
-                yield f"plan {entry.path} of the bundle", plan
-            else:
-                logger.warning("%s: %s was altered and is not used", manifest.name, entry.path)
-    cached, why = cache.get(wanted)
-    if cached is not None:
-        yield why, cached
-    logger.warning(
-        "%s: no plan of the bundle runs on this GPU (compute capability %s) with %s %s, and %s: compiling one, "
-        "which can take minutes",
-        manifest.name, wanted.compute_capability, wanted.library, wanted.library_version, why,
-    )  # fmt: skip
-    plan, _ = plans.compile_plan(
-        bundle.onnx,
-        manifest,
-        wanted.library,
-        compute_capability=wanted.compute_capability,
-        device=device,
-    )
-    path = cache.put(wanted, plan)
-    yield f"plan compiled now into {path}", plan
-
-
-def deserialize(
-    runtime: Any, plan_sources: Iterable[tuple[str, bytes]], reason: Callable[[], str]
-) -> tuple[Any, str]:
-    """The first plan that loads, and where it came from. Loading a plan is the only check of whether it fits.
-
-    plan_sources: as `candidates` gives them. reason: takes the library's log. Raises EngineError with that for each plan.
-    """
-    problems: list[str] = []
-    for source, plan in plan_sources:
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is not None:
-            return engine, "; ".join((source, *problems))
-        problems.append(f"{source} was refused: {reason()}")
-        logger.warning(problems[-1])
-    raise EngineError("; ".join(problems) or "there is no plan")
-
-
-def context_maker(
-    trt: Any, engine: Any, library: str, reason: Callable[[], str]
-) -> Callable[[bool], Context]:
-    """Returns make(fixed): an execution context for one fixed shape, or one that meets any shape.
-
-    reason: takes the library's log, for error messages.
-    """
-    strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    if library == "tensorrt":
-        return lambda fixed: Context(engine.create_execution_context(strategy), reason)
-    kernels = trt.DynamicShapesKernelSpecializationStrategy
-    compiled = engine.create_runtime_config().create_runtime_cache()  # kernels, shared by all contexts
-
-    def make(fixed: bool) -> Context:
-        config = engine.create_runtime_config()
-        config.set_execution_context_allocation_strategy(strategy)
-        config.set_runtime_cache(compiled)
-        # Specialised kernels at once where warm-up pays for them; behind the scenes for a shape seen once.
-        config.dynamic_shapes_kernel_specialization_strategy = kernels.EAGER if fixed else kernels.LAZY
-        graphs = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE if fixed else trt.CudaGraphStrategy.DISABLED
-        config.cuda_graph_strategy = graphs
-        if config.cuda_graph_strategy != graphs:
-            logger.warning("%s refused to use CUDA graphs", library)
-        # The config and the engine must outlive the context.
-        return Context(engine.create_execution_context(config), reason, keep=(config, engine, compiled))
-
-    return make
 
 
 class TensorRTEngine(Engine):

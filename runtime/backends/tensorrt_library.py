@@ -24,7 +24,7 @@ MODULES = {
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
 PIP_NAMES = {"tensorrt": "tensorrt-cu13", "tensorrt_rtx": "tensorrt-rtx-cu13"}
-FIRST_BFLOAT16 = 80  # compute capability 8.0, Ampere
+FIRST_BFLOAT16 = 8.0  # compute capability: Ampere
 LOG_MESSAGES = 20
 
 
@@ -95,5 +95,5 @@ def target_gpus(library: str, manifest: Manifest | None = None) -> tuple[str, ..
         return None
     numbers = sorted(int(name[2:]) for name in members.__members__ if name.startswith("SM"))
     if manifest is not None and manifest.precision == "bfloat16":
-        numbers = [number for number in numbers if number >= FIRST_BFLOAT16]
+        numbers = [number for number in numbers if number / 10 >= FIRST_BFLOAT16]
     return tuple(f"{number // 10}.{number % 10}" for number in numbers)
