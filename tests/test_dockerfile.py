@@ -60,7 +60,9 @@ class Replay:
 
     def environment(self) -> dict[str, str]:
         bins = (self.place("/opt/ganforge/bin"), self.python, "/usr/bin", "/bin")
-        variables = {name: value for name, value in self.variables.items() if name != "PATH"}
+        # The image keeps no cache of packages; here one saves downloads.
+        left_out = ("PATH", "PIP_NO_CACHE_DIR")
+        variables = {name: value for name, value in self.variables.items() if name not in left_out}
         return environment(**variables, PATH=os.pathsep.join(map(str, bins)))
 
     def run_all(self) -> None:

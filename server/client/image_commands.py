@@ -21,7 +21,7 @@ from server.client.connection import Client
 from server.client.options import FORMAT, MODEL, OVERWRITE, connected, format_of_name
 from server.client.results import ImageResult
 from server.client.sending import Outcome, send_all
-from server.client.transfers import STREAM, Existing, ResultSuffix, is_folder, list_transfers, unfinished
+from server.client.transfers import STREAM, Existing, ResultSuffix, is_folder, list_transfers, remaining
 from server.command_group import INTERRUPTED
 
 
@@ -153,7 +153,7 @@ def run(
         for note in listing.notes:
             click.echo(note, err=True)
         existing = Existing.SKIP if skip_existing else Existing.OVERWRITE if overwrite else Existing.REFUSE
-        transfers = unfinished(listing, existing)
+        transfers = remaining(listing, existing)
         outcome = send_all(
             transfers,
             partial(task.call, client, **options),
@@ -182,7 +182,7 @@ def _chosen_format(sources: Sequence[Path], out: str, format: str | None) -> str
         raise click.UsageError(f"OUT ends with {suffix}, which is not --format {format}; give one of the two")
     if not format and not named:
         raise click.UsageError(
-            f"OUT ends with {suffix}; expected one of {', '.join(formats.SUFFIXES)}, a folder (ending with /), "
+            f"OUT ends with {suffix or 'no suffix'}; expected one of {', '.join(formats.SUFFIXES)}, a folder (ending with /), "
             "or --format"
         )
     return format or named

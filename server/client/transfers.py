@@ -1,6 +1,6 @@
 """Which pictures are sent, and which file each answer goes to.
 
-The commands that turn images into images call `list_transfers` and then `unfinished`; neither sends or writes
+The commands that turn images into images call `list_transfers` and then `remaining`; neither sends or writes
 anything, and both refuse, with an InvalidInput that says what to do, whatever could cost the user a file.
 """
 
@@ -89,7 +89,9 @@ def is_folder(sources: Sequence[Path], out: str) -> bool:
     if out == str(STREAM):
         return False
     several = len(sources) > 1 or any(source.is_dir() for source in sources)
-    return several or out.endswith(("/", os.sep)) or Path(out).is_dir() or not Path(out).suffix
+    target = Path(out)
+    is_new_name = not target.suffix and not target.exists()
+    return several or out.endswith(("/", os.sep)) or target.is_dir() or is_new_name
 
 
 def list_transfers(
@@ -120,11 +122,11 @@ def list_transfers(
     result_suffix = suffix()
     chosen = _without_results(pictures, result_suffix.pattern)
     if left_out := len(pictures) - len(chosen):
-        notes.append(f"{left_out} pictures are named like results of others beside them, and are not sent")
+        notes.append(f"Not sent, being named like results of other pictures beside them: {left_out}")
     return Listing(tuple(_named(chosen, result_suffix.text, format)), originals, tuple(notes))
 
 
-def unfinished(listing: Listing, existing: Existing) -> list[Transfer]:
+def remaining(listing: Listing, existing: Existing) -> list[Transfer]:
     """The transfers that are still to do. Raises InvalidInput where one would write over a source or a file.
 
     A target is a source where both are one file, by whatever path, symbolic link or hard link.
@@ -138,6 +140,8 @@ def unfinished(listing: Listing, existing: Existing) -> list[Transfer]:
         kept = set(taken)
         return [transfer for transfer in listing.transfers if transfer not in kept]
     for transfer in taken:
+        if not transfer.target.is_file():
+            raise InvalidInput("OUT", f"{transfer.target} is no file that could be replaced")
         if file_id(transfer.target) in listing.originals:
             raise InvalidInput(
                 "OUT",
@@ -204,7 +208,7 @@ def _walk(folder: Path, target: Path, recursive: bool, notes: list[str]) -> Iter
         if not recursive:
             return
         own = [each for each in folders if target.is_dir() and (at / each).samefile(target)]
-        notes += [f"{at / each} takes the results, and is not read" for each in own]
+        notes += [f"Not read, as it takes the results: {at / each}" for each in own]
         folders[:] = sorted(each for each in folders if each not in own and not each.startswith("."))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_out_inside_in_is_not_read(served: Served, photos: Path) -> None:
     first = contents(out)
     assert list(first) == ["a-x4.png", "b-x4.png", "sub/c-x4.png"]
     result = done(served, "upscale", photos, out, "--recursive", "--skip-existing")
-    assert "out takes the results, and is not read" in result.output
+    assert "Not read, as it takes the results: " in result.output
     assert contents(out) == first
 
 
@@ -93,6 +94,15 @@ def test_an_existing_file_is_replaced_only_with_overwrite(served: Served, photos
     assert "give one of" in refused(
         served, "upscale", photos / "a.png", target, "--overwrite", "--skip-existing"
     )
+
+
+def test_what_is_no_file_is_never_replaced(served: Served, photos: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "out" / "a-x4.png").mkdir(parents=True)
+    common = ("--format", "png", "--overwrite")
+    assert "is no file" in refused(served, "upscale", photos / "a.png", tmp_path / "pipe", *common)
+    assert "is no file" in refused(served, "upscale", photos, tmp_path / "out", *common)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_overwrite_writes_through_a_symbolic_link(served: Served, photos: Path) -> None:
