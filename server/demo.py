@@ -32,7 +32,7 @@ SAMPLES_A_CLASS = 10
 DETAIL_PX = 80
 
 
-@click.command(context_settings={"max_content_width": 110})
+@click.command(context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
 @click.option(
     "--bundles", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of bundles."
 )
