@@ -138,6 +138,19 @@ async def test_a_reader_that_takes_nothing_ends_the_call(lines: Lines) -> None:
     assert one_line(lines)["code"] == "DEADLINE_EXCEEDED"
 
 
+async def test_a_reader_that_takes_nothing_past_its_deadline_ends_the_call(lines: Lines) -> None:
+    async def stands_still(piece: PieceOut) -> None:
+        await asyncio.Event().wait()
+
+    with serving(FakeUpscaler()) as service:
+        call = Call.begin("UpscaleStream", time_left_s=0.2)
+        with pytest.raises(DeadlineExceeded, match="the deadline passed"):
+            await asyncio.wait_for(
+                service.image_stream("upscale", stream(png(20, 10)), stands_still, call), TIMEOUT_S
+            )
+    assert one_line(lines)["code"] == "DEADLINE_EXCEEDED"
+
+
 async def test_calls_beyond_the_limit_are_refused_and_those_before_it_count_no_more(lines: Lines) -> None:
     engine = FakeUpscaler()
     with serving(engine, limits=Limits(max_calls=1)) as service:

@@ -12,7 +12,7 @@ import pytest
 
 from protos import ganforge_pb2 as pb
 from server.limits import SPOOL_FROM_BYTES, Limits
-from tests.server.conftest import FakeUpscaler, Serve, Served, png, refusal, until
+from tests.server.conftest import FakeUpscaler, Serve, Served, held, png, refusal, until
 
 PIECE_BYTES = 600
 
@@ -28,9 +28,13 @@ class Sender:
     def send(self, piece: bytes) -> None:
         self._parts.put(pb.UpscaleStreamRequest(data=piece))
 
+    def end(self) -> None:
+        """No more pieces."""
+        self._parts.put(None)
+
     def finish(self) -> grpc.StatusCode:
         """No more pieces; the status that the call ends with."""
-        self._parts.put(None)
+        self.end()
         return self.code()
 
     def code(self) -> grpc.StatusCode:
@@ -103,9 +107,22 @@ def test_a_large_upload_lies_on_the_disk_until_its_call_ends(served: Served, spo
     head, rest = image()[:300], image()[300:]
     sender.send(head)
     sender.send(rest + bytes(SPOOL_FROM_BYTES))
-    until(lambda: sum(path.stat().st_size for path in spool.iterdir()) == PIECE_BYTES + SPOOL_FROM_BYTES)
+    sender.send(bytes(100))
+    size_bytes = PIECE_BYTES + SPOOL_FROM_BYTES + 100
+    until(lambda: sum(path.stat().st_size for path in spool.iterdir()) == size_bytes)
     assert sender.finish() == grpc.StatusCode.OK
     until(lambda: not any(spool.iterdir()))
+
+
+def test_a_small_upload_stays_in_memory(upscaler: tuple[Served, FakeUpscaler], spool: Path) -> None:
+    served, engine = upscaler
+    with held(engine):
+        sender = Sender(served)
+        sender.send(image())
+        sender.end()
+        assert engine.entered.wait(20)  # the whole upload is there, and its call has not ended
+        assert not any(spool.iterdir())
+    assert sender.code() == grpc.StatusCode.OK
 
 
 def test_nothing_sent_for_a_while_ends_the_call_and_frees_its_bytes(serve: Serve) -> None:
