@@ -104,21 +104,7 @@ class Service:
         at most CHUNK_BYTES. A callback, no generator: only so is a call ended whose reader stands still for `idle_s`.
         """
         async with self._calls.open(call):
-            with self._uploads.begin() as upload:
-                request = await self._uploads.receive(upload, pieces)
-                latest = LatestProgress()
-                work = asyncio.create_task(self._image(task, request, upload.source, call, latest.update))
-                work.add_done_callback(lambda _: latest.end())
-                try:
-                    async for progress in latest:
-                        await self._send(send, progress)
-                    file, answer = await work
-                except BaseException:
-                    work.cancel()
-                    (outcome,) = await asyncio.gather(work, return_exceptions=True)
-                    if isinstance(outcome, tuple):
-                        outcome[0].close()  # it was done before it could be cancelled
-                    raise
+            file, answer = await self._uploaded_image(task, pieces, send, call)
             with file:
                 await self._send(send, answer)
                 file.seek(0)
@@ -168,6 +154,30 @@ class Service:
         if self._ready is None:
             raise NotReady("the server is warming up; try again shortly")
         return self._ready
+
+    async def _uploaded_image(
+        self,
+        task: TaskName,
+        pieces: AsyncIterator[PieceIn],
+        send: Callable[[PieceOut], Awaitable[None]],
+        call: Call,
+    ) -> tuple[BinaryIO, ImageAnswer]:
+        """As `_image`, once the upload is there; sends the progress. The upload is given back at the end."""
+        with self._uploads.begin() as upload:
+            request = await self._uploads.receive(upload, pieces)
+            latest = LatestProgress()
+            work = asyncio.create_task(self._image(task, request, upload.source, call, latest.update))
+            work.add_done_callback(lambda _: latest.end())
+            try:
+                async for progress in latest:
+                    await self._send(send, progress)
+                return await work
+            except BaseException:
+                work.cancel()
+                (outcome,) = await asyncio.gather(work, return_exceptions=True)
+                if isinstance(outcome, tuple):
+                    outcome[0].close()  # it was done before it could be cancelled
+                raise
 
     async def _image(
         self,

@@ -42,13 +42,18 @@ def write_enlarger(folder: Path, name: str = "enlarger") -> Bundle:
 
 
 def write_translator(folder: Path, name: str = "translator") -> Bundle:
-    """A 3×3 convolution with random weights; the answer has the picture's size."""
-    weights = np.random.default_rng(3).normal(size=(3, 3, 3, 3)).astype(np.float32) / 5
-    node = helper.make_node("Conv", ["image", "weights"], ["translated"], pads=[1, 1, 1, 1])
+    """The picture less its own mean, by channel: a network that must see it whole; the answer has the same size."""
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["image", "mean"], ["difference"]),
+        helper.make_node("Abs", ["difference"], ["translated"]),
+    ]
     image = TensorSpec("image", "float32", ("N", 3, "H", "W"), (0.0, 1.0))
     translated = TensorSpec("translated", "float32", ("N", 3, "H", "W"), (0.0, 1.0))
-    manifest = Manifest(name, "translate", "float32", (image,), (translated,), 1, 1, (32,), 4)
-    return _write(folder, manifest, [node], {"weights": weights})
+    manifest = Manifest(
+        name, "translate", "float32", (image,), (translated,), tiled=False, max_whole_px=10_000
+    )
+    return _write(folder, manifest, nodes, {"axes": np.array([2, 3], np.int64)})
 
 
 def write_generator(folder: Path, name: str = "generator", classes: int = CLASSES) -> Bundle:

@@ -179,7 +179,7 @@ def test_limits_are_named(serve: Serve) -> None:
     limits = Limits(max_pixels=500, max_output_pixels=6_000, max_upload_bytes=3_000, max_count=10_000)
     small = serve(FakeUpscaler(), FakeGenerator(), limits=limits)
     refused(
-        lambda: small.client._stub.Upscale(pb.UpscaleRequest(image=png(30, 30))),
+        lambda: small.stub.Upscale(pb.UpscaleRequest(image=png(30, 30))),
         INVALID,
         "500",
         field="image",

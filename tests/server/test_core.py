@@ -55,6 +55,7 @@ async def main():
     assert upscaled.timing.tiles > 0
     translated = await service.image("translate", ImageRequest(), image, Call.begin("image"))
     assert size(translated.image) == (30, 40, 3)
+    assert translated.timing.tiles == 1
     samples = await service.samples("generate", SamplesRequest(count=3, seed=1), Call.begin("samples"))
     assert len(samples.images) == 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 
 from protos import ganforge_pb2 as pb
 from runtime import pixels
+from runtime.errors import InvalidInput
+from runtime.picture_work import PictureWork
 from runtime.tiling.canvas import Canvas
 from server.client import STREAM_FROM_BYTES
 from server.limits import Limits
@@ -154,22 +157,28 @@ def test_an_answer_larger_than_a_message_comes_through_the_stream(serve: Serve) 
     assert "streaming call" in error.details()
 
 
-@pytest.mark.parametrize("bytes_more", [0, STREAM_FROM_BYTES])
+@pytest.mark.parametrize("fails", [False, True], ids=["answered", "failed"])
+@pytest.mark.parametrize("bytes_more", [0, STREAM_FROM_BYTES], ids=["in one message", "in pieces"])
 def test_a_requests_memory_is_free_when_it_ends_not_when_garbage_is_collected(
-    served: Served, bytes_more: int
+    upscaler: tuple[Served, FakeUpscaler], bytes_more: int, fails: bool
 ) -> None:
+    served, engine = upscaler
+    image = png(100, 100) + bytes(bytes_more)  # what follows a PNG's end is no part of it
     gc.collect()
     gc.disable()
-    others = canvases()  # of tests before this one
+    before = {id(work) for work in in_memory()}  # of tests before this one
+    engine.failure = InvalidInput("image", "out of luck") if fails else None
     try:
-        served.client.upscale(png(100, 100) + bytes(bytes_more))  # what follows a PNG's end is no part of it
+        with contextlib.suppress(InvalidInput):
+            served.client.upscale(image)
+        engine.failure = None  # an error holds the frames that it went through
         # The server's task ends just after its answer has left.
-        until(lambda: {id(one) for one in canvases()} <= {id(one) for one in others})
+        until(lambda: {id(work) for work in in_memory()} <= before)
     finally:
         gc.enable()
 
 
-def canvases() -> list[Canvas]:
-    """Every canvas that is alive."""
+def in_memory() -> list[object]:
+    """The work of every request that is alive, and its canvases."""
     # By type(): isinstance asks an object for its class, and torch's deprecated ones answer with a warning.
-    return [one for one in gc.get_objects() if type(one) is Canvas]
+    return [one for one in gc.get_objects() if type(one) in (Canvas, PictureWork)]
