@@ -50,7 +50,7 @@ def _parse_defaults(
     return defaults
 
 
-@click.command(context_settings={"max_content_width": 110})
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
     "--bundles", type=click.Path(path_type=Path), required=True, help="Folder of bundles; all are served."
 )

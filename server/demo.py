@@ -1,4 +1,4 @@
-"""`python -m server.demo`: starts a server, upscales a picture, draws samples, and says where the pictures lie.
+"""`python -m server.demo`: starts a server, shows every model at work on a picture, and says where the results lie.
 
 Everything goes through the gRPC client, as a user's program would.
 """
