@@ -70,7 +70,7 @@ cpus: $(VENV)/.installed  ## the tests that depend on the CPU's instruction set,
 	@for cpu in $(CPUS); do echo "as on a CPU of the kind $$cpu"; \
 		GANFORGE_IMITATE_CPU=$$cpu $(PY) -m pytest -q -m "cpu and not gpu and not network"; done
 
-mutants: $(VENV)/.installed  ## deliberate faults, each of which a test must notice; about an hour
+mutants: $(VENV)/.installed  ## deliberate faults, each of which a test must notice; half an hour
 	@$(PY) -m tests.mutants
 
 check: $(VENV)/.installed  ## linter, formatter and types

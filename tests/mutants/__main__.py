@@ -1,8 +1,8 @@
 """Do the tests notice? `python -m tests.mutants` applies each deliberate fault of tests/mutants/*.toml and expects failure.
 
-It starts pytest once a fault, some 5 to 30 s each on one core, so that the whole list takes about an hour on two:
-`--room training` or `--only EMA` take a part. `make mutants` runs everything. Exit status 1: a fault was not noticed,
-or an entry is broken.
+It starts pytest once a fault, some 5 to 20 s each, so that the whole list takes half an hour on two cores: `--room training`
+or `--only EMA` takes a part of it. `make mutants` runs everything. Exit status 1: a fault was not noticed, or an entry is
+broken.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ COLOURS = {"caught": "green", "survived": "red", "broken": "yellow"}
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    default=max(1, (os.cpu_count() or 1) // 2),
-    show_default="half the cores",
+    default=min(os.cpu_count() or 1, 8),
+    show_default="one a core, 8 at most",
     help="Faults to try at a time.",
 )
 @click.option(
