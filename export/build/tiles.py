@@ -1,9 +1,9 @@
-"""Tile and halo, chosen by measurement on real photographs.
+"""Chooses tile and halo by measurement on real photographs; `sizes.py` calls `choose` with the engines to measure.
 
-A halo is what tiling costs: its pixels are computed and thrown away. How many a network needs, only its weights can
-tell, so the halo is the least one whose stitched output equals whole-image inference, and the tile the one with the
-least time per useful pixel, (tile - 2·halo)². How close a stitched image is depends on the halo and hardly on the
-tile, so the halo is searched at one tile and the chosen pair is measured again.
+A halo is what tiling costs: its pixels are computed and thrown away. How wide it must be depends on the weights, so the
+halo is the least one whose stitched output equals whole-image inference, and the tile the one with the least time per
+useful pixel, (tile - 2·halo)². How close a stitched image is depends on the halo and hardly on the tile, so the halo is
+searched at one tile and the chosen pair is measured again.
 
 Where two tiles are about as fast, the smaller one is taken: a request waits for the tiles in front of it. Smaller ones
 beside it, down to half its side, serve images that it would cover badly: 200×200 is four tiles of 192, or of 128.
@@ -14,11 +14,13 @@ Every comparison is the hardest case: windows overlap by exactly twice the halo.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
 
 from export.build import photographs
-from export.build.compare import NONE, Difference, difference
+from export.build.compare import Difference, difference
 from export.families.spec import Signature
 from runtime.backends.base import Engine
 from runtime.errors import InvalidInput
@@ -89,41 +91,41 @@ def check(signature: Signature, tile: int | None, halo: int | None) -> None:
         )
 
 
-def choose(engine: Engine, comparer: Engine, *, tile: int | None = None, halo: int | None = None) -> Choice:
+def choose(
+    engine: Engine,
+    comparer: Engine,
+    *,
+    tile: int | None = None,
+    halo: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Choice:
     """Measure what was not given.
 
     engine: is timed. comparer: computes stitched and whole images, in float32 (the halo is a property of the weights;
-    the rounding of a narrower type would hide it). tile, halo: pixels, to keep what the user asked for.
+    the rounding of a narrower type would hide it). tile, halo: pixels, to keep what the user asked for. clock: seconds.
     """
-    search = _Search(engine, comparer)
+    search = TileSearch(engine, comparer, clock)
     multiple = engine.manifest.size_multiple
     tiles = [tile] if tile else [size for size in TILES if size % multiple == 0]
     if halo is None:
-        halo = search.least_halo(tiles[0], [h for h in HALOS if _fits(tiles[0], h, multiple)])
-    fitting = [size for size in tiles if _fits(size, halo, multiple)]
-    chosen = search.fastest_tile(fitting, halo)
+        halo = search.least_halo(tiles[0], [size for size in HALOS if _fits(tiles[0], size, multiple)])
+    chosen = search.fastest_tile(tiles, halo)
     close = search.compare(chosen, halo, thorough=True)
-    if not tile and not _good(close) and halo < max(HALOS):
-        # Seen on larger pictures after all: take the next halo, once.
-        halo = next(h for h in HALOS if h > halo)
-        fitting = [size for size in tiles if _fits(size, halo, multiple)]
-        chosen = search.fastest_tile(fitting, halo)
+    if not tile and not is_seamless(close) and halo < max(HALOS):
+        # Seams showed on larger pictures after all: take the next halo, once.
+        halo = next(size for size in HALOS if size > halo)
+        chosen = search.fastest_tile(tiles, halo)
         close = search.compare(chosen, halo, thorough=True)
-    times = tuple(
-        {
-            "tile": size,
-            "ms": round(s * 1e3, 3),
-            "ns_per_useful_px": round(s * 1e9 / useful_side(size, halo, multiple) ** 2, 1),
-        }
-        for size, s in search.seconds.items()
-        if _fits(size, halo, multiple)
+    fitting = (size for size in tiles if _fits(size, halo, multiple))
+    return Choice(
+        tile=chosen,
+        halo=halo,
+        sizes=tuple(size for size in fitting if chosen <= 2 * size <= 2 * chosen),
+        close=close,
+        good=is_seamless(close),
+        halos=search.compared_rows(),
+        tiles=search.timed_rows(halo),
     )
-    halos = tuple(
-        {"tile": t, "halo": h, "psnr_db": found.psnr_db, "max_abs": found.max_abs}
-        for (t, h), found in search.compared.items()
-    )
-    sizes = tuple(size for size in fitting if chosen <= 2 * size <= 2 * chosen)
-    return Choice(chosen, halo, sizes, close, _good(close), halos, times)
 
 
 def useful_side(tile: int, halo: int, multiple: int = 1) -> int:
@@ -131,14 +133,20 @@ def useful_side(tile: int, halo: int, multiple: int = 1) -> int:
     return (tile - 2 * halo) // multiple * multiple
 
 
-class _Search:
-    """What has been measured so far."""
+def is_seamless(difference: Difference) -> bool:
+    """Whether a stitched image, in [0, 1], is as close to the whole one as is required."""
+    return difference.psnr_db >= REQUIRED_DB and difference.max_abs <= REQUIRED_MAX
 
-    def __init__(self, engine: Engine, comparer: Engine) -> None:
-        self.engine, self.comparer = engine, comparer
-        self.seconds: dict[int, float] = {}  # tile → seconds a tile, all slots busy
-        self.compared: dict[tuple[int, int], Difference] = {}  # (tile, halo) → stitched against whole
-        self._started = time.monotonic()
+
+class TileSearch:
+    """The measurements of one search; each tile is timed once, and each comparison kept for the report."""
+
+    def __init__(self, engine: Engine, comparer: Engine, clock: Callable[[], float]) -> None:
+        self.engine, self.comparer, self._clock = engine, comparer, clock
+        self._multiple = engine.manifest.size_multiple
+        self._tile_s: dict[int, float] = {}  # tile → seconds a tile, all slots busy
+        self._compared: dict[tuple[int, int], Difference] = {}  # (tile, halo) → stitched against whole
+        self._started = clock()
         self._px_per_s = self._trial()
         # A bisection of the halos takes about four comparisons; all photographs may have half of the time for it.
         probe = 4 * _compared_px(TILES[0], 0)
@@ -146,29 +154,30 @@ class _Search:
         self._names = photographs.NAMES if affordable else photographs.NAMES[:1]
 
     def least_halo(self, tile: int, halos: list[int]) -> int:
-        """The least halo that is good enough, by bisection; the largest where none is."""
+        """The least halo without seams, by bisection; the largest where none is."""
         low, high = 0, len(halos) - 1
         while low < high:
             middle = (low + high) // 2
-            if _good(self.compare(tile, halos[middle])):
+            if is_seamless(self.compare(tile, halos[middle])):
                 high = middle
             else:
                 low = middle + 1
         return halos[low]
 
     def fastest_tile(self, tiles: list[int], halo: int) -> int:
-        multiple = self.engine.manifest.size_multiple
+        """The tile with the least time a useful pixel, or the smallest of those that are about as fast."""
+        tiles = [size for size in tiles if _fits(size, halo, self._multiple)]
         for size in tiles:
             affordable = size <= ALWAYS_TIMED_PX or self._affordable(size * size * self.engine.slots)
-            if size not in self.seconds and affordable:
-                self.seconds[size] = self._time(size)
-        timed = {
-            size: self.seconds[size] / useful_side(size, halo, multiple) ** 2
+            if size not in self._tile_s and affordable:
+                self._tile_s[size] = self._time(size)
+        s_per_px = {
+            size: self._tile_s[size] / useful_side(size, halo, self._multiple) ** 2
             for size in tiles
-            if size in self.seconds
+            if size in self._tile_s
         }
-        limit = ABOUT_AS_FAST * min(timed.values(), default=0.0)
-        return next((size for size, seconds_per_px in timed.items() if seconds_per_px <= limit), tiles[0])
+        limit = ABOUT_AS_FAST * min(s_per_px.values(), default=0.0)
+        return next((size for size, cost in s_per_px.items() if cost <= limit), tiles[0])
 
     def compare(self, tile: int, halo: int, *, thorough: bool = False) -> Difference:
         """Stitched against whole, where windows overlap by exactly 2·halo.
@@ -176,23 +185,42 @@ class _Search:
         thorough: the last word on a pair; a slow network gets one row of two windows for it instead of a square, and
         a very slow one smaller windows.
         """
-        multiple = self.engine.manifest.size_multiple
         if thorough and not self._affordable(_compared_px(tile, halo) // 2):
-            tile = min((size for size in TILES if size < tile and _fits(size, halo, multiple)), default=tile)
-        long = tile + useful_side(tile, halo, multiple)
+            smaller = (size for size in TILES if size < tile and _fits(size, halo, self._multiple))
+            tile = min(smaller, default=tile)
+        long = tile + useful_side(tile, halo, self._multiple)
         square = not thorough or self._affordable(_compared_px(tile, halo) * len(self._names))
-        found = NONE
-        for name in self._names:
-            image = photographs.crop(long if square else tile, long, channels=self._channels, name=name)
-            found = found.worst(self._stitched_against_whole(image, tile, halo))
-        self.compared[tile, halo] = found
-        return found
+        images = [self._photograph(name, long if square else tile, long) for name in self._names]
+        worst = reduce(
+            Difference.worst, (self._stitched_against_whole(image, tile, halo) for image in images)
+        )
+        self._compared[tile, halo] = worst
+        return worst
 
-    @property
-    def _channels(self) -> int:
+    def compared_rows(self) -> tuple[dict[str, float], ...]:
+        """What was compared, for the report."""
+        return tuple(
+            {"tile": tile, "halo": halo, "psnr_db": difference.psnr_db, "max_abs": difference.max_abs}
+            for (tile, halo), difference in self._compared.items()
+        )
+
+    def timed_rows(self, halo: int) -> tuple[dict[str, float], ...]:
+        """What was timed and leaves useful pixels at this halo, for the report."""
+        return tuple(
+            {
+                "tile": size,
+                "ms": round(seconds * 1e3, 3),
+                "ns_per_useful_px": round(seconds * 1e9 / useful_side(size, halo, self._multiple) ** 2, 1),
+            }
+            for size, seconds in self._tile_s.items()
+            if _fits(size, halo, self._multiple)
+        )
+
+    def _photograph(self, name: str, height: int, width: int) -> Array:
+        """[C, H, W] float32 in [0, 1]."""
         channels = self.engine.manifest.inputs[0].shape[1]
         assert isinstance(channels, int), "channels are fixed in every signature"
-        return channels
+        return photographs.crop(height, width, channels=channels, name=name)
 
     def _stitched_against_whole(self, image: Array, tile: int, halo: int) -> Difference:
         tiled = replace(self.comparer.manifest, tile_sizes=(tile,), halo=halo)
@@ -203,24 +231,24 @@ class _Search:
 
     def _trial(self) -> float:
         """Pixels a second of the comparer."""
-        image = photographs.crop(TRIAL_PX, TRIAL_PX, channels=self._channels)
-        started = time.monotonic()
+        image = self._photograph(photographs.NAMES[0], TRIAL_PX, TRIAL_PX)
+        started = self._clock()
         run_whole(self.comparer, image)
-        return TRIAL_PX**2 / (time.monotonic() - started)
+        return TRIAL_PX**2 / max(self._clock() - started, 1e-9)
 
     def _affordable(self, pixels: int) -> bool:
-        return time.monotonic() - self._started + pixels / self._px_per_s < BUDGET_S
+        return self._clock() - self._started + pixels / self._px_per_s < BUDGET_S
 
     def _time(self, tile: int) -> float:
         """Seconds a tile takes while every slot of the engine is busy: the best of a few rounds."""
         source = self.engine.manifest.inputs[0]
-        inputs = {source.name: to_model(photographs.crop(tile, tile, channels=self._channels), source)[None]}
+        inputs = {source.name: to_model(self._photograph(photographs.NAMES[0], tile, tile), source)[None]}
         best, spent = float("inf"), 0.0
         with ThreadPoolExecutor(self.engine.slots) as pool:
             while spent < TIMED_S:
-                started = time.perf_counter()
+                started = self._clock()
                 list(pool.map(lambda _: self.engine.run(inputs), range(self.engine.slots)))
-                took = time.perf_counter() - started
+                took = self._clock() - started
                 best, spent = min(best, took / self.engine.slots), spent + took
         return best
 
@@ -232,7 +260,3 @@ def _fits(tile: int, halo: int, multiple: int) -> bool:
 def _compared_px(tile: int, halo: int) -> int:
     """Pixels the network sees for one comparison: four tiles, and the whole that they cover."""
     return (2 * (tile - halo)) ** 2 + 4 * tile * tile
-
-
-def _good(found: Difference) -> bool:
-    return found.psnr_db >= REQUIRED_DB and found.max_abs <= REQUIRED_MAX

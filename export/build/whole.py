@@ -7,6 +7,7 @@ larger ones with that number.
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Callable
@@ -23,13 +24,13 @@ from runtime.values import to_model
 SIDES = (128, 181, 256, 362, 512, 724, 1024, 1448, 2048, 2896, 4096, 4899)
 # Seconds for which one picture may occupy the device: other requests wait that long for it.
 LONGEST_S = 4.0
-# Memory that one picture may add to the process.
+# Memory that one picture may add to the most that the process had before the search.
 MOST_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
 class Run:
-    """One picture that was run. side: in input pixels. ms: the second time. mib: memory that it added, in MiB."""
+    """One picture that was run. side: in input pixels. ms: of the second time. mib: memory added since the search began."""
 
     side: int
     ms: float
@@ -67,16 +68,20 @@ def measure(
     clock: in seconds. peak_bytes: the most memory that the process has had so far.
     Raises EngineError where not even the smallest picture can be run.
     """
-    multiple = engine.manifest.size_multiple
+    multiple, before_bytes = engine.manifest.size_multiple, peak_bytes()
+
+    def run_square(side: int) -> Run:
+        ms = _second_run_s(engine, side, clock) * 1e3
+        return Run(side, round(ms, 3), round((peak_bytes() - before_bytes) / 2**20, 1))
+
     if max_px is not None:
-        side = int(max_px**0.5) // multiple * multiple
-        run = _run(engine, max(side, multiple), clock, peak_bytes)
+        run = run_square(max(math.isqrt(max_px) // multiple * multiple, multiple))
         return Limit(max_px, "asked for", (asdict(run),))
     runs: list[Run] = []
     reason = "no larger one was tried"
     for side in (side // multiple * multiple for side in SIDES):
         try:
-            run = _run(engine, side, clock, peak_bytes)
+            run = run_square(side)
         except EngineError as error:
             if not runs:
                 raise
@@ -89,13 +94,13 @@ def measure(
     return Limit(runs[-1].side ** 2, reason, tuple(asdict(run) for run in runs))
 
 
-def _run(engine: Engine, side: int, clock: Callable[[], float], peak_bytes: Callable[[], int]) -> Run:
-    image = _picture(engine, side)
-    before = peak_bytes()
-    engine.run(image)  # the first run also prepares kernels and memory
+def _second_run_s(engine: Engine, side: int, clock: Callable[[], float]) -> float:
+    """Seconds of the second run: the first also prepares kernels and memory."""
+    inputs = _picture(engine, side)
+    engine.run(inputs)
     started = clock()
-    engine.run(image)
-    return Run(side, round((clock() - started) * 1e3, 3), round((peak_bytes() - before) / 2**20, 1))
+    engine.run(inputs)
+    return clock() - started
 
 
 def _picture(engine: Engine, side: int) -> dict[str, Array]:

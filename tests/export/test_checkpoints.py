@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -16,7 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from export import families
@@ -337,6 +338,40 @@ def test_the_manifest_says_whose_tensor_names_it_had(tmp_path: Path) -> None:
     assert (weights["source"], weights["tensor_names"]) == ("4x.pth", "old ESRGAN")
     random = checkpoint.load("dcgan", "random:0")
     assert "tensor_names" not in first_manifest(random, name="mine", precision="float32").weights
+
+
+def test_files_of_ours_are_float16_and_their_hash_is_that_of_their_bytes(tmp_path: Path) -> None:
+    spec = families.get("dcgan")
+    path = tmp_path / "ours.safetensors"
+    checkpoint.save(path, "dcgan", spec.tiny, spec.module(spec.tiny), ())
+    stored = load_file(path)
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert not any(name.endswith("num_batches_tracked") for name in stored)
+    loaded = checkpoint.load("dcgan", str(path))
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert {tensor.dtype for tensor in loaded.module.parameters()} == {torch.float32}
+    copy = tmp_path / "renamed.safetensors"
+    copy.write_bytes(path.read_bytes())
+    assert checkpoint.load("dcgan", str(copy)).sha256 == loaded.sha256
+
+
+def test_a_save_that_fails_leaves_the_file_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = families.get("dcgan")
+    path = tmp_path / "ours.safetensors"
+    checkpoint.save(path, "dcgan", spec.tiny, spec.module(spec.tiny), ())
+    before = path.read_bytes()
+
+    def fail(_tensors: object, unfinished: Path, _metadata: object) -> None:
+        unfinished.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match="no space left"):
+        checkpoint.save(path, "dcgan", spec.tiny, spec.module(spec.tiny), ())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # --- What is refused -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from export import families
 from export.build.compare import difference, peak
 from export.build.graph import example, free_axes
 from runtime import bundle as bundles
+from runtime import tasks
 from runtime.backends import open_engine
 from runtime.bundle import Bundle
 from runtime.tensors import Precision
@@ -97,9 +98,16 @@ def test_the_bundle_says_what_was_measured(model: str, precision: Precision, tin
     assert len(executed) > 1 or precision == "float32"
     batches = {next(iter(row["inputs"].values()))[0] for one in report["verified"] for row in one["rows"]}
     assert len(batches) > 1
-    if spec.task == "upscale":
+    items = tasks.items_of(manifest)
+    shapes = [next(iter(row["inputs"].values())) for one in report["verified"][:1] for row in one["rows"]]
+    if items == "tiles":
         assert manifest.tile_sizes == (TINY_TILE,)
         assert report["tiles"]["close"]["psnr_db"] >= 60
+        assert [1, manifest.inputs[0].shape[1], TINY_TILE, TINY_TILE] in shapes
+    if items == "whole":
+        assert report["whole"]["max_px"] == manifest.max_whole_px > 0
+    if items != "samples":
+        assert [1, manifest.inputs[0].shape[1], manifest.size_multiple, manifest.size_multiple] in shapes
 
 
 @every_generator
