@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from export.build import photographs
@@ -228,6 +229,35 @@ def test_the_commands_of_the_client_serve_them(served: str, tree: Path, run: Com
     assert decoded((tree / "other.png").read_bytes()).shape == (20, 30, 3)
     assert [decoded(path.read_bytes()).shape for path in (tree / "drawn").iterdir()] == [(28, 28, 3)] * 2
     assert "restyle" in run("server.client", "models", *address)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["mlp", "srresnet"])
+def test_a_training_is_rehearsed_run_and_inspected(family: str, run: Command, tree: Path) -> None:
+    data = training_data(tree, family)
+    small = {"mlp": "width=16", "srresnet": "features=8"}[family]
+    options = ("--model", family, "--data", data, "--set", small, "--set", "batch=4", "--threads", "1")
+    assert "nothing was written" in run("export.training", *options, "--dry-run")
+    run("export.training", *options, "--steps", "2", "--output", "run-" + family)
+    weights = tree / f"run-{family}" / f"{family}.safetensors"
+    assert all(torch.isfinite(tensor.float()).all() for tensor in load_file(weights).values())
+    assert family in run("export.inspect", weights)
+    said = run("export.build", "--model", family, "--weights", weights, "--dry-run")
+    assert small in said
+
+
+def training_data(tree: Path, family: str) -> Path:
+    random = np.random.default_rng(0)
+    if family == "srresnet":
+        folder = tree / "photographs"
+        folder.mkdir(exist_ok=True)
+        picture = random.integers(0, 256, (64, 80, 3), dtype=np.uint8)
+        (folder / "one.png").write_bytes(pixels.encode(picture, "png"))
+        return folder
+    path = tree / "digits.npz"
+    images = random.integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(40) % 10)
+    return path
 
 
 @pytest.mark.slow
