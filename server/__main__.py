@@ -146,7 +146,8 @@ async def serve(
         service.close()
         raise
     try:
-        await server.ready(models)
+        service.ready(models)
+        await server.ready()
         click.echo(f"serving on {host}:{port}")
         sys.stdout.flush()
         await stopping.wait()

@@ -23,7 +23,6 @@ from server import messages
 from server.calls import Call
 from server.limits import Limits
 from server.messages import TRANSLATE, UPSCALE, ImageMessages
-from server.models import Models
 from server.requests import PieceOut
 from server.service import Service
 from server.statuses import REQUEST_ID, to_status
@@ -149,10 +148,9 @@ class Front(pb_grpc.ImageGeneratorServicer):
 
 
 class Server:
-    """The gRPC server of one process. `start`, then `ready` once the models are warm, then `drain`."""
+    """The gRPC server of one process. `start`, then `ready` once the service is, then `drain`."""
 
     def __init__(self, service: Service, *, keepalive: Keepalive = Keepalive()) -> None:
-        self._service = service
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._server = grpc.aio.server(options=channel_options(service.limits, keepalive))
         pb_grpc.add_ImageGeneratorServicer_to_server(Front(service), self._server)
@@ -177,9 +175,8 @@ class Server:
         await self._server.start()
         return bound_port
 
-    async def ready(self, models: Models) -> None:
-        """Serve these models, which are warm."""
-        self._service.ready(models)
+    async def ready(self) -> None:
+        """Report SERVING, once the service is ready."""
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self, grace_s: float) -> None:

@@ -197,7 +197,8 @@ def serve(loop: asyncio.AbstractEventLoop) -> Iterator[Serve]:
             server = Server(service, keepalive=keepalive)
             port = await server.start("127.0.0.1", 0)
             if ready:
-                await server.ready(models)
+                service.ready(models)
+                await server.ready()
             return server, service, port
 
         server, service, port = asyncio.run_coroutine_threadsafe(begin(), loop).result(30)

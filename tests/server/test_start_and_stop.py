@@ -44,7 +44,8 @@ def test_not_serving_until_the_models_are_warm(serve: Serve, name: str) -> None:
     assert health(served, name) == NOT_SERVING
     with pytest.raises(NotReady, match="warming up"):
         served.client.upscale(png(4, 4))
-    served.run(served.server.ready(served.models))
+    served.service.ready(served.models)
+    served.run(served.server.ready())
     assert health(served, name) == SERVING
     assert served.client.upscale(png(4, 4)).width == 16
 
