@@ -56,18 +56,18 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def many_bands(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Small pictures take the way of large ones. The list gets the number of bands of each picture."""
-    found: list[int] = []
+    """Small pictures are cut into many bands, as large ones are. The list gets the number of bands of each."""
+    band_counts: list[int] = []
     plan = geometry.bands
 
     def counted(*arguments: Any) -> tuple[Band, ...]:
         planned = plan(*arguments)
-        found.append(len(planned))
+        band_counts.append(len(planned))
         return planned
 
     monkeypatch.setattr("runtime.picture_work.BAND_BYTES", SMALL_BAND_BYTES)
     monkeypatch.setattr("runtime.tiling.tiled_picture.bands", counted)
-    return found
+    return band_counts
 
 
 def textured(channels: int, bits: int, height: int = 110, width: int = 61) -> Array:
@@ -87,14 +87,14 @@ def file_of(channels: int, bits: int, format: str = "tiff", **options: Any) -> b
     return image.write_to_buffer(f".{format}", **options)
 
 
-def both_ways(served: Served, file: bytes, found: list[int], **options: Any) -> tuple[bytes, bytes]:
+def both_ways(served: Served, file: bytes, band_counts: list[int], **options: Any) -> tuple[bytes, bytes]:
     """The answer by one band, and the one by many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runtime.picture_work.BAND_BYTES", 2**30)
         one = served.client.upscale(file, **options).image
-    assert found[-1] == 1
+    assert band_counts[-1] == 1
     many = served.client.upscale(file, **options).image
-    assert found[-1] > 1
+    assert band_counts[-1] > 1
     return one, many
 
 
@@ -208,29 +208,31 @@ def stoppable(serve: Serve) -> Iterator[tuple[Served, Stoppable]]:
 
 def files_open() -> list[str]:
     """The temporary files that this process holds open, named or not."""
-    found = []
+    open_files = []
     for number in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{number}")
         except OSError:
             continue  # the listing's own
         if target.startswith(tempfile.gettempdir()):
-            found.append(target)
-    return found
+            open_files.append(target)
+    return open_files
 
 
 def writers_at_work() -> int:
     """The threads that write answers and do not wait for the next one in their pool's own loop."""
     frames = sys._current_frames()
-    found = [thread.ident for thread in threading.enumerate() if thread.name.startswith("codec-writer")]
-    return sum(ident in frames and frames[ident].f_code.co_name != "_worker" for ident in found)
+    writers = [thread.ident for thread in threading.enumerate() if thread.name.startswith("codec-writer")]
+    return sum(ident in frames and frames[ident].f_code.co_name != "_worker" for ident in writers)
 
 
-def ends_cleanly(served: Served, end: Callable[[], Any], heal: Callable[[], None] = lambda: None) -> None:
-    """End a request three times: no file stays open, no thread stays behind, and the next request is served."""
+def ends_cleanly(
+    served: Served, end: Callable[[], Any], heal: Callable[[], None] = lambda: None, times: int = 3
+) -> None:
+    """End a request so many times: no file stays open, no thread stays behind, and the next request is served."""
     before = files_open()
     named = set(Path(tempfile.gettempdir()).glob("ganforge-*"))
-    for _ in range(3):
+    for _ in range(times):
         end()
         heal()
         answer = served.client.upscale(png(61, 110))
@@ -300,7 +302,8 @@ def test_a_deadline_between_bands_leaves_nothing(
         error = refusal(begin(file_of(3, 8), timeout_s=0.5).wait)
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
-    ends_cleanly(served, end, engine.heal)
+    # Once: the server takes the time at the gate for the device's speed, and may refuse the next such deadline at once.
+    ends_cleanly(served, end, engine.heal, times=1)
 
 
 def test_an_engine_that_fails_between_bands_leaves_nothing(

@@ -46,9 +46,9 @@ def test_sample_k_is_the_same_for_any_count_alone_and_under_load(served: Served)
         load = [pool.submit(served.client.upscale, png(100, 100, seed=n)) for n in range(8)]
         counted = {count: pool.submit(images, count) for count in (1, 5, 64)}
         for count, answer in counted.items():
-            found = [decoded(image) for image in answer.result(60)]
-            assert len(found) == count
-            assert max(map(levels_apart, found, alone[:count])) <= 1
+            samples = [decoded(image) for image in answer.result(60)]
+            assert len(samples) == count
+            assert max(map(levels_apart, samples, alone[:count])) <= 1
         for one in load:
             one.result(60)
 

@@ -44,15 +44,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         ready = (re.search(r"serving on (\S+)", line) for line in process.stdout)
-        yield process.pid, next(found[1] for found in ready if found)
+        yield process.pid, next(line[1] for line in ready if line)
         process.send_signal(signal.SIGTERM)
 
 
 def memory_mib(pid: int, which: str) -> float:
     """VmRSS: what the process holds now; VmHWM: the most since it was last cleared."""
-    found = re.search(rf"{which}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) / 1024
+    value = re.search(rf"{which}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert value
+    return int(value[1]) / 1024
 
 
 @pytest.mark.slow

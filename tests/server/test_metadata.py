@@ -43,15 +43,15 @@ def picture() -> Image.Image:
 
 
 def exif(orientation: int = 1, dpi: tuple[float, float] | None = None, thumbnail: bool = False) -> bytes:
-    found = Image.Exif()
+    tags = Image.Exif()
     for tag, text in TEXTS.items():
-        found[tag] = text
-    found[TAGS.Orientation] = orientation
+        tags[tag] = text
+    tags[TAGS.Orientation] = orientation
     if dpi:
-        found[TAGS.XResolution], found[TAGS.YResolution] = dpi
-        found[TAGS.ResolutionUnit] = 2  # inches
-    found.get_ifd(ExifTags.IFD.Exif)[TAGS.DateTimeOriginal] = "2020:01:02 03:04:05"
-    return with_thumbnail(found.tobytes()) if thumbnail else found.tobytes()
+        tags[TAGS.XResolution], tags[TAGS.YResolution] = dpi
+        tags[TAGS.ResolutionUnit] = 2  # inches
+    tags.get_ifd(ExifTags.IFD.Exif)[TAGS.DateTimeOriginal] = "2020:01:02 03:04:05"
+    return with_thumbnail(tags.tobytes()) if thumbnail else tags.tobytes()
 
 
 def with_thumbnail(block: bytes) -> bytes:
@@ -77,12 +77,12 @@ def opened(file: bytes) -> Image.Image:
 def dpi_of(file: bytes) -> tuple[float, float]:
     """What a file says: where Pillow looks for it, else in EXIF, as of a WebP."""
     image = opened(file)
-    found = image.getexif()
-    if TAGS.XResolution in found and image.format in (
+    tags = image.getexif()
+    if TAGS.XResolution in tags and image.format in (
         "JPEG",
         "WEBP",
     ):  # Pillow gives a JPEG's one figure twice
-        return float(found[TAGS.XResolution]), float(found[TAGS.YResolution])
+        return float(tags[TAGS.XResolution]), float(tags[TAGS.YResolution])
     across, down = image.info["dpi"]
     return float(across), float(down)
 
@@ -129,10 +129,10 @@ def test_exif_says_the_new_size_and_has_no_old_thumbnail(served: Served, format:
     assert "jpeg-thumbnail-data" in pyvips.Image.new_from_buffer(file, "").get_fields()
     assert opened(file).getexif().get_ifd(ExifTags.IFD.IFD1)
     answer = served.client.upscale(file, format=format)
-    found = opened(answer.image).getexif()
-    assert not found.get_ifd(ExifTags.IFD.IFD1)
+    tags = opened(answer.image).getexif()
+    assert not tags.get_ifd(ExifTags.IFD.IFD1)
     assert "jpeg-thumbnail-data" not in pyvips.Image.new_from_buffer(answer.image, "").get_fields()
-    inner = found.get_ifd(ExifTags.IFD.Exif)
+    inner = tags.get_ifd(ExifTags.IFD.Exif)
     size = inner[TAGS.ExifImageWidth], inner[TAGS.ExifImageHeight]
     assert size == (answer.width, answer.height)
 
@@ -157,9 +157,9 @@ def test_xmp_of_a_picture_that_nobody_turned_is_left_alone(served: Served) -> No
 def test_exifs_texts_are_carried(served: Served, format: str) -> None:
     file = saved(picture(), format, exif=exif(), **LOSSLESS[format])
     for answer_format in HOLD_EXIF:
-        found = opened(served.client.upscale(file, format=answer_format).image).getexif()
-        assert {tag: found[tag] for tag in TEXTS} == TEXTS
-        assert found.get_ifd(ExifTags.IFD.Exif)[TAGS.DateTimeOriginal] == "2020:01:02 03:04:05"
+        tags = opened(served.client.upscale(file, format=answer_format).image).getexif()
+        assert {tag: tags[tag] for tag in TEXTS} == TEXTS
+        assert tags.get_ifd(ExifTags.IFD.Exif)[TAGS.DateTimeOriginal] == "2020:01:02 03:04:05"
 
 
 def test_pngs_texts_are_carried(served: Served) -> None:
@@ -196,9 +196,9 @@ def test_words_in_any_alphabet_do_no_harm(served: Served) -> None:
         for format in ("png", "jpeg", "tiff"):
             assert served.client.upscale(file, format=format).width == width * SCALE
     for text in (b"\xa9 me", b"\0\xff\xfe"):
-        found = Image.Exif()
-        found[TAGS.Copyright] = text
-        assert served.client.upscale(saved(picture(), "JPEG", exif=found)).width == width * SCALE
+        tags = Image.Exif()
+        tags[TAGS.Copyright] = text
+        assert served.client.upscale(saved(picture(), "JPEG", exif=tags)).width == width * SCALE
 
 
 @pytest.mark.parametrize("kind", [b"iCCP", b"zTXt", b"iTXt"])
@@ -233,9 +233,9 @@ def test_exifs_resolution_grows_and_turns_with_the_picture(served: Served, forma
     for answer_format in ("png", "jpeg", "webp", "tiff"):
         answer = served.client.upscale(file, format=answer_format)
         assert dpi_of(answer.image) == pytest.approx((200 * SCALE, 300 * SCALE), rel=1e-4), answer_format
-        found = opened(answer.image).getexif()
+        tags = opened(answer.image).getexif()
         if answer_format in HOLD_EXIF:
-            exact = float(found[TAGS.XResolution]), float(found[TAGS.YResolution])
+            exact = float(tags[TAGS.XResolution]), float(tags[TAGS.YResolution])
             assert exact == pytest.approx((200 * SCALE, 300 * SCALE), rel=1e-4)
 
 
@@ -287,10 +287,10 @@ def test_a_profile_is_kept_byte_for_byte(served: Served, name: str, format: str,
     image = picture().convert(mode)
     file = saved(image, format, icc_profile=PROFILES[name], **LOSSLESS[format])
     answer = served.client.upscale(file, format=answer_format)
-    found = opened(answer.image).info.get("icc_profile")
+    profile = opened(answer.image).info.get("icc_profile")
     # A WebP has no grey: a grey profile would be a lie there, and one that came in a WebP was.
     lie = name == "L" and "WEBP" in (format, answer_format.upper())
-    assert found == (None if lie else PROFILES[name])
+    assert profile == (None if lie else PROFILES[name])
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])

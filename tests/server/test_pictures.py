@@ -66,9 +66,9 @@ def test_every_kind_of_file_is_upscaled_as_its_pixels_are(served: Served, name: 
         assert answer.format == written
         assert (answer.width, answer.height) == (WIDTH * SCALE, HEIGHT * SCALE)
         bits = min(kind.bits, DEEPEST[written])
-        found, wanted = read_back(answer.image, bits), reference(kind, written)
-        assert found.shape == wanted.shape, written
-        apart = np.abs(found - wanted) * 255
+        pixels_read, wanted = read_back(answer.image, bits), reference(kind, written)
+        assert pixels_read.shape == wanted.shape, written
+        apart = np.abs(pixels_read - wanted) * 255
         if written in ("png", "tiff"):
             # Half a level for its rounding, and as much for the order of the sum of nine that is rounded.
             rounding = {8: 1.0, 16: 1 / 257, 32: 1e-3}[bits]
@@ -110,13 +110,13 @@ def test_any_shape_of_any_kind_is_right(
     pixels = noise(height, width, channels, dtype)
     bits = np.dtype(dtype).itemsize * 8
     answer = served.client.upscale(file_of(pixels))
-    found = read_back(answer.image, bits)
+    pixels_read = read_back(answer.image, bits)
     wanted = reference(Kind(b"", planes(pixels), bits), answer.format)
-    assert found.shape == wanted.shape
+    assert pixels_read.shape == wanted.shape
     colours = channels - (channels in (2, 4))
     # Alpha stays exact in a tile that is one value all over, as one of a single pixel is.
     compared = slice(0, colours) if width * height < 3 else slice(None)
-    assert np.abs(found - wanted)[compared].max() * 255 <= {8: 1.0, 16: 1 / 257, 32: 1e-3}[bits]
+    assert np.abs(pixels_read - wanted)[compared].max() * 255 <= {8: 1.0, 16: 1 / 257, 32: 1e-3}[bits]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -130,12 +130,12 @@ def test_another_scale_is_resized_before_rounding_in_every_depth(
     for outscale in (0.001, 0.02, 0.33, 1.0, 2.0, 3.999, 4.001, 5.5, 12.0):
         answer = served.client.upscale(file_of(pixels), outscale=outscale)
         width, height = answered(50, outscale), answered(37, outscale)
-        found = read_back(answer.image, bits)
-        assert found.shape == (channels, height, width)
+        pixels_read = read_back(answer.image, bits)
+        assert pixels_read.shape == (channels, height, width)
         image = vips(whole, {1: "b-w", 2: "b-w", 3: "scrgb", 4: "scrgb"}[channels])
         wanted = planes(scaled(image, width, height).numpy().reshape(height, width, -1)).clip(0, 1)
         # The order of the sums that resizing makes, beside the rounding.
-        assert np.abs(found - wanted).max() * 255 <= {8: 1.0, 16: 2 / 257, 32: 1e-2}[bits]
+        assert np.abs(pixels_read - wanted).max() * 255 <= {8: 1.0, 16: 2 / 257, 32: 1e-2}[bits]
 
 
 @pytest.mark.parametrize("outscale", [0.01, 0.3, 7.0])
@@ -144,8 +144,8 @@ def test_extreme_shapes_at_extreme_scales(served: Served, width: int, height: in
     for dtype in (np.uint8, np.uint16, np.float32):
         answer = served.client.upscale(file_of(noise(height, width, 3, dtype)), outscale=outscale)
         wanted = answered(width, outscale), answered(height, outscale)
-        found = read_back(answer.image, np.dtype(dtype).itemsize * 8)
-        assert (answer.width, answer.height) == wanted == found.shape[:0:-1]
+        pixels_read = read_back(answer.image, np.dtype(dtype).itemsize * 8)
+        assert (answer.width, answer.height) == wanted == pixels_read.shape[:0:-1]
 
 
 @pytest.mark.parametrize("outscale", [0.4, 1.5, 3.0, 6.0])
@@ -155,9 +155,9 @@ def test_an_answer_can_be_sent_again(served: Served, outscale: float) -> None:
     harsh[::8], harsh[:, ::8] = 1, 1
     answer = served.client.upscale(file_of(harsh), outscale=outscale)
     assert answer.format == "tiff"
-    found = pyvips.Image.new_from_buffer(answer.image, "")
-    assert found.min() >= 0
-    assert found.max() <= 1
+    pixels_read = pyvips.Image.new_from_buffer(answer.image, "")
+    assert pixels_read.min() >= 0
+    assert pixels_read.max() <= 1
     again = served.client.upscale(answer.image)
     assert again.width == answer.width * SCALE
 
@@ -192,8 +192,8 @@ def with_pixel(value: float) -> Array:
 def test_a_jpeg_inside_a_tiff_is_ycbcr_and_is_read(served: Served) -> None:
     flat = np.full((32, 32, 3), (200, 80, 40), np.uint8)
     file = vips(flat, "srgb").tiffsave_buffer(compression="jpeg", Q=95)
-    found = read_back(served.client.upscale(file).image, 8)[:, 64, 64] * 255
-    assert np.abs(found - (200, 80, 40)).max() <= 2
+    pixels_read = read_back(served.client.upscale(file).image, 8)[:, 64, 64] * 255
+    assert np.abs(pixels_read - (200, 80, 40)).max() <= 2
 
 
 def test_damaged_files_of_every_kind_are_answered_in_words(served: Served) -> None:

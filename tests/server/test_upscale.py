@@ -110,8 +110,8 @@ def test_tiles_of_different_requests_share_batches(upscaler: tuple[Served, FakeU
         until(lambda: scheduler.stats().jobs_waiting == 4)
         engine.gate.set()
         for number, answer in enumerate(answers):
-            found = decoded(answer.result(30).image)
-            assert levels_apart(found, expected(picture(32, 32, seed=number))) <= 1
+            upscaled = decoded(answer.result(30).image)
+            assert levels_apart(upscaled, expected(picture(32, 32, seed=number))) <= 1
     assert scheduler.stats().mean_batch > 1
 
 
