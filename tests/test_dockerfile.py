@@ -63,7 +63,7 @@ class Replay:
         # The image keeps no cache of packages; here one saves downloads.
         left_out = ("PATH", "PIP_NO_CACHE_DIR")
         variables = {name: value for name, value in self.variables.items() if name not in left_out}
-        return environment(**variables, PATH=os.pathsep.join(map(str, bins)))
+        return environment(**variables, PIP_NO_COMPILE="1", PATH=os.pathsep.join(map(str, bins)))
 
     def run_all(self) -> None:
         self.root.mkdir()

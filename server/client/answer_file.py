@@ -1,9 +1,9 @@
-"""A file that the answer to a call is written to, and that appears under its name whole or not at all.
+"""Writes an answer to a file: complete or not at all, and never over a file that must stay.
 
-The client's commands write every picture through it. It is not runtime/files.py's atomic_write, which replaces what
-is there and leaves its hidden file behind when the process is killed: here an existing file is replaced only where
-that was asked for, the name may depend on what came (its format), and the hidden file beside the result has one name,
-so that the next run takes it over. A lock on it keeps two runs from writing the same answer.
+The client's commands write every picture through AnswerFile. runtime/files.py's atomic_write does not serve here: it
+replaces existing files, it must know the name beforehand (here the answer's format decides it), and a killed process
+leaves its temporary file behind. Here the temporary file has a fixed name, so that the next run takes it over, and a
+lock on it keeps two runs from writing the same answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ FileId = tuple[int, int]
 
 
 class AnswerFile:
-    """Open from the start, so that an unwritable folder shows before anything is sent; removed unless it is saved.
+    """A temporary file beside `target`, opened at once so that an unwritable folder fails before anything is sent.
+
+    `save` gives it its name; without that, leaving the block removes it.
 
     with AnswerFile(Path("photo-x4.png")) as answer:
         answer.file.write(image)

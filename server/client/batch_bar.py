@@ -50,7 +50,7 @@ class BatchBar:
 
     @contextmanager
     def picture(self) -> Iterator[OnProgress | None]:
-        """Around the work on one picture; the block gets what to call with (tiles done, tiles in all)."""
+        """Wraps the work on one picture. Yields the function to call with (tiles done, tiles in all); None without a bar."""
         if not self._on_terminal:
             yield None
             return

@@ -181,8 +181,9 @@ def _chosen_format(sources: Sequence[Path], out: str, format: str | None) -> str
     if format and named and named != format:
         raise click.UsageError(f"OUT ends with {suffix}, which is not --format {format}; give one of the two")
     if not format and not named:
+        ending = f"ends with {suffix}" if suffix else "has no suffix"
         raise click.UsageError(
-            f"OUT ends with {suffix or 'no suffix'}; expected one of {', '.join(formats.SUFFIXES)}, a folder (ending with /), "
+            f"OUT {ending}; expected one of {', '.join(formats.SUFFIXES)}, a folder (ending with /), "
             "or --format"
         )
     return format or named
