@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from runtime import backends
 from runtime.backends import cpu_features, precisions
@@ -25,7 +27,7 @@ EXPECTED: dict[str, dict[Precision, set[str]]] = {
     "amx-fp16": {"float32": {"float32"}, "float16": {"float16", "float32"}, "bfloat16": {"bfloat16"}},
 }
 # What the rounding of weights and of arithmetic may cost, through two convolutions of values around 1.
-LEAST_DB = {"float32": 100.0, "float16": 65.0, "bfloat16": 42.0}
+LEAST_DB = {"float32": 100.0, "float16": 65.0, "bfloat16": 42.0, "int8": 30.0}
 
 
 @pytest.fixture(params=EXPECTED)
@@ -45,7 +47,7 @@ def psnr_db(engine: Engine) -> float:
     return float(-10 * np.log10(np.mean(np.square(off, dtype=np.float64))))
 
 
-@pytest.mark.parametrize("precision", LEAST_DB)
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_an_engine_computes_and_reports_no_less_than_the_bundles_precision(
     cpu: str, precision: Precision, tmp_path: Path
 ) -> None:
@@ -170,3 +172,54 @@ def test_no_backend_can_break_the_rule() -> None:
         Claiming(bundle, "bfloat16", None)
     assert Claiming(bundle, "bfloat16", "bfloat16").precision == "bfloat16"
     assert Claiming(bundle, "float32", None).precision == "float32"
+
+
+def write_int8_bundle(folder: Path) -> Bundle:
+    """The tiny upscaler with its second convolution quantised, per tensor; the first stays float32."""
+    model = graphs.upscaler()
+    (last,) = (tensor for tensor in model.graph.initializer if tensor.name == "last")
+    weights = numpy_helper.to_array(last)
+    scale = np.float32(np.abs(weights).max() / 127)
+    constants = {
+        "last_int8": np.round(weights / scale).astype(np.int8),
+        "last_scale": scale,
+        "b_scale": np.float32(4 / 255),
+        "zero_int8": np.int8(0),
+        "zero_uint8": np.uint8(64),
+    }
+    model.graph.initializer.remove(last)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    )
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    quantised = [
+        helper.make_node("QuantizeLinear", ["b", "b_scale", "zero_uint8"], ["b_uint8"]),
+        helper.make_node("DequantizeLinear", ["b_uint8", "b_scale", "zero_uint8"], ["b_again"]),
+        helper.make_node("DequantizeLinear", ["last_int8", "last_scale", "zero_int8"], ["last"]),
+    ]
+    for node in nodes:
+        if "last" in node.input:
+            model.graph.node.extend(quantised)
+            node.input[0] = "b_again"
+        model.graph.node.append(node)
+    onnx.checker.check_model(model, full_check=True)
+    return graphs.write_bundle(folder, model, graphs.upscale_manifest("int8"))
+
+
+def test_quantised_layers_of_an_int8_bundle_run_in_int8_and_the_rest_no_lower(
+    cpu: str, tmp_path: Path
+) -> None:
+    engine = openvino.open_engine(write_int8_bundle(tmp_path))
+    assert engine.precision == "int8"
+    assert psnr_db(engine) >= LEAST_DB["int8"]
+    engine.close()
+
+
+@pytest.mark.parametrize("limit", ["float16", "bfloat16"])
+def test_what_is_reported_is_what_ran(cpu: str, limit: Precision, tmp_path: Path) -> None:
+    """A float32 bundle loses to rounding what the reported precision rounds away: no less, and no more."""
+    engine = openvino.open_engine(make_bundle(tmp_path, "float32"), min_precision=limit)
+    least, most = {"float32": (100, 200), "float16": (60, 95), "bfloat16": (40, 60)}[engine.precision]
+    assert least <= psnr_db(engine) <= most
+    engine.close()
