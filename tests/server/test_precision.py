@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from runtime.tensors import Precision
 from server.client import Client
 from server.launch import launched
 from tests.runtime import graphs
+from tests.runtime.cpus import executes
 from tests.server.conftest import png
 
 
 @pytest.mark.parametrize(
-    ("flags", "ran_in"), [((), "float32"), (("--min-precision", "bfloat16"), "bfloat16")]
+    ("flags", "chosen"), [((), "float32"), (("--min-precision", "bfloat16"), "bfloat16")]
 )
 def test_a_float16_bundle_runs_in_bfloat16_only_where_the_operator_allows_it(
-    flags: tuple[str, ...], ran_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: tuple[str, ...], chosen: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GANFORGE_IMITATE_CPU", "amx")
     folder = tmp_path / "bundles"
@@ -28,8 +30,8 @@ def test_a_float16_bundle_runs_in_bfloat16_only_where_the_operator_allows_it(
         launched(folder, log=tmp_path / "server.log", flags=(*device, *flags)) as server,
         Client(server.address) as client,
     ):
-        assert client.upscale(png(20, 20)).timing.precision == ran_in
-        assert client.models()[0].precision == ran_in
+        assert client.upscale(png(20, 20)).timing.precision == executes(chosen)
+        assert client.models()[0].precision == executes(chosen)
 
 
 def test_an_unknown_precision_is_refused_with_those_there_are(tmp_path: Path) -> None:
