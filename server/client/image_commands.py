@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,20 @@ import click
 
 from protos import ganforge_pb2 as pb
 from server import formats
+from server.client.answer_file import AnswerFile
 from server.client.connection import Client
 from server.client.options import FORMAT, MODEL, OVERWRITE, connected, format_of_name
 from server.client.results import ImageResult
 from server.client.sending import Outcome, send_all
-from server.client.transfers import STREAM, Existing, ResultSuffix, is_folder, list_transfers, remaining
+from server.client.transfers import (
+    STREAM,
+    Existing,
+    ResultSuffix,
+    Transfer,
+    is_folder,
+    list_transfers,
+    remaining,
+)
 from server.command_group import INTERRUPTED
 
 
@@ -154,6 +164,7 @@ def run(
             click.echo(note, err=True)
         existing = Existing.SKIP if skip_existing else Existing.OVERWRITE if overwrite else Existing.REFUSE
         transfers = remaining(listing, existing)
+        _check_writable(transfers)
         outcome = send_all(
             transfers,
             partial(task.call, client, **options),
@@ -187,6 +198,15 @@ def _chosen_format(sources: Sequence[Path], out: str, format: str | None) -> str
             "or --format"
         )
     return format or named
+
+
+def _check_writable(transfers: Sequence[Transfer]) -> None:
+    """Raises OSError where the first answer could not be written: one sentence, before anything is sent."""
+    targets = [transfer.target for transfer in transfers if transfer.target != STREAM]
+    with suppress(BlockingIOError):  # another run is at this picture; the others may be free
+        for target in targets[:1]:
+            with AnswerFile(target):
+                pass
 
 
 def _report(outcome: Outcome, *, asked: int, skipped: int) -> None:

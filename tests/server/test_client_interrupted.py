@@ -95,6 +95,9 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_sent(
     (tmp_path / "file").write_bytes(b"no folder")
     assert "is a file" in refused(served, "upscale", photos, tmp_path / "file")
     assert "Not a directory" in refused(served, "upscale", photos, tmp_path / "file" / "out")
+    message = refused(served, "upscale", photos, "/proc/out")  # nobody may write there, not even root
+    assert len(message.splitlines()) == 1
+    assert "/proc/out" in message
     assert "named like a picture" in refused(served, "upscale", photos, tmp_path / "out.png")
 
 
