@@ -27,7 +27,7 @@ export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo bundles serve test quick cpus mutants check format bench proto clean
+.PHONY: help env demo bundles serve test quick cpus mutants check format bench figures proto clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench: bundles  ## the server against its bare engines, training against plain l
 	@$(PY) -m benchmarks.latency --bundles $(BUNDLES)
 	@$(PY) -m benchmarks.encoding --bundles $(BUNDLES)
 	@$(PY) -m benchmarks.training
+
+figures: bundles  ## the stated figures in one run: served over raw, memory, PSNR with SET5=…; five minutes
+	@$(PY) -m benchmarks.figures --bundles $(BUNDLES) $(if $(SET5),--set5 $(SET5))
 
 proto: $(VENV)/.installed  ## generate protos/*_pb2*.py again after a change to ganforge.proto
 	@$(PY) -m protos.compile

@@ -3,7 +3,8 @@
 Closed loops (`through_server`, `direct`): so many callers, each of which asks again as soon as it has its answer. They
 measure throughput, but a slow answer also delays the requests behind it, so its waiting is counted once. The open loop
 (`arrivals`) sends requests at times drawn beforehand and counts from those times: what users meet who do not wait for
-each other.
+each other. Load tools such as ghz and locust call a server alone; here the same loops also call the bare engine in this
+process, in turns with the server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Between two generators: `python -m export.interpolate psnr.safetensors gan.safetensors --alpha 0.8 OUT`.
+"""`python -m export.interpolate A B --alpha 0.8 OUT`: mix the weights of two generators that were trained alike.
 
 Network interpolation (ESRGAN, arXiv 1809.00219, section 3.4): every parameter is (1 − α)·A + α·B. With A trained for
 PSNR and B, from there, against a discriminator, α trades fidelity for sharpness without the artefacts of either.
@@ -13,14 +13,15 @@ from pathlib import Path
 
 import click
 import numpy as np
-import torch
 from torch import Tensor
 
+from export.build.reference import CPU
 from export.checkpoints import checkpoint
 from export.checkpoints.checkpoint import Checkpoint
+from export.checkpoints.identification import named_model
 from export.data import read_picture, write_picture
-from export.evaluation.subjects import named_model
-from runtime import pixels
+from export.evaluation.subjects import CheckpointSubject
+from runtime import tasks
 from runtime.errors import GanforgeError, InvalidInput
 from runtime.tensors import Array
 
@@ -62,25 +63,25 @@ def between(a: Checkpoint, b: Checkpoint, alpha: float) -> Checkpoint:
     elif a.class_names != b.class_names:
         different.append(("class names", ", ".join(a.class_names), ", ".join(b.class_names)))
     if different:
-        told = "; ".join(f"{name} is {one!r} in A and {other!r} in B" for name, one, other in different)
-        raise InvalidInput("checkpoints", f"{told}; expected the same generator, trained twice")
+        listed = "; ".join(f"{name} is {in_a!r} in A and {in_b!r} in B" for name, in_a, in_b in different)
+        raise InvalidInput("checkpoints", f"{listed}; expected the same generator, trained twice")
     weights = interpolate(a.module.state_dict(), b.module.state_dict(), alpha)
     module = copy.deepcopy(a.module)
     module.load_state_dict(weights)
     return replace(a, module=module)
 
 
-@torch.inference_mode()
 def strip(a: Checkpoint, b: Checkpoint, picture: Array) -> Array:
-    """The middle of `picture` [H, W, 3] uint8, upscaled at α = 0, 0.2 … 1 from left to right: [S·side, 6·S·side, 3]."""
+    """The answers to the middle of `picture` at α = 0, 0.2 … 1 from left to right.
+
+    [H, W, 3] uint8 → [S·side, 6·S·side, 3] uint8, where side is STRIP_PX or the picture's own.
+    """
     height, width = picture.shape[:2]
     side = min(STRIP_PX, height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    low = pixels.to_float(
-        np.ascontiguousarray(picture[top : top + side, left : left + side])
-    )  # [3, side, side]
-    columns = [between(a, b, alpha).module(torch.from_numpy(low)[None])[0].numpy() for alpha in STRIP_ALPHAS]
-    return np.concatenate([pixels.to_uint8(one.transpose(1, 2, 0)) for one in columns], axis=1)
+    middle = np.ascontiguousarray(picture[top : top + side, left : left + side])
+    subjects = [CheckpointSubject(between(a, b, alpha), CPU) for alpha in STRIP_ALPHAS]
+    return np.concatenate([subject.convert(middle) for subject in subjects], axis=1)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -98,26 +99,26 @@ def main(a: str, b: str, target: Path, alpha: float | None, model: str | None, p
     try:
         if alpha is not None and picture is not None:
             raise InvalidInput("alpha", "a strip has alphas of its own; give --alpha or --strip, not both")
-        paths = [checkpoint.locate(one) for one in (a, b)]
+        paths = [checkpoint.locate(source) for source in (a, b)]
         first, second = (checkpoint.load(named_model(path, model), str(path)) for path in paths)
-        if picture is not None and first.spec.task != "upscale":
+        if picture is not None and tasks.get(first.spec.task).source != "picture":
             raise InvalidInput(
-                "strip", f"{first.model} upscales no picture; expected an upscaler's checkpoints"
+                "strip", f"{first.model} takes no picture; expected checkpoints of a model that does"
             )
         if picture is not None:
             write_picture(target, strip(first, second, read_picture(picture)))
-            told = f"alpha {', '.join(f'{one:g}' for one in STRIP_ALPHAS)} from left to right"
+            message = f"alpha {', '.join(f'{alpha:g}' for alpha in STRIP_ALPHAS)} from left to right"
         elif alpha is not None:
-            made = between(first, second, alpha)
-            checkpoint.save(target, made.model, made.config, made.module, made.class_names)
-            told = f"{made.model}, {1 - alpha:g} · {paths[0].name} + {alpha:g} · {paths[1].name}"
+            mixed = between(first, second, alpha)
+            checkpoint.save(target, mixed.model, mixed.config, mixed.module, mixed.class_names)
+            message = f"{mixed.model}, {1 - alpha:g} · {paths[0].name} + {alpha:g} · {paths[1].name}"
         else:
             raise InvalidInput(
                 "alpha", "missing; give --alpha for a checkpoint, or --strip PICTURE for a picture"
             )
     except GanforgeError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{target}: {told}")
+    click.echo(f"{target}: {message}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sample k of a seed is one picture, however it is asked for: through a real server, engines and batches."""
+"""Sample k of a seed is the same picture, whatever the count, the batch or the load: through a real server and engines."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def test_a_sample_is_the_same_beside_other_clients(client: Client, model: str) -
         ]
         others += [crowd.submit(client.upscale, picture) for _ in range(4)]
         mine = [crowd.submit(drawn, client, model, count) for count in COUNTS * 3]
-        for found in mine:
-            samples = found.result()
+        for answer in mine:
+            samples = answer.result()
             assert worst(samples, alone[: len(samples)]) <= 1
         for other in others:
             other.result()
 
 
 def test_labels_select_the_class(client: Client) -> None:
-    one, other = (drawn(client, "acgan", 6, labels=[label]) for label in (0, 2))
+    first, last = (drawn(client, "acgan", 6, labels=[label]) for label in (0, 2))
     mixed = drawn(client, "acgan", 6, labels=[0, 2, 0, 2, 0, 2])
-    assert worst(one, other) > 1
-    assert worst(mixed[::2], one[::2]) <= 1
-    assert worst(mixed[1::2], other[1::2]) <= 1
+    assert worst(first, last) > 1
+    assert worst(mixed[::2], first[::2]) <= 1
+    assert worst(mixed[1::2], last[1::2]) <= 1
 
 
 @pytest.mark.parametrize("labels", [[3], [0, 1], [2**31]], ids=["out of range", "of another count", "huge"])
@@ -73,6 +73,6 @@ def drawn(client: Client, model: str, count: int, labels: list[int] | None = Non
     return np.stack([pixels.decode(image, max_pixels=1 << 16) for image in answer.images])
 
 
-def worst(found: np.ndarray, expected: np.ndarray) -> int:
+def worst(samples: np.ndarray, expected: np.ndarray) -> int:
     """The largest difference, in grey levels."""
-    return int(np.abs(found.astype(int) - expected).max())
+    return int(np.abs(samples.astype(int) - expected).max())

@@ -92,6 +92,16 @@ def identify(path: Path) -> Contents:
     return _checked(Contents(path, file.format, "", "", first.tensors, {}, inside=first.inside))
 
 
+def named_model(path: Path, model: str | None = None) -> str:
+    """The family whose weights `path` holds: `model` where it is given, else what the file says. Raises InvalidInput."""
+    if model is not None:
+        return model
+    in_file = identify(path).model
+    if not in_file:
+        raise InvalidInput("model", f"is missing, and {path.name} does not say which generator it holds")
+    return in_file
+
+
 def unknown_network(contents: Contents) -> InvalidInput:
     """The error for a state dict whose names no generator has."""
     listed = ", ".join(list(contents.tensors)[:LISTED])

@@ -1,7 +1,8 @@
 """PSNR and SSIM of 8-bit pictures as super-resolution papers compute them, in float64.
 
 restoration.py and the ESRGAN recipes call these. A border of as many pixels as the scale is left out on each side. Luma is
-BT.601's, unrounded, as in BasicSR.
+BT.601's, unrounded, as in BasicSR. torchmetrics has both figures, but its SSIM reflects a picture at its edges, where papers
+leave out the pixels whose window does not fit.
 """
 
 from __future__ import annotations

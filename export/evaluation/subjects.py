@@ -15,7 +15,7 @@ from torch import nn
 from export.build.reference import CPU, TorchEngine, first_manifest
 from export.checkpoints import checkpoint
 from export.checkpoints.checkpoint import RANDOM, Checkpoint
-from export.checkpoints.identification import identify
+from export.checkpoints.identification import named_model
 from export.data.resize import resize
 from export.networks.batch_norm import recalibrate_batch_norm
 from runtime import backends, latents, tasks
@@ -165,16 +165,6 @@ def open_checkpoint(
     Raises InvalidInput.
     """
     return CheckpointSubject(checkpoint.load(named_model(path, model), str(path), overrides), device)
-
-
-def named_model(path: Path, model: str | None = None) -> str:
-    """The family whose weights `path` holds: `model` where it is given, else what the file says. Raises InvalidInput."""
-    if model is not None:
-        return model
-    in_file = identify(path).model
-    if not in_file:
-        raise InvalidInput("model", f"is missing, and {path.name} does not say which generator it holds")
-    return in_file
 
 
 def torch_engine(trained: Checkpoint, module: nn.Module, device: torch.device) -> TorchEngine:

@@ -1,7 +1,9 @@
 """Applies deliberate faults to scratch copies of the repository and sees whether their tests fail.
 
-tests/mutants/__main__.py is the command on it. The working tree is only read: each worker has a copy of its own, and
-every process that a test starts inherits a PYTHONPATH on which the copy comes first, so that servers run the fault too.
+tests/mutants/__main__.py is the command. Mutation testers such as mutmut change operators at random; these faults are chosen
+by people, change what a user would notice, and name the tests that must notice them. The working tree is only read: each
+worker has a copy of its own. The copy comes first on the PYTHONPATH of the tests and of the processes that they start, so
+that servers run the fault too.
 """
 
 from __future__ import annotations

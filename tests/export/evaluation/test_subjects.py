@@ -10,8 +10,9 @@ import torch
 
 from export import families
 from export.checkpoints import checkpoint
+from export.checkpoints.identification import named_model
 from export.data.resize import resize
-from export.evaluation.subjects import BicubicSubject, named_model, open_bundle, open_checkpoint
+from export.evaluation.subjects import BicubicSubject, open_bundle, open_checkpoint
 from runtime.errors import BundleError, InvalidInput
 from runtime.pixels import to_float, to_uint8
 from runtime.tensors import Array
