@@ -62,3 +62,20 @@ def test_a_resize_starts_from_converted_values(cubic: Served) -> None:
     value = round(((2 * 200 / 255 - 1) ** 3 + 1) / 2 * 255)
     assert answer.shape == (52, 39, 3)
     assert (answer == value).all()
+
+
+class Overshooting(Cubic):
+    """Goes beyond its range at both ends, as networks do at edges."""
+
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        return {"cubed": super()._run(inputs)["cubed"] * 1.5}
+
+
+def test_floats_beyond_black_and_white_are_clipped(serve: Serve) -> None:
+    served = serve(Overshooting(cubic_manifest()))
+    file = vips(waves(3, 40, 30), "scrgb").tiffsave_buffer()
+    answer = read_back(served.client.upscale(file, format="tiff").image, 32)
+    expected = (2 * cubed(waves(3, 40, 30).transpose(2, 0, 1)) - 1) * 1.5 / 2 + 0.5
+    assert expected.min() < 0
+    assert expected.max() > 1
+    np.testing.assert_allclose(answer, expected.clip(0, 1), atol=1e-5)
