@@ -209,8 +209,7 @@ def open_loop_rows(
 
 def fairness(folder: Path, bundle: Bundle, parameters: LoadParameters) -> Report:
     """Sixteen clients with sixteen sizes at once, sent in random order; and a thumbnail beside posters against alone."""
-    sizes = [(32 + 40 * index, 48 + 36 * index) for index in range(CROWD)]
-    random.Random(0).shuffle(sizes)
+    sizes = crowd_sizes()
     small = call_of(bundle, engines.photograph(THUMBNAIL_PX, THUMBNAIL_PX))
     poster = call_of(bundle, engines.photograph(*POSTER_HW))
     duration = parameters.duration
@@ -247,6 +246,13 @@ def fairness(folder: Path, bundle: Bundle, parameters: LoadParameters) -> Report
         "mean_batch": mean_batch(),
         "thumbnail": thumbnail,
     }
+
+
+def crowd_sizes() -> list[tuple[int, int]]:
+    """Sixteen (height, width) in random order: sent in ascending order, first come would pass for smallest first."""
+    sizes = [(32 + 40 * index, 48 + 36 * index) for index in range(CROWD)]
+    random.Random(0).shuffle(sizes)
+    return sizes
 
 
 def memory(folder: Path, bundle: Bundle, parameters: LoadParameters) -> Report:

@@ -168,6 +168,8 @@ def main(
             subject, model=model, overrides=parse_settings(settings), scale=scale, device=parameters.device
         )
         with closing(opened):
+            for note in opened.notes:
+                click.echo(f"{subject}: {note}")
             figures = {"subject": subject, "kind": opened.kind, "model": opened.name}
             figures |= MEASURES[opened.task.source](opened, parameters)
         if target:

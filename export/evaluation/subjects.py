@@ -41,8 +41,10 @@ class Subject:
 
     kind: "checkpoint", "untrained", "bundle", "server" or "bicubic". name: of the model. scale: output pixels per input
     pixel along a side. classes: the number of classes a label chooses from, 0 without labels; class_names: their
-    names, or ().
+    names, or (). notes: what the user should know of how a file was read.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class CheckpointSubject(EngineSubject):
 
     def __init__(self, trained: Checkpoint, device: torch.device) -> None:
         super().__init__("checkpoint", torch_engine(trained, trained.module, device))
-        self.checkpoint, self.device = trained, device
+        self.checkpoint, self.device, self.notes = trained, device, trained.notes
 
     def untrained(self) -> EngineSubject:
         """The same configuration with the random weights that training starts from.

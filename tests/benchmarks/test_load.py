@@ -20,6 +20,7 @@ from benchmarks.load import (
     summary,
     through_server,
 )
+from benchmarks.served import crowd_sizes
 from benchmarks.turns import in_turns, order_share
 from runtime import pixels
 from runtime.tasks.upscale import UPSCALE
@@ -78,6 +79,13 @@ def test_order_share_is_of_pairs_and_not_of_the_order_of_sending() -> None:
     assert order_share([3, 1, 2], [10, 30, 20]) == 0
     assert order_share([1, 2, 3], [10, 30, 20]) == pytest.approx(2 / 3)
     assert order_share([1, 1, 2], [30, 10, 40]) == 1  # a pair of one size says nothing
+
+
+def test_a_crowd_is_not_sent_in_the_order_of_size() -> None:
+    areas = [height * width for height, width in crowd_sizes()]
+    assert len(set(areas)) == 16
+    sending = list(range(16))
+    assert 0.3 < order_share(areas, sending) < 0.7
 
 
 def test_direct_calls_from_as_many_threads_as_callers() -> None:

@@ -24,6 +24,7 @@ from runtime import pixels
 from server.client import Client
 from tests.conftest import TinyBundle
 from tests.export.lively import class_names, lively
+from tests.export.originals import Old
 from tests.server import conftest as servers
 
 # A real server over engines in numpy, and what that fixture needs, under the names that pytest looks for.
@@ -106,6 +107,23 @@ def test_a_checkpoint_and_its_bundle_upscale_about_alike(
         "esrgan-x4",
     )
     assert one["mean"]["psnr_y_db"] == pytest.approx(other["mean"]["psnr_y_db"], abs=0.05)
+
+
+def test_what_a_checkpoint_leaves_open_is_said_and_can_be_set(originals: Path, tmp_path: Path) -> None:
+    """One up-convolution is that of ×2, rarely of ×3: the file does not say."""
+    torch.manual_seed(0)
+    network = Old(scale=2, features=4, blocks=1, growth=2, inputs=3, outputs=3)
+    torch.save(network.state_dict(), tmp_path / "x2.pth")
+    target = tmp_path / "out.json"
+    common = (tmp_path / "x2.pth", "--hr", originals, "--json", target)
+    result = run(*common)
+    assert result.exit_code == 0, result.output
+    assert "scale=3" in result.output
+    assert json.loads(target.read_text())["scale"] == 2
+    result = run(*common, "--set", "scale=3")
+    assert result.exit_code == 0, result.output
+    assert "scale=3" not in result.output
+    assert json.loads(target.read_text())["scale"] == 3
 
 
 def test_the_perceptual_distance_is_one_more_column(originals: Path, tmp_path: Path) -> None:
