@@ -1,4 +1,4 @@
-"""From a torch module to a checked ONNX graph whose names and axes are the signature's."""
+"""Exports a torch module to a checked ONNX graph whose names and axes are the signature's; and example inputs for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runtime.tensors import TensorSpec
 
 # Convolution in bfloat16 entered the standard with 22.
 OPSET = 22
-# What the free axes are while the graph is traced: any sizes but 1, which the tracer would take for a constant.
+# Sizes of the free axes while the graph is traced: any but 1, which the tracer would take for a constant.
 TRACED = {"N": 2, "H": 12, "W": 20}
 
 
@@ -97,7 +97,7 @@ def _dynamic_shapes(module: nn.Module, signature: Signature) -> tuple[Any, ...]:
 
 
 def _name_axes(model: onnx.ModelProto, signature: Signature) -> None:
-    """Write the signature's axis names on the graph's ends, in place of the expressions that the tracer found."""
+    """Name the axes of the graph's inputs and outputs as the signature does, in place of the tracer's expressions."""
     ends = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
     for value in (*model.graph.input, *model.graph.output):
         for dim, axis in zip(value.type.tensor_type.shape.dim, ends[value.name].shape, strict=True):
@@ -105,20 +105,22 @@ def _name_axes(model: onnx.ModelProto, signature: Signature) -> None:
                 dim.dim_param = axis
             else:
                 dim.dim_value = axis
-    del model.graph.value_info[:]  # these still speak of the tracer's names; every reader infers its own
+    del model.graph.value_info[:]  # they have the tracer's names; every reader infers its own
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's own progress lines and deprecation warnings off the terminal; errors still raise."""
+    """Silence the exporter's progress lines and deprecation warnings; errors still raise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loud = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
-        levels = [logger.level for logger in loud]
-        for logger in loud:
+        loggers = [
+            logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
+        ]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            for logger, level in zip(loud, levels, strict=True):
+            for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""The photographs that ship, as arrays to measure with."""
+"""The photographs that ship, as arrays: the tile search, verification, previews and benchmarks measure with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.tensors import Array
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 NAMES = ("astronaut.jpg", "rocket.jpg")
-# Where a crop is centred: what the picture is about, as parts of its height and width.
+# Where a crop is centred, on the picture's subject, as parts of its height and width.
 CENTRES = {"astronaut.jpg": (0.22, 0.44), "rocket.jpg": (0.5, 0.5)}
 
 

@@ -1,4 +1,4 @@
-"""The same function in layers that run fast everywhere: no batch norm, no transposed convolution.
+"""Rewrites a network into layers that run fast everywhere, without changing what it computes. A step of the build.
 
 - A batch norm in eval mode is a scale and a shift of each channel. It is folded into the convolution or linear
   layer in front of it, and where there is none it stays as that scale and shift.

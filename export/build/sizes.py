@@ -1,6 +1,7 @@
-"""Which picture sizes a network runs on: tiles chosen by measurement, or how large a picture it takes whole.
+"""Decides which picture sizes a network runs on: tiles chosen by measurement, or the largest picture it takes whole.
 
-What a request is cut into (`runtime.tasks.ItemKind`) decides the kind of search; samples have one size, and need none.
+What a request is cut into (`runtime.tasks.ItemKind`) decides which search runs; samples have one size, and need none.
+`load.py` calls `check`, the pipeline `choose`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a bundle is put together, and how a build that was killed leaves nothing behind for long."""
+"""The hidden folder in which a build writes its bundle, and the removal of those that killed builds left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtime.files import UNFINISHED_SUFFIX
 
 @contextmanager
 def staging(parent: Path, name: str) -> Iterator[Writer]:
-    """A Writer whose folder is locked while this process lives, after clearing what killed builds of `name` left.
+    """A Writer whose folder is locked while this process lives. Folders that killed builds of `name` left are removed first.
 
     SIGTERM ends the build as Ctrl-C does, so that its folder goes too. Raises InvalidInput where `parent` cannot be
     written to.

@@ -1,4 +1,4 @@
-"""What the user sees while a build goes on: a spinner on a terminal, plain lines elsewhere."""
+"""Shows a build's steps: a spinner on a terminal, plain lines elsewhere. The pipeline and its steps write through it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 
 
 class Steps:
-    """Counts the steps of a piece of work and times each. seconds: step → how long it took."""
+    """Numbers the steps of a build and times each. seconds: step → how long it took."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
@@ -20,7 +20,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str, doing: str) -> Iterator[None]:
-        """`doing` says in words what goes on, and stays on the screen while it does."""
+        """Run a step. doing: what it does, in words, shown meanwhile."""
         head = f"[{self.names.index(name) + 1}/{len(self.names)}] {name}: {doing}"
         started = time.monotonic()
         if self._console.is_terminal:
@@ -37,7 +37,7 @@ class Steps:
         )
 
     def note(self, text: str) -> None:
-        """A finding inside a step."""
+        """A line of detail inside a step."""
         self.say(f"      {text}")
 
     def say(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE` on a command line."""
+"""Parses `--set KEY=VALUE`, which the build, convert and other commands have; checkpoint.configure applies it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
             raise InvalidInput("set", f"got {setting!r}, expected KEY=VALUE, for instance blocks=23")
         if overrides.setdefault(key, value) != value:
             raise InvalidInput("set", f"{key} is given twice: {overrides[key]} and {value}")
-        if re.fullmatch(r"-\d+|0+", value):  # all that is configured are sizes, counts and switches
+        if re.fullmatch(r"-\d+|0+", value):  # every setting is a size, a count or a switch
             raise InvalidInput("set", f"{key}: got {value}, expected 1 or more")
     return overrides

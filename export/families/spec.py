@@ -1,4 +1,7 @@
-"""What every generator declares about itself, so that nothing else needs to know its name."""
+"""What every model family declares about its generator, as data: the SPEC in `export/models/<name>/generator.py`.
+
+The build, training, evaluation and checkpoint readers read it, so that none of them branches on a family's name.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a checkpoint file is: `python -m export.inspect FILE`."""
+"""Says what a checkpoint file is: `python -m export.inspect FILE`."""

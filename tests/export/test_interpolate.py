@@ -81,6 +81,15 @@ def test_either_an_alpha_or_a_picture(ends: tuple[Path, Path], tmp_path: Path) -
     assert "alpha: missing" in run(*ends, tmp_path / "out.safetensors").output
 
 
+def test_a_strip_needs_networks_that_take_a_picture(tmp_path: Path) -> None:
+    ends = [weights(tmp_path / f"{seed}.safetensors", seed, "dcgan") for seed in (1, 2)]
+    write_picture(tmp_path / "in.png", np.zeros((20, 16, 3), np.uint8))
+    result = run(*ends, tmp_path / "strip.png", "--strip", tmp_path / "in.png")
+    assert result.exit_code == 1
+    assert "strip: dcgan takes no picture" in result.output
+    assert not (tmp_path / "strip.png").exists()
+
+
 def test_counts_are_not_averaged() -> None:
     a, b = {"count": torch.tensor(3)}, {"count": torch.tensor(8)}
     assert interpolate(a, b, 0.4)["count"] == 3

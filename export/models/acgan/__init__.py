@@ -1,1 +1,1 @@
-"""The family `acgan`: its files are found by name, see `export/families`."""
+"""The model family `acgan`; `export/families` finds its files by their names."""

@@ -1,1 +1,1 @@
-"""The family `dcgan`: its files are found by name, see `export/families`."""
+"""The model family `dcgan`; `export/families` finds its files by their names."""

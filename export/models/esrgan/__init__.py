@@ -1,1 +1,1 @@
-"""The family `esrgan`: its files are found by name, see `export/families`."""
+"""The model family `esrgan`; `export/families` finds its files by their names."""

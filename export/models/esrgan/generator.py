@@ -22,16 +22,16 @@ RESIDUAL_SCALE = 0.2
 SLOPE = 0.2
 SCALES = (1, 2, 3, 4, 8)
 UNSHUFFLES = (1, 2, 4)
-# How many pixels along a side Real-ESRGAN's pixel-unshuffle folds into channels; at other scales there is none.
+# Scale → the factor of Real-ESRGAN's pixel-unshuffle; at other scales there is none.
 USUAL_UNSHUFFLE = {1: 4, 2: 2}
 
 
 @dataclass(frozen=True)
 class Config:
-    """features: trunk width; blocks: RRDB blocks; growth: channels each dense convolution adds.
+    """features: channels of the trunk. blocks: RRDB blocks. growth: channels that each dense convolution adds.
 
-    unshuffle: pixels along a side that a pixel-unshuffle in front folds into channels, 1 for none; 0 is the usual at
-    this scale, and what the usual number becomes, so that equal networks have equal configurations.
+    unshuffle: the factor of the pixel-unshuffle in front: 1 for none, 2, 4, or 0 for Real-ESRGAN's usual factor at this
+    scale (USUAL_UNSHUFFLE). The usual factor itself is stored as 0, so that equal networks have equal configurations.
     plus: ESRGAN+'s shortcuts inside the dense blocks.
     """
 
@@ -50,7 +50,7 @@ class Config:
 
     @property
     def folded(self) -> int:
-        """What `unshuffle` comes to."""
+        """The factor of the pixel-unshuffle in front, 1 for none."""
         return self.unshuffle or USUAL_UNSHUFFLE.get(self.scale, 1)
 
     @property
@@ -67,10 +67,10 @@ class Config:
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each of which sees all before it. [N, features, H, W] → the same shape.
+    """Five convolutions; each takes the outputs of all before it. [N, features, H, W] → the same shape.
 
-    plus: two shortcuts of ESRGAN+: the input, through conv1x1, is added to the second one's maps, and those to the
-    fourth one's.
+    plus: ESRGAN+'s two shortcuts: the input, through conv1x1, is added to the second convolution's output, and that to
+    the fourth's.
     """
 
     conv1: nn.Conv2d

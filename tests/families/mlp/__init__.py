@@ -1,1 +1,1 @@
-"""The family `mlp`: its files are found by name, see `export/families`."""
+"""The model family `mlp`; `export/families` finds its files by their names."""

@@ -1,1 +1,1 @@
-"""The family `restyle`: its files are found by name, see `export/families`."""
+"""The model family `restyle`; `export/families` finds its files by their names."""

@@ -1,1 +1,1 @@
-"""The family `srresnet`: its files are found by name, see `export/families`."""
+"""The model family `srresnet`; `export/families` finds its files by their names."""
