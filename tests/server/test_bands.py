@@ -255,7 +255,7 @@ Begin = Callable[..., Started]
 
 @pytest.fixture(params=["in one message", "in pieces"])
 def begin(request: pytest.FixtureRequest, stoppable: tuple[Served, Stoppable]) -> Begin:
-    """begin(file, timeout_s=None): upscale a file, through either call."""
+    """begin(file, timeout_s=20): upscale a file, through either call."""
     served, _ = stoppable
 
     def pieces(file: bytes) -> Iterator[pb.UpscaleStreamRequest]:
@@ -263,7 +263,7 @@ def begin(request: pytest.FixtureRequest, stoppable: tuple[Served, Stoppable]) -
         for start in range(0, len(file), 2**20):
             yield pb.UpscaleStreamRequest(data=file[start : start + 2**20])
 
-    def start(file: bytes, timeout_s: float | None = None) -> Started:
+    def start(file: bytes, timeout_s: float = 20) -> Started:
         if request.param == "in pieces":
             stream = served.stub.UpscaleStream(pieces(file), timeout=timeout_s)
             return Started(stream.cancel, lambda: list(stream))
