@@ -34,6 +34,7 @@ from export.families.settings import parse_settings
 from export.networks import features as feature_nets
 from runtime import pixels, tasks
 from runtime.errors import GanforgeError, InvalidInput
+from runtime.pictures.reading import open_picture
 from runtime.tasks.task import Source
 from runtime.tensors import Array, TaskName
 from server.client import Client
@@ -97,7 +98,7 @@ class ServerSubject(Subject):
             return super().samples(count, labels, seed)
         classes = [] if labels is None else [int(label) for label in labels]
         files = self.client.generate(count, model=self.name, seed=seed, labels=classes, format="png").images
-        channels = pixels.probe(files[0], max_pixels=MAX_PIXELS).pixel_format.colours
+        channels = open_picture(files[0], max_pixels=MAX_PIXELS).header.pixel_format.colours
         images = np.stack([pixels.decode(file, max_pixels=MAX_PIXELS) for file in files])
         return images.transpose(0, 3, 1, 2)[:, : 1 if channels == 1 else 3]
 

@@ -1,1 +1,1 @@
-"""What serves a bundle: bundles, backends, tiles, the scheduler, pixels in and out. Never imports torch."""
+"""Serves bundles: reads them, runs them on a backend, cuts pictures into tiles, schedules requests. Never imports torch."""

@@ -1,4 +1,6 @@
-"""The bundle: a folder with a graph, its engines and a manifest that names and hashes every file in it.
+"""Reads and writes bundles: a folder with a graph, its engines and a manifest that names and hashes every file in it.
+
+A build writes one (`Writer`), a server reads all of a folder (`discover`), and nothing is served that was altered.
 
 The manifest is written last. A folder without one is no model; a file whose hash differs is refused.
 """
@@ -58,21 +60,21 @@ def discover(folder: Path) -> list[Bundle]:
         raise BundleError(
             f"{folder}: no such folder; build bundles with python -m export.build --output {folder}"
         )
-    found = [
+    bundles = [
         load(path)
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".") and (path / MANIFEST).is_file()
     ]
-    if not found:
+    if not bundles:
         raise BundleError(
             f"{folder}: holds no bundle; build one with python -m export.build --output {folder}"
         )
-    names = [bundle.manifest.name for bundle in found]
+    names = [bundle.manifest.name for bundle in bundles]
     if twice := {name for name in names if names.count(name) > 1}:
         raise BundleError(
             f"{folder}: more than one bundle is called {', '.join(sorted(twice))}; rename one (--name)"
         )
-    return found
+    return bundles
 
 
 class Writer:
@@ -190,10 +192,10 @@ def _load(path: Path) -> Bundle:
 def _identity(path: Path) -> tuple[int, int] | None:
     """Which folder lies at `path` now."""
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns
 
 
 def _verify(root: Path, name: str, expected: FileInfo) -> None:
@@ -201,13 +203,13 @@ def _verify(root: Path, name: str, expected: FileInfo) -> None:
     if parts.is_absolute() or ".." in parts.parts:
         raise BundleError(f"the manifest lists {name!r}, which lies outside the bundle")
     path = root / name
-    # Resolving finds a link anywhere on the way, a folder's as well as the file's own.
+    # Resolving finds a link anywhere in the path, a folder's as well as the file's own.
     if path.resolve() != root.resolve() / name or not path.is_file():
         raise BundleError(f"{name} is listed in the manifest but is missing or no plain file")
-    found = file_info(path)
-    if found != expected:
+    actual = file_info(path)
+    if actual != expected:
         raise BundleError(
-            f"{name} was altered: sha256 {found.sha256[:12]}… ({found.bytes} bytes), the manifest says "
+            f"{name} was altered: sha256 {actual.sha256[:12]}… ({actual.bytes} bytes), the manifest says "
             f"{expected.sha256[:12]}… ({expected.bytes} bytes); build the bundle again"
         )
 

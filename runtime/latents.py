@@ -1,4 +1,6 @@
-"""Latents and labels from a seed: counter-based, so that sample k of seed s is the same however it is asked for.
+"""Draws latents and labels from a seed. Server, build and evaluation call it, so that they draw the same samples.
+
+The numbers are counter-based: sample k of seed s is the same however many are drawn and however they are batched.
 
 Every sample has its own stream of the Philox generator (Salmon et al. 2011, "Parallel random numbers: as easy as
 1, 2, 3"): the key holds the seed and what is drawn, the counter holds the sample's number. Normal values come from

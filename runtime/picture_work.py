@@ -17,7 +17,7 @@ from runtime.backends.base import Engine
 from runtime.errors import Cancelled
 from runtime.jobs import Job
 from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
-from runtime.pictures.reading import Opened, Rows
+from runtime.pictures.reading import OpenedPicture, Rows
 from runtime.pictures.writing import Output
 from runtime.tensors import Array
 from runtime.tiling.geometry import Band
@@ -42,10 +42,17 @@ class PictureWork:
     """
 
     def __init__(
-        self, engine: Engine, opened: Opened, *, width: int, height: int, encoding: Encoding, file_bytes: int
+        self,
+        engine: Engine,
+        opened: OpenedPicture,
+        *,
+        width: int,
+        height: int,
+        encoding: Encoding,
+        file_bytes: int,
     ) -> None:
         self._manifest, self._header = engine.manifest, opened.header
-        self._opened: Opened | None = opened
+        self._opened: OpenedPicture | None = opened
         self._rows: Rows | None = None
         self.output = self._output(opened, width, height, encoding)
         self._tiled = TiledPicture(
@@ -94,10 +101,10 @@ class PictureWork:
         """The file of a picture that is one band."""
         return self.output.to_memory(self.finished(0))
 
-    def write(self, take: Callable[[], Array], descriptor: int) -> None:
-        """The file of a picture of many bands, which `take` gives one after the other. Closes the descriptor."""
+    def write(self, next_rows: Callable[[], Array], descriptor: int) -> None:
+        """The file of a picture of many bands, which `next_rows` gives one after the other. Closes the descriptor."""
         try:
-            self.output.to_descriptor(take, descriptor)
+            self.output.to_descriptor(next_rows, descriptor)
         finally:
             os.close(descriptor)
 
@@ -106,7 +113,7 @@ class PictureWork:
         self._opened = self._rows = None
         self._tiled.free()
 
-    def _output(self, opened: Opened, width: int, height: int, encoding: Encoding) -> Output:
+    def _output(self, opened: OpenedPicture, width: int, height: int, encoding: Encoding) -> Output:
         header, scale = opened.header, self._manifest.scale
         answer = answer_format(header.pixel_format, self._manifest)
         bits = WRITABLE[encoding.format].hold(answer).bits

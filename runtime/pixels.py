@@ -1,6 +1,6 @@
-"""Pixels as arrays: their numbers, their size, sheets of them; and pictures small enough to be read and written whole.
+"""Small pictures as uint8 arrays: decode, encode, convert to floats and back, resize, and lay out as a sheet.
 
-`runtime/pictures` has what is behind `decode` and `encode`, and what large pictures need.
+Build, evaluation, client demo and tests call it. Requests, which may be large, go through runtime/picture_work.py.
 """
 
 from __future__ import annotations
@@ -12,16 +12,11 @@ import numpy as np
 
 from runtime.errors import InvalidInput
 from runtime.pictures.formats import Encoding, PixelFormat
-from runtime.pictures.reading import Header, open_picture
+from runtime.pictures.reading import open_picture
 from runtime.pictures.scaling import scaled
 from runtime.pictures.writing import Output, as_image
 from runtime.tensors import Array
 from runtime.values import to_levels
-
-
-def probe(data: bytes, *, max_pixels: int) -> Header:
-    """Read the header only. Raises InvalidInput where `data` is no image, or one of more than `max_pixels`."""
-    return open_picture(data, max_pixels=max_pixels).header
 
 
 def decode(data: bytes, *, max_pixels: int) -> Array:
@@ -67,7 +62,7 @@ def resize(pixels: Array, width: int, height: int, kernel: str = "lanczos3") -> 
 
 
 def grid(images: Sequence[Array], columns: int | None = None, gap: int = 2) -> Array:
-    """Images of one shape [H, W, C] uint8 as one picture, row by row; as square as it goes unless told."""
+    """Images of one shape [H, W, C] uint8 as one picture, row by row; as square as possible where `columns` is None."""
     if not images:
         raise InvalidInput("images", "got none, expected at least one picture for the grid")
     columns = columns or math.ceil(math.sqrt(len(images)))

@@ -1,4 +1,7 @@
-"""BMP, which libvips reads only through ImageMagick: decoded by Pillow, a picture at a time."""
+"""BMP files, by Pillow: libvips would read them only through ImageMagick. runtime/pictures/reading.py calls it.
+
+`read_header` gives size and pixel format, `decoded` the whole picture as an image of libvips.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from runtime.pictures.metadata import Metadata
 
 NAME = "bmp"
 MAGIC = b"BM"
-# Pillow's modes → what they are read as. Palettes become colours; one bit becomes eight.
+# Pillow's modes → the modes they are converted to. Palettes become colours; one bit becomes eight.
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
 PIXEL_FORMATS = {"L": PixelFormat(1), "RGB": PixelFormat(3), "RGBA": PixelFormat(3, alpha=True)}
 INCH_MM = 25.4
@@ -44,7 +47,7 @@ def is_bitmap(source: bytes | Path) -> bool:
 def read_header(source: bytes | Path) -> BitmapHeader:
     """Raises InvalidInput."""
     try:
-        image = opened(source)
+        image = open_image(source)
     except (UnidentifiedImageError, OSError, ValueError, struct.error, OverflowError) as error:
         raise InvalidInput("image", f"the BMP's header cannot be read: {error}") from error
     with image:
@@ -60,12 +63,12 @@ def read_header(source: bytes | Path) -> BitmapHeader:
 def decoded(source: bytes | Path) -> pyvips.Image:
     """Raises InvalidInput where the file is damaged."""
     try:
-        with opened(source) as image:
+        with open_image(source) as image:
             array = np.asarray(image.convert(MODES[image.mode]))
     except (OSError, ValueError, struct.error, IndexError, SyntaxError) as error:
         raise InvalidInput("image", f"the file is damaged or cut short: {error}") from error
     return pyvips.Image.new_from_array(np.ascontiguousarray(array.reshape(*array.shape[:2], -1)))
 
 
-def opened(source: bytes | Path) -> Image.Image:
+def open_image(source: bytes | Path) -> Image.Image:
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["BMP"])

@@ -1,4 +1,4 @@
-"""What the pixels of a picture are made of, and which file formats can hold them."""
+"""Pixel formats, and the file formats that are written: which pixels each can hold, and how it is encoded."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class PixelFormat:
 
     @property
     def interpretation(self) -> str:
-        """libvips' word for it."""
+        """libvips' name for such pixels."""
         grey, colour = {8: ("b-w", "srgb"), 16: ("grey16", "rgb16"), 32: ("b-w", "scrgb")}[self.bits]
         return grey if self.colours == 1 else colour
 
 
 @dataclass(frozen=True)
 class Format:
-    """One that is written.
+    """A file format that is written.
 
     longest: side in pixels that the format, its library and libvips can hold. bits: the most a sample has.
     alpha: whether it holds transparency. grey: whether it holds pictures of one colour.
@@ -72,11 +72,11 @@ WRITABLE: Mapping[str, Format] = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """How an answer is written.
+    """How a picture file is written. Raises InvalidInput for what its format cannot do.
 
     quality: 1 to 100, of JPEG and WebP; None for the format's default. lossless: WebP without loss.
     compression: effort of PNG and TIFF, 0 (none) to 9; None for the fastest that compresses.
-    What a format does not have, it takes no notice of; only a JPEG that must be lossless is refused.
+    A format ignores what it does not have; only a JPEG that must be lossless is refused.
     """
 
     format: str

@@ -1,4 +1,8 @@
-"""What a file says beside its pixels, carried from the picture that came to the one that goes."""
+"""Metadata of picture files: EXIF, XMP, IPTC, colour profile, texts and resolution, from the input to the answer.
+
+`Metadata.of` reads it from an opened file (runtime/pictures/reading.py), `Metadata.put` writes it into the answer
+(runtime/pictures/writing.py), without what is true of the old pixels only.
+"""
 
 from __future__ import annotations
 

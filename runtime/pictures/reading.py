@@ -1,4 +1,8 @@
-"""Picture files from strangers, opened by their headers and then read as rows from the top down."""
+"""Opens untrusted picture files by their headers, then decodes their rows from the top down.
+
+`open_picture` checks the header before anything is decoded; `OpenedPicture.rows` gives the pixels as float32 in [0, 1],
+a band at a time. runtime/picture_work.py and runtime/pixels.py call it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ READABLE = (
 )
 # Formats that are decoded a band at a time, where the file is not interlaced or progressive.
 BY_ROWS = {"png", "jpeg", "tiff"}
-# libvips' word for a sample → bits. The others (signed, 32-bit integers) have no white that anybody agrees on.
+# libvips' name of a sample's type → bits. The others (signed, 32-bit integers) have no white that anybody agrees on.
 BITS = {"uchar": 8, "ushort": 16, "float": 32, "double": 32}
 # Colour spaces that are converted to sRGB → the bits that it then takes; None for those of the samples.
 CONVERTED: dict[str, int | None] = {"cmyk": None, "lab": 16, "labs": 16, "xyz": 16}
@@ -46,7 +50,7 @@ TURNED = (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before decoding: width and height in pixels as shown, what its pixels are made of."""
+    """What is known of a picture before it is decoded. width, height: in pixels, once it is upright. format: of the file."""
 
     width: int
     height: int
@@ -59,8 +63,8 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A file whose header was read and allowed. by_rows: whether it can be decoded a band at a time."""
+class OpenedPicture:
+    """A file whose header was read and is within the limits. by_rows: whether it is decoded a band at a time, or whole."""
 
     header: Header
     metadata: Metadata
@@ -68,7 +72,7 @@ class Opened:
     _decoded: Callable[[], pyvips.Image]
 
     def rows(self) -> Rows:
-        """Begin to decode. Raises InvalidInput where the file is damaged."""
+        """Begin to decode. Raises InvalidInput where the file is damaged, or is another than its header said."""
         try:
             return Rows(self.header, self._decoded())
         except pyvips.Error as error:
@@ -95,7 +99,7 @@ class Rows:
         self._first = 0
 
     def read(self, start: int, stop: int) -> Array:
-        """[C, stop − start, W] float32 in [0, 1]. Rows above `start` cannot be read again.
+        """[C, stop - start, W] float32 in [0, 1]. Rows above `start` cannot be read again.
 
         Raises InvalidInput where the file is damaged, cut short, or holds floats that are no colours.
         """
@@ -133,7 +137,7 @@ def check_floats(samples: Array, top: int) -> None:
         )
 
 
-def open_picture(source: bytes | Path, *, max_pixels: int) -> Opened:
+def open_picture(source: bytes | Path, *, max_pixels: int) -> OpenedPicture:
     """Read the header only. source: a file's bytes, or where it lies.
 
     Raises InvalidInput where it is no picture that is read here, or one of more than `max_pixels`.
@@ -142,12 +146,12 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> Opened:
     if not size:
         raise InvalidInput("image", f"got 0 bytes, expected an image file ({', '.join(READABLE)})")
     if bitmap.is_bitmap(source):
-        found = bitmap.read_header(source)
-        check_size(found.width, found.height, max_pixels)
-        header = Header(found.width, found.height, found.pixel_format, bitmap.NAME)
-        return Opened(header, found.metadata, False, lambda: bitmap.decoded(source))
+        bmp = bitmap.read_header(source)
+        check_size(bmp.width, bmp.height, max_pixels)
+        header = Header(bmp.width, bmp.height, bmp.pixel_format, bitmap.NAME)
+        return OpenedPicture(header, bmp.metadata, False, lambda: bitmap.decoded(source))
     try:
-        image = opened(source, "sequential")
+        image = open_image(source, "sequential")
         loader = image.get("vips-loader").split("_")[0]
     except pyvips.Error as error:
         raise InvalidInput(
@@ -166,14 +170,14 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> Opened:
 
     def decoded() -> pyvips.Image:
         # libvips decodes a picture that is turned or read upwards as a whole: into memory, or a file if it is large.
-        return converted(opened(source, "sequential" if from_the_top else "random"), pixel_format)
+        return converted(open_image(source, "sequential" if from_the_top else "random"), pixel_format)
 
     metadata = Metadata.of(image, set_upright=turn != UPRIGHT, turned=turn in TURNED)
     by_rows = from_the_top and LOADERS[loader] in BY_ROWS and not image.get_typeof("interlaced")
-    return Opened(Header(*size_px, pixel_format, LOADERS[loader]), metadata, by_rows, decoded)
+    return OpenedPicture(Header(*size_px, pixel_format, LOADERS[loader]), metadata, by_rows, decoded)
 
 
-def opened(source: bytes | Path, access: str) -> pyvips.Image:
+def open_image(source: bytes | Path, access: str) -> pyvips.Image:
     stream = (
         pyvips.Source.new_from_memory(source)
         if isinstance(source, bytes)

@@ -1,7 +1,8 @@
-"""Rows that are still being made, as a file that libvips can read from the top down.
+"""Rows that are still being computed, as a file that libvips reads from the top down: how large answers are written.
 
-libvips takes pictures from memory or from files. This is a file: an uncompressed BigTIFF whose header is known at once
-and whose pixels are asked for when the reader gets there, so that the picture never exists as a whole.
+libvips takes pictures from memory or from files, not row by row. This is a file: an uncompressed BigTIFF whose header is
+known at once and whose pixels are asked for when the reader gets there, so that the picture never exists as a whole.
+runtime/pictures/writing.py encodes from it.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ STRAIGHT_ALPHA = 2
 class RowFile:
     """width, height: of the whole picture in px. pixel_format: of its rows.
 
-    take: gives the next band of rows, [rows, W, C] of its dtype.
-    What `take` raises ends the reading, and is kept in `error`: libvips would tell of a failed read only.
+    next_rows: gives the next band, [rows, W, C] of its dtype. What it raises ends the reading and is kept in `error`:
+        libvips would only say that a read failed.
     """
 
-    def __init__(self, width: int, height: int, pixel_format: PixelFormat, take: Callable[[], Array]) -> None:
-        self._take = take
+    def __init__(
+        self, width: int, height: int, pixel_format: PixelFormat, next_rows: Callable[[], Array]
+    ) -> None:
+        self._next_rows = next_rows
         self._header = header(width, height, pixel_format)
         self._size = len(self._header) + height * width * pixel_format.channels * pixel_format.dtype.itemsize
         self._at = 0
@@ -46,27 +49,27 @@ class RowFile:
 
     def free(self) -> None:
         """Give the last band back now: the source and its callbacks refer to each other."""
-        self._take, self._band = _nothing, memoryview(b"")
+        self._next_rows, self._band = _no_rows, memoryview(b"")
 
     def _read(self, count: int) -> bytes:
         if self._at < len(self._header):
-            found = self._header[self._at : self._at + count]
+            data = self._header[self._at : self._at + count]
         elif self.error is not None or self._at >= self._size:
             return b""
         else:
             try:
-                found = self._pixels(count)
+                data = self._pixels(count)
             except BaseException as error:
                 self.error = error
                 return b""
-        self._at += len(found)
-        return found
+        self._at += len(data)
+        return data
 
     def _pixels(self, count: int) -> bytes:
         while self._at >= self._band_at + len(self._band):
             self._band_at += len(self._band)
             self._band = memoryview(b"")  # so that it is free while the next is waited for
-            self._band = np.ascontiguousarray(self._take()).data.cast("B")
+            self._band = np.ascontiguousarray(self._next_rows()).data.cast("B")
         offset = self._at - self._band_at
         assert offset >= 0, "rows are read from the top down"
         return bytes(self._band[offset : offset + count])
@@ -76,7 +79,7 @@ class RowFile:
         return self._at
 
 
-def _nothing() -> Array:
+def _no_rows() -> Array:
     raise EOFError("the rows were given back")
 
 

@@ -1,4 +1,4 @@
-"""Another size, antialiased; pixels' centres keep their places."""
+"""Resizes an image of libvips, antialiased. runtime/pictures/writing.py and runtime/pixels.py call it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from runtime.pictures.codec import pyvips
 
 
 def scaled(image: pyvips.Image, width: int, height: int, kernel: str = "lanczos3") -> pyvips.Image:
-    """kernel: for axes that shrink, antialiased; axes that grow are bicubic. Reads and gives rows from the top down."""
+    """`image` at width × height px; pixels' centres keep their places.
+
+    kernel: for axes that shrink, antialiased; axes that grow are bicubic. Rows are read and given from the top down.
+    """
     across, down = width / image.width, height / image.height
     image = image.resize(min(across, 1.0), vscale=min(down, 1.0), kernel=kernel)
     if max(across, down) > 1:

@@ -1,6 +1,7 @@
-"""Transparency: colours for the hidden pixels, and transparency that is enlarged beside the network.
+"""Transparency: `fill` gives hidden pixels the colours of their neighbours, `enlarge` resizes an alpha channel.
 
 Nobody sees the colour under full transparency, but a network that enlarges the picture would spread it over the edges.
+runtime/tiling/tiled_picture.py calls both.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ SQUARE_PX = 2**LEVELS
 
 
 def rows_seen(start: int, stop: int, height: int) -> tuple[int, int]:
-    """The rows that `fill` needs, for those of [start, stop) to come out as if it had been given all of `height`."""
+    """[first, last) of the rows that `fill` must be given, so that [start, stop) come out as from the whole picture."""
     return max(0, (start // SQUARE_PX - 1) * SQUARE_PX), min(height, (-(-stop // SQUARE_PX) + 1) * SQUARE_PX)
 
 

@@ -1,4 +1,7 @@
-"""Rows into picture files."""
+"""Writes picture files from rows of pixels: whole ones in memory, or band by band into an open file.
+
+`Output` says what comes and what the file is to be; runtime/picture_work.py and runtime/pixels.py make one.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Output:
 
     width, height: of the rows that come, in px; pixel_format: what they are made of. Floats run from 0 to 1.
     to_width, to_height: of the file, in px; where they differ, floats are resized before they are rounded.
-    bits: of the file's samples. metadata: of the picture that came; resolution_scale: by how much its resolution
+    bits: of the file's samples. metadata: of the input; resolution_scale: by how much its resolution
     grows, across and down.
     """
 
@@ -55,21 +58,21 @@ class Output:
         except pyvips.Error as error:
             raise self._unwritable(error) from error
 
-    def to_descriptor(self, take: Callable[[], Array], descriptor: int) -> None:
-        """Write the file into an open one, while `take` gives its rows band by band, [rows, W, C].
+    def to_descriptor(self, next_rows: Callable[[], Array], descriptor: int) -> None:
+        """Write the file into an open one, while `next_rows` gives its rows band by band, [rows, W, C].
 
-        Raises what `take` raises, or InvalidInput where the format cannot hold the picture.
+        Raises what `next_rows` raises, or InvalidInput where the format cannot hold the picture.
         """
-        failure = self._written(take, descriptor)
+        failure = self._written(next_rows, descriptor)
         if failure is not None:
             try:
                 raise failure
             finally:
                 del failure  # this frame and the error's traceback would keep each other
 
-    def _written(self, take: Callable[[], Array], descriptor: int) -> BaseException | None:
+    def _written(self, next_rows: Callable[[], Array], descriptor: int) -> BaseException | None:
         """What ended the writing; nothing of libvips' outlives the call, least of all its copy of the descriptor."""
-        rows = RowFile(self.width, self.height, self.pixel_format, take)
+        rows = RowFile(self.width, self.height, self.pixel_format, next_rows)
         try:
             image, options = self._prepared(
                 rows.image().copy(interpretation=self.pixel_format.interpretation)

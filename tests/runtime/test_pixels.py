@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as arrays
 
 from runtime.errors import InvalidInput
 from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
-from runtime.pictures.reading import READABLE, Header
-from runtime.pixels import decode, encode, grid, probe, resize, to_float, to_uint8
+from runtime.pictures.reading import READABLE, Header, open_picture
+from runtime.pixels import decode, encode, grid, resize, to_float, to_uint8
 
 LIMIT = 10**6
 pictures = arrays.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24), st.sampled_from([1, 3])))
@@ -45,7 +45,7 @@ def vips(pixels: Any, interpretation: str = "srgb") -> pyvips.Image:
 @settings(max_examples=40)
 def test_lossless_formats_come_back_bit_for_bit(format: str, pixels: Any) -> None:
     data = encode(pixels, format)
-    assert probe(data, max_pixels=LIMIT) == Header(
+    assert open_picture(data, max_pixels=LIMIT).header == Header(
         pixels.shape[1], pixels.shape[0], PixelFormat(pixels.shape[2]), format
     )
     back = decode(data, max_pixels=LIMIT)
@@ -88,7 +88,7 @@ def test_transparent_pixels_lie_on_white(bands: int) -> None:
     pixels = np.concatenate([noise(6, 6, bands), np.zeros((6, 6, 1), np.uint8)], 2)
     pixels[:3, :, bands] = 255
     data = vips(pixels, "srgb" if bands == 3 else "b-w").pngsave_buffer()
-    assert probe(data, max_pixels=LIMIT).pixel_format == PixelFormat(bands, alpha=True)
+    assert open_picture(data, max_pixels=LIMIT).header.pixel_format == PixelFormat(bands, alpha=True)
     decoded = decode(data, max_pixels=LIMIT)
     np.testing.assert_array_equal(decoded[:3], np.broadcast_to(pixels[:3, :, :bands], (3, 6, 3)))
     assert (decoded[3:] == 255).all()
@@ -114,7 +114,7 @@ def test_gif_is_read_and_not_written() -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:4] = 255
     data = vips(pixels).gifsave_buffer()
-    assert probe(data, max_pixels=LIMIT).format == "gif"
+    assert open_picture(data, max_pixels=LIMIT).header.format == "gif"
     np.testing.assert_array_equal(decode(data, max_pixels=LIMIT), pixels)
     with pytest.raises(InvalidInput, match="gif"):
         encode(pixels, "gif")
@@ -134,7 +134,7 @@ def test_of_a_moving_picture_the_first_frame_is_taken() -> None:
 )
 def test_cmyk_becomes_rgb(ink: tuple[int, ...], colour: str) -> None:
     data = vips(np.full((8, 8, 4), ink, np.uint8), "cmyk").jpegsave_buffer(Q=100)
-    assert probe(data, max_pixels=LIMIT).pixel_format == PixelFormat(3)
+    assert open_picture(data, max_pixels=LIMIT).header.pixel_format == PixelFormat(3)
     red, green, blue = decode(data, max_pixels=LIMIT)[4, 4].tolist()
     if colour == "white":
         assert min(red, green, blue) > 245
@@ -165,7 +165,7 @@ def test_pictures_are_set_upright(orientation: int) -> None:
     data = turned.tiffsave_buffer()
     expected = UPRIGHT[orientation](pixels)
     np.testing.assert_array_equal(decode(data, max_pixels=LIMIT), expected)
-    header = probe(data, max_pixels=LIMIT)
+    header = open_picture(data, max_pixels=LIMIT).header
     assert (header.height, header.width) == expected.shape[:2]
 
 
@@ -186,7 +186,7 @@ def png_that_claims(width: int, height: int, body: bytes = b"") -> bytes:
     )
 
 
-@pytest.mark.parametrize("read", [probe, decode])
+@pytest.mark.parametrize("read", [open_picture, decode])
 @pytest.mark.parametrize(
     ("width", "height"),
     [(1001, 1000), (50_000, 50_000), (1_000_000, 1_000_000), (2**31 - 1, 2**31 - 1), (1, 10**7)],
@@ -200,8 +200,8 @@ def test_a_header_that_claims_too_much_is_refused_before_anything_is_decoded(
 
 def test_the_limit_is_exact_and_both_figures_are_in_the_message() -> None:
     data = encode(noise(10, 20), "png")
-    assert probe(data, max_pixels=200).width == 20
-    for read in (probe, decode):
+    assert open_picture(data, max_pixels=200).header.width == 20
+    for read in (open_picture, decode):
         with pytest.raises(InvalidInput, match=r"20×10.*199"):
             read(data, max_pixels=199)
 
@@ -215,7 +215,7 @@ def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("bands", [6, 300])
 def test_more_bands_than_a_picture_has_are_refused_from_the_header(bands: int) -> None:
     data = pyvips.Image.black(64, 64, bands=bands).copy(interpretation="srgb").tiffsave_buffer()
-    for read in (probe, decode):
+    for read in (open_picture, decode):
         with pytest.raises(InvalidInput, match=str(bands)):
             read(data, max_pixels=LIMIT)
 
@@ -247,7 +247,7 @@ def test_numbers_without_an_agreed_white_are_refused_and_not_made_black(numbers:
     ],
 )
 def test_what_is_no_picture_of_ours_is_invalid_input_and_says_what_is(data: bytes) -> None:
-    for read in (probe, decode):
+    for read in (open_picture, decode):
         with pytest.raises(InvalidInput) as refused:
             read(data, max_pixels=LIMIT)
         assert refused.value.field == "image"
@@ -275,7 +275,7 @@ SAMPLES = samples()
 def decodes_or_is_invalid(data: bytes) -> bool:
     """Whether a damaged file decodes all the same. Any other error than InvalidInput goes through."""
     try:
-        header = probe(data, max_pixels=LIMIT)
+        header = open_picture(data, max_pixels=LIMIT).header
         pixels = decode(data, max_pixels=LIMIT)
     except InvalidInput:
         return False
@@ -351,7 +351,7 @@ def test_the_longest_side_of_a_format_is_exact(format: str) -> None:
     longest = WRITABLE[format].longest
     for shape in ((1, longest, 1), (longest, 1, 1)):
         data = encode(np.zeros(shape, np.uint8), format)
-        assert probe(data, max_pixels=longest).width == shape[1]
+        assert open_picture(data, max_pixels=longest).header.width == shape[1]
     with pytest.raises(InvalidInput, match=str(longest)) as refused:
         encode(np.zeros((1, longest + 1, 1), np.uint8), format)
     assert refused.value.field == "format"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from runtime import pixels
+from runtime.pictures.reading import open_picture
 from server.client.__main__ import main
 from tests.server.conftest import (
     Served,
@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def width(file: Path) -> int:
-    return pixels.probe(file.read_bytes(), max_pixels=10**6).width
+    return open_picture(file.read_bytes(), max_pixels=10**6).header.width
 
 
 def make_photos(tmp_path: Path) -> Path:

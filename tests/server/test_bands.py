@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from protos import ganforge_pb2 as pb
-from runtime import pixels
 from runtime.picture_work import PictureWork
 from runtime.pictures.formats import WRITABLE
+from runtime.pictures.reading import open_picture
 from runtime.tensors import Array
 from runtime.tiling import geometry
 from runtime.tiling.geometry import Band
@@ -167,7 +167,7 @@ def test_bands_of_any_size_and_scale(
         patch.setattr("runtime.picture_work.BAND_BYTES", SMALL_BAND_BYTES)
         many = served.client.upscale(file, outscale=outscale)
     assert one.image == many.image
-    header = pixels.probe(many.image, max_pixels=10**7)
+    header = open_picture(many.image, max_pixels=10**7).header
     wanted = [max(1, round(side * np.float32(outscale or 4).item())) for side in (width, height)]
     assert [header.width, header.height] == [many.width, many.height] == wanted
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from runtime import pixels
+from runtime.pictures.reading import open_picture
 from tests.server.client_runs import contents, done, make_photos, refused, run, width
 from tests.server.conftest import (
     SCALE,
@@ -39,7 +40,7 @@ def test_the_ending_of_the_target_chooses_the_format(served: Served, tmp_path: P
     for ending, format in ((".jpg", "jpeg"), (".webp", "webp"), (".tif", "tiff"), (".PNG", "png")):
         target = tmp_path / f"out{ending}"
         done(served, "upscale", source, target, "--outscale", "2", "--quality", "90")
-        header = pixels.probe(target.read_bytes(), max_pixels=10**6)
+        header = open_picture(target.read_bytes(), max_pixels=10**6).header
         assert (header.format, header.width) == (format, 40)
 
 
@@ -131,10 +132,10 @@ def test_each_kind_of_picture_in_a_folder_gets_its_ending(served: Served, tmp_pa
         "i-x4.tiff", "j-x4.jpg",
     ]  # fmt: skip
     for path in files.values():
-        header = pixels.probe(path.read_bytes(), max_pixels=10**6)
+        header = open_picture(path.read_bytes(), max_pixels=10**6).header
         assert (header.width, header.height) == (image.width * SCALE, image.height * SCALE)
-    assert pixels.probe(files["h-x4.png"].read_bytes(), max_pixels=10**6).pixel_format.alpha
-    assert pixels.probe(files["i-x4.tiff"].read_bytes(), max_pixels=10**6).pixel_format.bits == 32
+    assert open_picture(files["h-x4.png"].read_bytes(), max_pixels=10**6).header.pixel_format.alpha
+    assert open_picture(files["i-x4.tiff"].read_bytes(), max_pixels=10**6).header.pixel_format.bits == 32
 
 
 def test_lossless_and_compression_are_flags(served: Served, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from protos import ganforge_pb2 as pb
 from runtime import pixels
 from runtime.errors import InvalidInput
 from runtime.picture_work import PictureWork
+from runtime.pictures.reading import open_picture
 from runtime.tiling.canvas import Canvas
 from server.client import STREAM_FROM_BYTES
 from server.limits import Limits
@@ -130,7 +131,7 @@ def test_the_answer_has_the_inputs_format_or_the_one_asked_for(served: Served, f
     given = pixels.encode(smooth, format)
     kept = served.client.upscale(given)
     assert kept.format == format
-    assert pixels.probe(kept.image, max_pixels=10**6).format == format
+    assert open_picture(kept.image, max_pixels=10**6).header.format == format
     asked = served.client.upscale(pixels.encode(smooth, "png"), format=format, quality=80)
     assert asked.format == format
 
