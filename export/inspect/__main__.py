@@ -41,12 +41,14 @@ def description(contents: Contents) -> dict[str, str]:
     """What the table says beside the file's name and hash."""
     dtypes = sorted({dtype(tensor) for tensor in contents.tensors.values()})
     notes = (*contents.notes, *checkpoint.open_assumptions(contents, {}))
+    class_names = {"class names": ", ".join(contents.class_names)} if contents.class_names else {}
     return {
         "format": contents.format,
         "inside": " › ".join(contents.inside) or "nothing around it",
         "tensor names": contents.naming,
         "model": contents.model,
         **{key: str(value) for key, value in contents.config.items()},
+        **class_names,
         "parameters": f"{parameter_count(contents):,}",
         "dtype": ", ".join(dtypes),
         "notes": "; ".join(notes) or "none",
