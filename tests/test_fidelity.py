@@ -35,6 +35,7 @@ SIZES = [(1, 1), (7, 5), (63, 65), (200, 200), (481, 321), (1000, 700)]  # width
 # CPU has it, and elsewhere only its weights are rounded.
 LEAST_DB = {"float32": 50.0, "float16": 53.0, "bfloat16": 48.0}
 TILE = 128
+HALO = 16  # where the search for one has run already, in float32
 SEAM_PX = 8  # pixels of the output beside the border of two cores
 SEAM_DB = 55.0
 
@@ -46,7 +47,15 @@ def served(
     """A client of a server process that serves the shipped weights in one precision."""
     folder = tmp_path_factory.mktemp("bundles")
     options = BuildOptions(
-        MODEL, None, {}, folder, None, request.param, targets=("onnx", "openvino"), tile=TILE
+        MODEL,
+        None,
+        {},
+        folder,
+        None,
+        request.param,
+        targets=("onnx", "openvino"),
+        tile=TILE,
+        halo=None if request.param == "float32" else HALO,
     )
     made = build(options)
     with launched(folder, log=folder / "server.log") as server, Client(server.address) as client:

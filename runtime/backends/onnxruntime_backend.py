@@ -7,7 +7,6 @@ graph's precision: TF32 is off on GPUs, and its bfloat16 matrix products on ARM 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import tempfile
@@ -21,6 +20,7 @@ import numpy as np
 from runtime import tasks
 from runtime.backends import shapes
 from runtime.backends.base import Engine
+from runtime.backends.nvidia_driver import no_gpu
 from runtime.backends.precisions import narrowest
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
@@ -54,12 +54,19 @@ def unavailable(bundle: Bundle, device: str | None) -> str | None:
     kind, index = parse(device)
     if kind is None:
         return f"it runs on CPU and cuda:0, cuda:1, …, not on device {device!r}"
-    if kind == "cuda" and CUDA not in library().get_available_providers():
-        return "this onnxruntime was built without CUDA (pip install onnxruntime-gpu)"
-    if kind == "cuda" and index >= gpu_count():
-        return f"there is no GPU number {index}: this machine has {gpu_count()} that the driver can use"
+    if kind == "cuda":
+        return _no_cuda(index)
     if kind == "cpu" and bundle.manifest.precision == "bfloat16":
         return "it has no bfloat16 convolutions on a CPU; build the bundle with --fp32 or --fp16"
+    return None
+
+
+def _no_cuda(index: int) -> str | None:
+    # The GPU first: where there is none, the library need not be loaded.
+    if (problem := no_gpu(index)) is not None:
+        return problem
+    if CUDA not in library().get_available_providers():
+        return f"this onnxruntime was built without CUDA (pip install {PACKAGES[1]})"
     return None
 
 
@@ -74,7 +81,7 @@ def native_precisions(device: str | None = None) -> tuple[Precision, ...]:
     if _missing() is not None:
         return ()
     kind, index = parse(device)
-    if kind == "cuda" and (CUDA not in library().get_available_providers() or index >= gpu_count()):
+    if kind == "cuda" and _no_cuda(index) is not None:
         return ()
     return NATIVE[kind] if kind is not None else ()
 
@@ -112,23 +119,11 @@ def open_engine(
 def parse(device: str | None) -> tuple[Literal["cpu", "cuda"] | None, int]:
     """ "cuda:1" → ("cuda", 1). None is the first GPU where there is one that this build can use, else the CPU."""
     if device is None:
-        return ("cuda", 0) if CUDA in library().get_available_providers() and gpu_count() else ("cpu", 0)
+        return ("cuda", 0) if _no_cuda(0) is None else ("cpu", 0)
     name, _, index = device.lower().partition(":")
     if name == "cpu" and not index:
         return "cpu", 0
     return ("cuda", int(index or 0)) if name == "cuda" and (not index or index.isdecimal()) else (None, 0)
-
-
-@cache
-def gpu_count() -> int:
-    """GPUs that the NVIDIA driver of this machine can use."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    ready = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if ready else 0
 
 
 @cache

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.backends.nvidia_driver import no_gpu
 from runtime.errors import EngineError
 from runtime.tensors import Array
 
@@ -38,6 +39,8 @@ class Cuda:
     @staticmethod
     def problem(device: int = 0, runtime: Any = None) -> str | None:
         """Why GPU number `device` cannot be used here, or None."""
+        if runtime is None and (problem := no_gpu(device)) is not None:
+            return problem
         if runtime is None and (find_spec("cuda") is None or find_spec("cuda.bindings") is None):
             return "cuda-python is not installed (pip install cuda-python)"
         cuda = Cuda(device, runtime)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from runtime import backends
-from runtime.backends import cpu_features
+from runtime.backends import cpu_features, nvidia_driver
 from runtime.backends import onnxruntime_backend as portable
 from runtime.backends import openvino_backend as cpu
 from runtime.backends import tensorrt_backend as tensorrt
@@ -135,7 +135,11 @@ class TestONNXRuntime:
         bundle = make_bundle(tmp_path, "float32")
         if portable.CUDA in portable.library().get_available_providers():
             pytest.skip("this onnxruntime has CUDA")
+        monkeypatch.setattr(nvidia_driver, "gpu_count", lambda: 1)
         assert "built without CUDA" in str(portable.unavailable(bundle, "cuda:0"))
+        assert portable.unavailable(bundle, "cuda:1") == "there is no GPU number 1: this machine has 1"
+        monkeypatch.setattr(nvidia_driver, "gpu_count", lambda: 0)
+        assert portable.unavailable(bundle, "cuda:0") == "no NVIDIA GPU that a driver can use"
         monkeypatch.setattr(portable, "unavailable", lambda bundle, device: None)
         with (
             pytest.warns(UserWarning, match="not in available provider names"),
