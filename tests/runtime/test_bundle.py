@@ -119,8 +119,8 @@ manifests = st.builds(
 
 @given(manifests)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-def test_a_manifest_survives_json(one: Manifest) -> None:
-    assert parse_manifest(one.to_json()) == one
+def test_a_manifest_survives_json(written: Manifest) -> None:
+    assert parse_manifest(written.to_json()) == written
 
 
 def test_unlisted_files_are_neither_trusted_nor_in_the_way(tmp_path: Path) -> None:
@@ -395,10 +395,10 @@ json_values = st.recursive(
 def test_whatever_stands_in_a_field_nothing_but_a_bundle_error_comes_out(name: str, value: object) -> None:
     raw = json.loads(manifest().to_json()) | {name: value}
     try:
-        one = parse_manifest(json.dumps(raw))
+        parsed = parse_manifest(json.dumps(raw))
     except BundleError:
         return
-    one.to_json()
+    parsed.to_json()
 
 
 # Folders of bundles.
@@ -514,8 +514,8 @@ def test_bundles_are_readable_by_a_server_of_another_user(tmp_path: Path) -> Non
 
 
 def test_two_builds_of_one_name_side_by_side_both_end_well(tmp_path: Path) -> None:
-    with Writer(tmp_path, "tiny") as one, Writer(tmp_path, "tiny") as two:
-        for writer in (one, two):
+    with Writer(tmp_path, "tiny") as first, Writer(tmp_path, "tiny") as second:
+        for writer in (first, second):
             (writer.path / GRAPH).write_bytes(b"graph")
             writer.commit(manifest())
     assert load(tmp_path / "tiny").manifest.name == "tiny"

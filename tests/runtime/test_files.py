@@ -38,9 +38,7 @@ def test_what_fails_leaves_nothing_behind(
 
     with pytest.raises(failure):
         write()
-    assert [(found, found.read_text()) for found in tmp_path.iterdir()] == (
-        [(path, "old")] if existing else []
-    )
+    assert [(left, left.read_text()) for left in tmp_path.iterdir()] == ([(path, "old")] if existing else [])
 
 
 def test_permissions_are_those_of_the_file_that_was_there_or_the_usual_ones(tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ def test_rows_come_out_as_they_went_in(pixel_format: PixelFormat, width: int, he
     image = RowFile(width, height, pixel_format, bands_of(pixels, rows)).image()
     assert (image.width, image.height, image.bands) == (width, height, pixel_format.channels)
     assert bool(image.hasalpha()) == pixel_format.alpha
-    found = np.frombuffer(image.write_to_memory(), pixel_format.dtype).reshape(pixels.shape)
-    np.testing.assert_array_equal(found, pixels)
+    answer = np.frombuffer(image.write_to_memory(), pixel_format.dtype).reshape(pixels.shape)
+    np.testing.assert_array_equal(answer, pixels)
 
 
 def test_no_band_is_taken_before_it_is_needed() -> None:
@@ -88,8 +88,8 @@ def test_a_file_of_bands_is_the_file_of_the_whole(format: str) -> None:
     pixels = noise(100, 40, PixelFormat(3))
     wanted = output(format).to_memory(pixels)
     for rows in (1, 7, 64, 100):
-        found = written(output(format), bands_of(pixels, rows))
-        left, right = (pyvips.Image.new_from_buffer(one, "").numpy() for one in (found, wanted))
+        answer = written(output(format), bands_of(pixels, rows))
+        left, right = (pyvips.Image.new_from_buffer(each, "").numpy() for each in (answer, wanted))
         np.testing.assert_array_equal(left, right)
 
 
@@ -129,6 +129,6 @@ def test_bands_are_gone_when_the_file_is_not_when_garbage_is_collected(fails: bo
         else:
             written(output("png"), take)
         assert len(alive) >= 5
-        assert [one() for one in alive if one() is not None] == []
+        assert [each() for each in alive if each() is not None] == []
     finally:
         gc.enable()

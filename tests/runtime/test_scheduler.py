@@ -146,10 +146,10 @@ def test_every_item_is_delivered_once_with_its_own_output(slots: int, max_batch:
             return deliver
 
         jobs = [job(engine, n, n + 1, deliver=deliver_to(n)) for n in range(12)]
-        for one in jobs:
-            scheduler.submit(one)
-        for one in jobs:
-            assert one.done.result(TIMEOUT_S) is None
+        for each in jobs:
+            scheduler.submit(each)
+        for each in jobs:
+            assert each.done.result(TIMEOUT_S) is None
     assert sorted(got) == [(n, i) for n in range(12) for i in range(n + 1)]
 
 
@@ -164,10 +164,10 @@ def test_a_request_without_items_is_done_at_once() -> None:
 def test_done_comes_after_the_last_delivery() -> None:
     engine, last = Echo(4), list[object]()
     with scheduling(engine, deliverers=4) as scheduler:
-        one = job(engine, items=50, deliver=lambda index, outputs: last.append(index))
-        one.done.add_done_callback(lambda done: last.append("done"))
-        scheduler.submit(one)
-        one.done.result(TIMEOUT_S)
+        request = job(engine, items=50, deliver=lambda index, outputs: last.append(index))
+        request.done.add_done_callback(lambda done: last.append("done"))
+        scheduler.submit(request)
+        request.done.result(TIMEOUT_S)
     assert last[-1] == "done"
     assert len(last) == 51
 
@@ -179,15 +179,15 @@ def test_times_are_wall_time_of_waiting_and_of_the_device() -> None:
         scheduler.submit(first, watch)
         engine.held()
         pair, watches = [job(engine, 2), job(engine, 3)], [Stopwatch(clock), Stopwatch(clock)]
-        for one, its in zip(pair, watches, strict=True):
-            scheduler.submit(one, its)
+        for each, its in zip(pair, watches, strict=True):
+            scheduler.submit(each, its)
         clock.now_s += 2.0
         engine.let_go()
         assert len(engine.held()) == 2
         clock.now_s += 4.0
         engine.let_go()
-        for one in (first, *pair):
-            one.done.result(TIMEOUT_S)
+        for each in (first, *pair):
+            each.done.result(TIMEOUT_S)
         assert watch.times() == Times(queue_s=0.0, inference_s=2.0, codec_s=0.0, total_s=6.0)
         assert [its.times() for its in watches] == [Times(2.0, 4.0, 0.0, 6.0)] * 2
         assert scheduler.seconds_per_px(Echo()) is None
@@ -198,14 +198,14 @@ def test_items_of_a_request_that_overlap_on_the_device_count_once() -> None:
     clock, engine = Clock(), Gated()
     with scheduling(engine, clock=clock, slots=2) as scheduler:
         jobs, watch = [job(engine, n, 1) for n in range(2)], Stopwatch(clock)
-        for one in jobs:
-            scheduler.submit(one, watch)
+        for each in jobs:
+            scheduler.submit(each, watch)
         engine.held(), engine.held()  # both on the device
         clock.now_s += 3.0
         engine.let_go()
         engine.let_go()
-        for one in jobs:
-            one.done.result(TIMEOUT_S)
+        for each in jobs:
+            each.done.result(TIMEOUT_S)
         assert watch.times() == Times(queue_s=0.0, inference_s=3.0, codec_s=0.0, total_s=3.0)
 
 
@@ -228,12 +228,12 @@ def test_a_tiny_request_hardly_moves_the_estimate() -> None:
     engine, clock = Gated(4), Clock()
     with scheduling(engine, clock=clock) as scheduler:
         for pixels in (TILE_PX, 1):
-            one = job(engine, pixels=pixels)
-            scheduler.submit(one)
+            request = job(engine, pixels=pixels)
+            scheduler.submit(request)
             engine.held()
             clock.now_s += 2.0
             engine.let_go()
-            one.done.result(TIMEOUT_S)
+            request.done.result(TIMEOUT_S)
         estimate = scheduler.seconds_per_px(engine)
         assert estimate is not None
         assert estimate < 3 * 2.0 / TILE_PX
@@ -266,11 +266,11 @@ def test_an_idle_device_takes_one_item_at_once_and_what_gathers_meanwhile_become
         scheduler.submit(job(engine, 0))
         assert engine.held() == [(0, 0)]
         jobs = [job(engine, number) for number in range(1, 9)]
-        for one in jobs:
-            scheduler.submit(one)
+        for each in jobs:
+            scheduler.submit(each)
         engine.let_go()
         assert sorted(engine.step()) == [(number, 0) for number in range(1, 9)]
-        wait_for([one.done for one in jobs], TIMEOUT_S)
+        wait_for([each.done for each in jobs], TIMEOUT_S)
         assert scheduler.stats().mean_batch == pytest.approx(9 / 2)
 
 
@@ -304,14 +304,14 @@ def test_outputs_that_wait_for_delivery_stop_the_device_before_they_pile_up() ->
         assert gate.wait(TIMEOUT_S)
 
     with scheduling(engine, slots=slots, deliverers=deliverers) as scheduler:
-        one = job(engine, items=items, deliver=slow)
-        scheduler.submit(one)
+        request = job(engine, items=items, deliver=slow)
+        scheduler.submit(request)
         for _ in range(slots + deliverers):
             engine.step()  # its output is being delivered, or waits for it
         assert engine.nothing_comes()
         gate.set()
         engine.let_go(items)
-        assert one.done.result(TIMEOUT_S) is None
+        assert request.done.result(TIMEOUT_S) is None
     assert len(engine.batches) == items
 
 
@@ -549,11 +549,11 @@ def test_cancelling_from_a_delivery_or_a_callback_does_not_lock_up() -> None:
     engine = Echo()
     with scheduling(engine) as scheduler:
         other = job(engine, 2, 10_000)
-        one = job(engine, 1, 3, deliver=lambda index, outputs: scheduler.cancel(one))
-        one.done.add_done_callback(lambda done: scheduler.cancel(other))
+        request = job(engine, 1, 3, deliver=lambda index, outputs: scheduler.cancel(request))
+        request.done.add_done_callback(lambda done: scheduler.cancel(other))
         scheduler.submit(other)
-        scheduler.submit(one)
-        for gone in (one, other):
+        scheduler.submit(request)
+        for gone in (request, other):
             with pytest.raises(Cancelled):
                 gone.done.result(TIMEOUT_S)
         served_by(scheduler, engine)
@@ -564,23 +564,23 @@ def test_requests_cancelled_from_many_threads_while_they_run_all_end_once() -> N
     ends: list[object] = []
     with scheduling(engine, slots=2, deliverers=2) as scheduler:
         jobs = [job(engine, number, 20) for number in range(60)]
-        for one in jobs:
-            one.done.add_done_callback(ends.append)
-            scheduler.submit(one)
+        for each in jobs:
+            each.done.add_done_callback(ends.append)
+            scheduler.submit(each)
 
         def cancel(start: int) -> None:
-            for one in jobs[start::3]:
+            for each in jobs[start::3]:
                 if start:
-                    scheduler.cancel(one)
+                    scheduler.cancel(each)
                 else:
-                    one.done.cancel()
+                    each.done.cancel()
 
         threads = [threading.Thread(target=cancel, args=(start,)) for start in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        not_done = wait_for([one.done for one in jobs], TIMEOUT_S).not_done
+        not_done = wait_for([each.done for each in jobs], TIMEOUT_S).not_done
         assert not not_done
         served_by(scheduler, engine)
         assert scheduler.stats().jobs_waiting == 0
@@ -641,11 +641,11 @@ def test_a_request_that_fails_fails_alone(what: str) -> None:
             deliver=failing(error) if what == "deliver" else None,
         )
         good = [job(engine, number, 2) for number in (2, 3)]
-        for one in (good[0], bad, good[1]):
-            scheduler.submit(one)
+        for each in (good[0], bad, good[1]):
+            scheduler.submit(each)
         engine.let_go(100)
-        for one in good:
-            assert one.done.result(TIMEOUT_S) is None
+        for each in good:
+            assert each.done.result(TIMEOUT_S) is None
         assert bad.done.exception(TIMEOUT_S) is error
         served_by(scheduler, engine)
 
@@ -675,11 +675,11 @@ def test_one_bad_item_in_a_batch_fails_only_its_own_request(error: Exception) ->
             job(engine, number, deliver=lambda index, out: got.append(out["y"][0])) for number in (1, 2, 3)
         ]
         bad = job(engine, 13)
-        for one in (good[0], bad, *good[1:]):
-            scheduler.submit(one)
+        for each in (good[0], bad, *good[1:]):
+            scheduler.submit(each)
         engine.first.set()
-        for one in (first, *good):
-            assert one.done.result(TIMEOUT_S) is None
+        for each in (first, *good):
+            assert each.done.result(TIMEOUT_S) is None
         assert bad.done.exception(TIMEOUT_S) is error
         served_by(scheduler, engine)
     assert sorted(got) == [2, 4, 6]
@@ -695,13 +695,13 @@ def test_items_that_do_not_stack_fail_only_the_odd_one() -> None:
             job(engine, 2, inputs=lambda index: {"wrong": np.zeros(2)}),
         ]
         good = [job(engine, number) for number in (3, 4)]
-        for one in (odd[0], good[0], odd[1], good[1]):
-            scheduler.submit(one)
+        for each in (odd[0], good[0], odd[1], good[1]):
+            scheduler.submit(each)
         engine.let_go(100)
-        for one in good:
-            assert one.done.result(TIMEOUT_S) is None
-        for one in odd:
-            assert one.done.exception(TIMEOUT_S) is not None
+        for each in good:
+            assert each.done.result(TIMEOUT_S) is None
+        for each in odd:
+            assert each.done.exception(TIMEOUT_S) is not None
         served_by(scheduler, engine)
 
 
@@ -731,11 +731,11 @@ def test_an_item_of_no_pixels_does_not_end_the_worker() -> None:
 def test_a_callback_that_raises_does_not_end_the_worker() -> None:
     engine = Echo()
     with scheduling(engine) as scheduler:
-        one = job(engine, 1, inputs=failing(ValueError("bad")))
-        one.done.add_done_callback(failing(RuntimeError("a careless callback")))
-        scheduler.submit(one)
+        request = job(engine, 1, inputs=failing(ValueError("bad")))
+        request.done.add_done_callback(failing(RuntimeError("a careless callback")))
+        scheduler.submit(request)
         with pytest.raises(ValueError, match="bad"):
-            one.done.result(TIMEOUT_S)
+            request.done.result(TIMEOUT_S)
         served_by(scheduler, engine)
 
 
@@ -771,15 +771,15 @@ def test_close_waits_for_deliveries() -> None:
         inside.set()
         assert gate.wait(TIMEOUT_S)
 
-    one = job(engine, 1, deliver=slow)
-    scheduler.submit(one)
+    request = job(engine, 1, deliver=slow)
+    scheduler.submit(request)
     assert inside.wait(TIMEOUT_S)
     closing = threading.Thread(target=scheduler.close)
     closing.start()
     gate.set()
     closing.join(TIMEOUT_S)
     assert not closing.is_alive()
-    assert one.done.result(0) is None
+    assert request.done.result(0) is None
 
 
 def test_close_leaves_no_thread() -> None:
@@ -801,19 +801,19 @@ def test_submitting_while_closing_either_runs_or_says_cancelled() -> None:
             scheduler: Scheduler, jobs: list[Job], refused: list[Job], start: threading.Barrier
         ) -> None:
             start.wait(TIMEOUT_S)
-            for one in jobs:
+            for each in jobs:
                 try:
-                    scheduler.submit(one)
+                    scheduler.submit(each)
                 except Cancelled:
-                    refused.append(one)
+                    refused.append(each)
 
         thread = threading.Thread(target=submit, args=(scheduler, jobs, refused, start))
         thread.start()
         start.wait(TIMEOUT_S)
         scheduler.close()
         thread.join(TIMEOUT_S)
-        for one in jobs:
-            if one in refused:
-                assert not one.done.done()
+        for each in jobs:
+            if each in refused:
+                assert not each.done.done()
             else:
-                assert isinstance(one.done.exception(TIMEOUT_S), Cancelled | None)
+                assert isinstance(each.done.exception(TIMEOUT_S), Cancelled | None)
