@@ -12,7 +12,8 @@ from benchmarks.load import Duration, Measured, direct
 from export.build import photographs
 from runtime import pixels
 from runtime.backends.base import Engine
-from runtime.backends.openvino_backend import compile_graph
+from runtime.backends.openvino_backend import compile_graph, native_precisions
+from runtime.backends.precisions import fastest_allowed
 from runtime.latents import draw, draw_labels
 from runtime.sample_work import sample_inputs
 from runtime.tensors import Array
@@ -89,7 +90,8 @@ def whole_image(engine: Engine, image: Array) -> Callable[[], object]:
     """
     inputs = {engine.manifest.inputs[0].name: image[None]}
     if engine.backend == "openvino":
-        compiled = compile_graph(engine.bundle, engine.precision, "LATENCY", inputs[next(iter(inputs))].shape)
+        precision = fastest_allowed(native_precisions(), engine.manifest.precision)
+        compiled = compile_graph(engine.bundle, precision, "LATENCY", inputs[next(iter(inputs))].shape)
 
         def run() -> object:
             return compiled(inputs)
