@@ -1,6 +1,7 @@
-"""Data to train on: labelled pictures (`labelled.py`), crops for super-resolution (`crops.py`), batches of either.
+"""Data to train and measure on: labelled pictures (labelled.py), crops and pairs for super-resolution (crops.py, pairs.py).
 
-All is kept in memory as uint8, and decoded again where it does not fit.
+Recipes and the evaluation import from here. Pictures are kept in memory as uint8; crops of those that do not fit are
+decoded again each time.
 """
 
 from export.data.batches import Prefetcher, generator

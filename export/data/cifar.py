@@ -1,6 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as https://www.cs.toronto.edu/~kriz/cifar.html gives them "for Python": folders or .tar.gz.
+"""Reads CIFAR-10 and CIFAR-100 in the form "for Python" of https://www.cs.toronto.edu/~kriz/cifar.html; Readers of labelled.py.
 
-Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images". Their files are pickles; see plain_pickle.py.
+A folder or a .tar.gz. Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images". The files are pickles,
+which plain_pickle.py reads.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from export.data import plain_pickle
-from export.data.sets import Labelled, Reader, Split, damage, labelled
+from export.data.sets import Labelled, Reader, Split, as_damaged, labelled
 from runtime.errors import InvalidInput
 
 SHAPE = (3, 32, 32)  # of a picture: a row of the file's array
@@ -49,7 +50,7 @@ LAYOUTS = (
         labels_key="fine_labels",
     ),
 )
-# Both archives' files; whichever is wanted shows once they are open.
+# The files of both datasets; which dataset it is shows once they are open.
 ALL_FILES = frozenset(
     name for layout in LAYOUTS for name in (layout.names_file, *layout.files["train"], *layout.files["test"])
 )
@@ -61,10 +62,10 @@ def read_folder(path: Path, size: int, channels: int, split: Split) -> Labelled:
 
 
 def read_archive(path: Path, size: int, channels: int, split: Split) -> Labelled:
-    """The same out of a .tar.gz, with nothing unpacked to the disk."""
+    """The same from a .tar.gz; nothing is unpacked to the disk."""
     contents = {}
     with (
-        damage(path.name, tarfile.TarError, zlib.error, EOFError, OSError),
+        as_damaged(path.name, tarfile.TarError, zlib.error, EOFError, OSError),
         tarfile.open(path, "r:gz") as archive,
     ):
         for member in archive:
@@ -83,7 +84,9 @@ def read(path: Path, contents: Mapping[str, bytes], size: int, channels: int, sp
     missing = [name for name in layout.files[split] if name not in contents]
     if missing:
         raise InvalidInput("data", f"{path.name} lacks {', '.join(missing)}, expected all of {layout.name}")
-    names = listed(layout.names_file, dictionary(layout.names_file, contents), layout.names_key, (str, bytes))
+    names = list_under(
+        layout.names_file, dictionary(layout.names_file, contents), layout.names_key, (str, bytes)
+    )
     parts = [
         batch(name, dictionary(name, contents), layout.labels_key, len(names)) for name in layout.files[split]
     ]
@@ -99,7 +102,7 @@ def dictionary(name: str, contents: Mapping[str, bytes]) -> dict[str, Any]:
     loaded = plain_pickle.loads(name, contents[name])
     if not isinstance(loaded, dict):
         raise InvalidInput("data", f"{name} holds a {type(loaded).__name__}, expected a dictionary")
-    return {text(key): held for key, held in loaded.items()}
+    return {text(key): value for key, value in loaded.items()}
 
 
 def text(value: Any) -> str:
@@ -107,18 +110,20 @@ def text(value: Any) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
-def listed(name: str, held: Mapping[str, Any], key: str, types: tuple[type, ...]) -> list[Any]:
-    """The list of `types` under `key`."""
-    values = held.get(key)
+def list_under(name: str, content: Mapping[str, Any], key: str, types: tuple[type, ...]) -> list[Any]:
+    """The list of `types` under `key`. Raises InvalidInput where there is none."""
+    values = content.get(key)
     if not isinstance(values, list) or not all(isinstance(value, types) for value in values):
         expected = f"`{key}`, a list of {' or '.join(kind.__name__ for kind in types)}"
-        raise InvalidInput("data", f"{name} holds {', '.join(held) or 'nothing'}; expected {expected}")
+        raise InvalidInput("data", f"{name} holds {', '.join(content) or 'nothing'}; expected {expected}")
     return values
 
 
-def batch(name: str, held: Mapping[str, Any], labels_key: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def batch(
+    name: str, content: Mapping[str, Any], labels_key: str, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """[N, 32, 32, 3] uint8 and [N] int64."""
-    rows, labels = held.get("data"), listed(name, held, labels_key, (int,))
+    rows, labels = content.get("data"), list_under(name, content, labels_key, (int,))
     if not isinstance(rows, np.ndarray) or rows.shape[1:] != (math.prod(SHAPE),):
         got = rows.shape if isinstance(rows, np.ndarray) else f"a {type(rows).__name__}"
         raise InvalidInput("data", f"{name}: `data` is {got}, expected [N, {math.prod(SHAPE)}] uint8")

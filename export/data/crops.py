@@ -1,4 +1,4 @@
-"""Random crops of pictures with their reductions, to train super-resolution on."""
+"""Random crops of pictures with their ×S reductions, which super-resolution recipes train on: `Crops`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.data.pictures import as_floats, each, pictures_under, read_picture
+from export.data.pictures import as_floats, decode_all, pictures_under, read_picture
 from export.data.resize import resized_part
 from runtime.errors import InvalidInput
 
@@ -25,8 +25,9 @@ class Crops:
     size fits. names: of the pictures in use; sizes: the range of their sides, in words; skipped: those that cannot be
     decoded or are too small, with the reason. Raises InvalidInput where that leaves nothing.
 
-    A low-resolution crop is made from the pixels under it, when it is wanted (a millisecond or two for 36 px at scale 4), and
-    equals bit for bit the crop of the whole picture's reduction: no reduced pictures are kept. Threads may share one.
+    A low-resolution crop is computed when it is needed, from the pixels under it (a millisecond or two for 36 px at
+    scale 4), and equals bit for bit that crop of the whole picture's reduction: no reduced pictures are kept.
+    Thread-safe.
     """
 
     def __init__(self, folder: Path, *, scale: int, patch_px: int, cache_gib: float = 8.0) -> None:
@@ -37,7 +38,7 @@ class Crops:
         sides: set[int] = set()
         paths = pictures_under(folder)
         # All are decoded once, those that cannot be kept too: better a damaged file now than in the middle of a run.
-        for path, image in zip(paths, each(paths, self.read), strict=True):
+        for path, image in zip(paths, decode_all(paths, self.read), strict=True):
             if isinstance(image, InvalidInput):
                 skipped.append(image.problem)
                 continue
@@ -55,9 +56,9 @@ class Crops:
     def batch(
         self, random: torch.Generator, count: int, *, part: slice = slice(None)
     ) -> tuple[Tensor, Tensor]:
-        """`count` random crops, each turned one of the eight ways a square can be; of them, the rows of `part`.
+        """The rows `part` of `count` random crops, each turned and flipped at random.
 
-        What each row shows depends on `random` and `count` alone, so that processes can share out one batch. Gives
+        What each row shows depends on `random` and `count` alone, so that processes can divide one batch. Returns
         low [N, 3, patch, patch] and high [N, 3, S·patch, S·patch], float32 in [0, 1], channels last.
         """
         drawn = torch.randint(DRAWN_BELOW, (count, 4), generator=random)[part].tolist()
@@ -70,7 +71,10 @@ class Crops:
         return as_floats(channels_second(low)), as_floats(channels_second(high))
 
     def crop(self, picture: int, top: int, left: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
-        """The crop that four numbers of any size choose: low [patch, patch, 3], high [S·patch, S·patch, 3] uint8."""
+        """The crop that four numbers choose, each taken modulo its range.
+
+        Returns low [patch, patch, 3] and high [S·patch, S·patch, 3], uint8.
+        """
         path = self.paths[picture % len(self.paths)]
         image = self.cache[path] if path in self.cache else self.read(path)
         side, scale = self.patch_px, self.scale
@@ -92,7 +96,7 @@ class Crops:
 
 
 def turned(image: np.ndarray, turn: int) -> np.ndarray:
-    """[H, W, C] turned by turn // 2 quarters, mirrored before where `turn` is odd."""
+    """[H, W, C] mirrored where `turn` is odd, then turned by turn // 2 quarters."""
     quarters, mirror = divmod(turn, 2)
     return np.rot90(image[:, ::-1] if mirror else image, quarters)
 

@@ -1,4 +1,4 @@
-"""Folders of picture files. Subfolders, where there are any, are classes."""
+"""Reads folders of picture files, whose subfolders, if any, are classes; the last Reader of labelled.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.data.pictures import each, pictures_under, read_picture
+from export.data.pictures import decode_all, pictures_under, read_picture
 from export.data.sets import Labelled, Reader, Split, framed
 from runtime.errors import InvalidInput
 
@@ -17,14 +17,16 @@ from runtime.errors import InvalidInput
 def read(path: Path, size: int, channels: int, split: Split) -> Labelled:
     """Every picture below `path`, grey or coloured as `channels` says; class names are the subfolders', sorted.
 
-    A picture whose shorter side is longer than `size` is reduced to it; then what is longer is cut in the middle.
+    A picture whose shorter side is longer than `size` is reduced to that; then its longer side is cropped to the middle.
     """
     files = pictures_under(path)
     names = classes(path, files)
     images = np.empty((len(files), size, size, channels), np.uint8)
     kept: list[Path] = []
     skipped: list[str] = []
-    for file, pixels in zip(files, each(files, partial(fitted, size=size, channels=channels)), strict=True):
+    for file, pixels in zip(
+        files, decode_all(files, partial(fitted, size=size, channels=channels)), strict=True
+    ):
         if isinstance(pixels, InvalidInput):
             skipped.append(f"{file.relative_to(path)}: {pixels.problem}")
         else:
@@ -42,7 +44,7 @@ def read(path: Path, size: int, channels: int, split: Split) -> Labelled:
 
 
 def classes(folder: Path, files: Sequence[Path]) -> tuple[str, ...]:
-    """The subfolders that hold pictures. Raises InvalidInput where other pictures lie beside them, of no class."""
+    """The subfolders that hold pictures. Raises InvalidInput where other pictures, without a class, lie beside them."""
     loose = [file.name for file in files if file.parent == folder]
     if loose and len(loose) < len(files):
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST (http://yann.lecun.com/exdb/mnist) and its kin: a big-endian header, then bytes."""
+"""Reads IDX files, the format of MNIST (http://yann.lecun.com/exdb/mnist) and its kin; a Reader of labelled.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.data.sets import Labelled, Reader, Split, damage, labelled
+from export.data.sets import Labelled, Reader, Split, as_damaged, labelled
 from runtime.errors import InvalidInput
 
 PREFIXES: dict[Split, str] = {"train": "train", "test": "t10k"}
@@ -29,20 +29,20 @@ def images_in(folder: Path, prefix: str) -> Path | None:
 
 
 def read(path: Path, size: int, channels: int, split: Split) -> Labelled:
-    """A folder's images of `split`, or the images of one file, with the labels beside them where there are such."""
+    """A folder's images of `split`, or the images of one file, with the labels of the file beside it if there is one."""
     images = path if path.is_file() else images_in(path, PREFIXES[split])
     if images is None:
         expected = f"{PREFIXES[split]}-images-idx3-ubyte, plain or .gz"
         raise InvalidInput("data", f"{path} holds IDX files, but not the {split} split; expected {expected}")
     stem = images.name.removesuffix(".gz").replace("images-idx3", "labels-idx1")
-    beside = (images.with_name(stem + ending) for ending in ENDINGS)
-    labels = next((read_idx(file, 1) for file in beside if file.is_file()), None)
+    candidates = (images.with_name(stem + ending) for ending in ENDINGS)
+    labels = next((read_idx(file, 1) for file in candidates if file.is_file()), None)
     return labelled(images.name, read_idx(images, 3), labels, (), size, channels)
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
     """The file's array of `axes` axes, uint8. Raises InvalidInput where it is another, or not whole."""
-    with damage(path.name, gzip.BadGzipFile, zlib.error, EOFError):
+    with as_damaged(path.name, gzip.BadGzipFile, zlib.error, EOFError):
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     magic, expected = content[:4], bytes((0, 0, BYTES, axes))
     if magic != expected:

@@ -1,6 +1,7 @@
-"""Pictures for generators that draw samples, with labels where the source has them: one door, whatever the format.
+"""Reads pictures for generators of samples, with labels where there are any, from any known format: `read_labelled`.
 
-All are kept in memory as uint8. A format is one Reader in a file of its own; READERS lists them.
+Recipes call it to train and the evaluation to compare with. A format is one Reader in a file of its own; READERS lists
+them.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from export.data import cifar, folders, idx, npz
 from export.data.sets import Labelled, Split
 from runtime.errors import InvalidInput
 
-# The first that recognises a path reads it; a folder that none before it knows is a folder of pictures.
+# The first that recognises a path reads it. A folder of pictures comes last: it recognises every folder.
 READERS = (npz.READER, idx.READER, *cifar.READERS, folders.READER)
 
 
 def read_labelled(path: Path, size: int, channels: int, split: Split = "train") -> Labelled:
-    """The pictures at `path`, [N, channels, size, size] uint8, in whichever format of READERS they are.
+    """The pictures at `path`, [N, channels, size, size] uint8, whichever format of READERS it has.
 
-    split: of sources that have two. One without (a folder, an .npz with `images`, one file of IDX) is read whole.
-    Pictures smaller than `size` are set in the middle of black ones; larger ones in a folder are reduced, those in
-    an archive are not. Raises InvalidInput naming what came and what was expected.
+    split: for sources that have both; others (a folder, an .npz with `images`, one file of IDX) are read whole.
+    Pictures smaller than `size` are centred on black; larger ones are reduced where they come from a folder and refused
+    where they come from an archive. Raises InvalidInput naming what came and what was expected.
     """
     for reader in READERS:
         if reader.recognises(path):

@@ -1,4 +1,4 @@
-"""Whole pictures with their reductions, to measure super-resolution on."""
+"""Whole pictures with their ×S reductions, which super-resolution is measured on; recipes and the evaluation read them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def read_held_out(folder: Path, scale: int) -> dict[str, Pair]:
 def read_pairs(high: Path, low: Path | None, scale: int) -> dict[str, Pair]:
     """Every picture of the folder `high`, by its path in there without the ending.
 
-    low: the folder of their reductions, NAMEx<scale>.png or of the same name; None to make them, bicubic, of the
-    pictures cut to a multiple of `scale`. Raises InvalidInput naming a picture without its reduction, or of a size
-    that does not fit it: a figure over fewer pictures is another figure.
+    low: the folder of their reductions, NAMEx<scale>.png or of the same name; None to compute them, bicubic, from the
+    pictures cropped to a multiple of `scale`. Raises InvalidInput naming a picture without a reduction, or whose size
+    does not fit it: leaving it out would change the figure.
     """
     reductions = {path.stem: path for path in pictures_under(low, "validate")} if low else {}
     pairs = {}
@@ -42,12 +42,12 @@ def read_pairs(high: Path, low: Path | None, scale: int) -> dict[str, Pair]:
         if low is None:
             small = reduced(path.name, image, scale)
         else:
-            found = reductions.get(f"{path.stem}x{scale}") or reductions.get(path.stem)
-            if found is None:
+            reduction = reductions.get(f"{path.stem}x{scale}") or reductions.get(path.stem)
+            if reduction is None:
                 raise InvalidInput(
                     "validate", f"no reduction of {path.name} in {low}, expected {path.stem}x{scale}.png"
                 )
-            small = read_picture(found)
+            small = read_picture(reduction)
         name = path.relative_to(high).with_suffix("").as_posix()
         pairs[name] = pair(path.name, image, small, scale)
     return pairs
@@ -62,7 +62,7 @@ def reduced(name: str, image: np.ndarray, scale: int) -> np.ndarray:
 
 
 def pair(name: str, image: np.ndarray, small: np.ndarray, scale: int) -> Pair:
-    """`image` cut to `scale` times `small`; both [H, W, 3] uint8."""
+    """`image` cropped to `scale` times the size of `small`; both [H, W, 3] uint8."""
     height, width = (length * scale for length in small.shape[:2])
     if not (0 <= image.shape[0] - height < scale and 0 <= image.shape[1] - width < scale):
         got = f"{image.shape[1]}×{image.shape[0]} px, its reduction {small.shape[1]}×{small.shape[0]}"

@@ -1,4 +1,4 @@
-"""Picture files into pixels and back, many at once where there are many, and pixels into what networks take."""
+"""Decodes and writes picture files, and converts pixels between files' form and networks'. All of export/data reads by it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
 SPACES = {1: "b-w", 3: "srgb"}  # channels → what libvips calls their colours
-MANY = 200  # files; fewer are read before a bar could be looked at
-AHEAD = 64  # files under way or read and not yet asked for, which bounds the memory of large ones
+FILES_WITH_BAR = 200  # fewer are read before anybody could look at a progress bar
+QUEUED_FILES = 64  # at most so many are being decoded or wait to be taken, which bounds their memory
 
 
 def read_picture(path: Path, channels: int = 3, shorter_px: int | None = None) -> np.ndarray:
@@ -32,7 +32,7 @@ def read_picture(path: Path, channels: int = 3, shorter_px: int | None = None) -
     InvalidInput where the file is no picture, damaged or cut short.
     """
     try:
-        # Without fail_on, what is missing of a file that was cut short comes out grey.
+        # Without fail_on, the missing part of a truncated file comes out grey.
         image = pyvips.Image.new_from_file(str(path), fail_on="error").autorot().colourspace(SPACES[channels])
         if image.hasalpha():
             image = image.flatten()
@@ -40,7 +40,7 @@ def read_picture(path: Path, channels: int = 3, shorter_px: int | None = None) -
         if shorter_px and min(image.width, image.height) > shorter_px:
             image = image.resize(shorter_px / min(image.width, image.height))
         return image.numpy().reshape(image.height, image.width, channels)
-    except (pyvips.Error, ValueError) as error:  # the latter for bands that no colour space has
+    except (pyvips.Error, ValueError) as error:  # ValueError: a number of bands that no colour space has
         reason = " ".join(str(error).split())
         raise InvalidInput("data", f"{path.name} cannot be decoded: {reason}") from error
 
@@ -57,18 +57,18 @@ def pictures_under(folder: Path, field: str = "data") -> list[Path]:
     """Every picture in `folder` and below, sorted. Raises InvalidInput where there is none."""
     if not folder.is_dir():
         raise InvalidInput(field, f"no folder at {folder}, expected one with pictures in it")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
-    if not found:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    if not paths:
         raise InvalidInput(
             field, f"no pictures in {folder}, expected files ending in {', '.join(sorted(PICTURES))}"
         )
-    return found
+    return paths
 
 
-def each(paths: Sequence[Path], read: Callable[[Path], T]) -> Iterator[T | InvalidInput]:
-    """What `read` makes of every path, in their order, read in threads, with a bar on a terminal where they are many.
+def decode_all(paths: Sequence[Path], read: Callable[[Path], T]) -> Iterator[T | InvalidInput]:
+    """`read(path)` of every path, in order, computed in threads; many files get a progress bar on a terminal.
 
-    An InvalidInput that `read` raises comes in its place, so that a caller can go on without that file.
+    An InvalidInput that `read` raises is yielded in the result's place, so that a caller can skip that file.
     """
 
     def attempt(path: Path) -> T | InvalidInput:
@@ -85,13 +85,13 @@ def each(paths: Sequence[Path], read: Callable[[Path], T]) -> Iterator[T | Inval
         TextColumn("files"),
         TimeElapsedColumn(),
     )
-    shown = console.is_terminal and len(paths) >= MANY
+    shown = console.is_terminal and len(paths) >= FILES_WITH_BAR
     under_way: deque[Future[T | InvalidInput]] = deque()
     with Progress(*columns, console=console, disable=not shown) as bars, ThreadPoolExecutor() as pool:
         bar = bars.add_task("", total=len(paths))
         for path in paths:
             under_way.append(pool.submit(attempt, path))
-            if len(under_way) == AHEAD:
+            if len(under_way) == QUEUED_FILES:
                 yield under_way.popleft().result()
                 bars.advance(bar)
         for future in under_way:

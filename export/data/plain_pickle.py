@@ -1,7 +1,7 @@
-"""Pickles of plain values and byte arrays, read without running anything that they name.
+"""Reads pickles of plain values and byte arrays without running anything that they name; cifar.py calls `loads`.
 
-A pickle may call whatever it can import. Here it can import four names only, and each stands for a class or function
-of this file: not even NumPy's own, whose arrays trust what a pickle says of its memory.
+A pickle may call whatever it can import. Here it can import a few names only, and each stands for a class or function
+of this file: not even NumPy's own, whose arrays trust what a pickle says of their memory.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from export.data.sets import damage
+from export.data.sets import as_damaged
 from runtime.errors import InvalidInput
 
 
-class Kind:
+class DtypeStub:
     """Stands for numpy.dtype; only its code is kept, such as "u1"."""
 
     def __init__(self, code: str | bytes, *_: Any) -> None:
@@ -28,7 +28,7 @@ class Kind:
         """Byte order, fields and flags: single bytes have none."""
 
 
-class Array:
+class ArrayStub:
     """Stands for numpy.ndarray: empty when made, filled by its state, as NumPy pickles its arrays."""
 
     values: np.ndarray
@@ -36,10 +36,10 @@ class Array:
     def __init__(self, *_: Any) -> None:
         pass
 
-    def __setstate__(self, state: tuple[int, tuple[int, ...], Kind, bool, bytes | str]) -> None:
-        _, shape, kind, columns_first, values = state
-        if kind.code != "u1":
-            raise pickle.UnpicklingError(f"an array of {kind.code}, expected u1: unsigned bytes")
+    def __setstate__(self, state: tuple[int, tuple[int, ...], DtypeStub, bool, bytes | str]) -> None:
+        _, shape, dtype, columns_first, values = state
+        if dtype.code != "u1":
+            raise pickle.UnpicklingError(f"an array of {dtype.code}, expected u1: unsigned bytes")
         raw = encoded(values) if isinstance(values, str) else bytes(values)
         if len(raw) != math.prod(shape):
             raise pickle.UnpicklingError(
@@ -55,13 +55,13 @@ def encoded(text: str, encoding: str = "latin1") -> bytes:
 
 # What CIFAR's pickles name, and those that NumPy writes today.
 ALLOWED: Mapping[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): Array,
-    ("numpy._core.multiarray", "_reconstruct"): Array,
-    ("numpy", "ndarray"): Array,
-    ("numpy", "dtype"): Kind,
+    ("numpy.core.multiarray", "_reconstruct"): ArrayStub,
+    ("numpy._core.multiarray", "_reconstruct"): ArrayStub,
+    ("numpy", "ndarray"): ArrayStub,
+    ("numpy", "dtype"): DtypeStub,
     ("_codecs", "encode"): encoded,
 }
-SIGNS = (
+DAMAGE_ERRORS = (
     pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, MemoryError, OverflowError,
     TypeError, ValueError,
 )  # fmt: skip
@@ -88,8 +88,8 @@ def loads(name: str, content: bytes) -> Any:
 
     Raises InvalidInput where the pickle names anything else, or is damaged.
     """
-    with damage(name, *SIGNS):
+    with as_damaged(name, *DAMAGE_ERRORS):
         value = Unpickler(name, content).load()
         if isinstance(value, dict):
-            return {key: held.values if isinstance(held, Array) else held for key, held in value.items()}
+            return {key: item.values if isinstance(item, ArrayStub) else item for key, item in value.items()}
         return value

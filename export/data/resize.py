@@ -1,8 +1,8 @@
-"""Bicubic resizing as MATLAB's `imresize` does it, the one super-resolution papers make their inputs with.
+"""Bicubic resizing as MATLAB's `imresize` does it, which super-resolution papers make their inputs with: `resize`.
 
 The cubic kernel is Keys' with a = -0.5 (1981, "Cubic Convolution Interpolation for Digital Image Processing"),
-stretched when reducing so that it also removes what would alias. Rows first, then columns, rounded to 8 bits in
-between: so done, the result equals the published low-resolution pictures bit for bit.
+stretched when reducing so that it also antialiases. Rows first, then columns, rounded to 8 bits in between: so the
+result equals the published low-resolution pictures bit for bit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def along_rows(image: np.ndarray, weights: np.ndarray, taps: np.ndarray) -> np.n
     values = image.astype(np.float64, order="C").reshape(len(image), -1)
     resized = np.zeros((len(weights), values.shape[1]))
     term = np.empty_like(resized)
-    # No matrix product: its order of adding, and so its rounding, would depend on how much is wanted.
+    # No matrix product: its order of adding, and so its rounding, would depend on the size of the part.
     for tap in np.flatnonzero(weights.any(axis=0)):
         np.take(
             values, taps[:, tap], axis=0, out=term, mode="clip"
@@ -53,7 +53,7 @@ def along_rows(image: np.ndarray, weights: np.ndarray, taps: np.ndarray) -> np.n
 def contributions(length: int, scale: float, outputs: range | None = None) -> tuple[np.ndarray, np.ndarray]:
     """For each output pixel the weights of its taps and their input indices: [out, P] float64 and int64.
 
-    length: of the input. outputs: those that are wanted, by default all.
+    length: of the input. outputs: the output pixels to compute, by default all.
     """
     outputs = range(math.ceil(length * scale)) if outputs is None else outputs
     stretch = min(scale, 1.0)

@@ -1,4 +1,4 @@
-"""What the readers of labelled pictures share: what they give, and how pictures come to the size of a generator."""
+"""What the readers of labelled pictures (labelled.py lists them) share: their result, and framing to a generator's size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Reader:
-    """One kind of source. expected: in words, for an error. read: (path, size, channels, split) → pictures."""
+    """One format. expected: its description, for an error. read: (path, size, channels, split) → pictures."""
 
     expected: str
     recognises: Callable[[Path], bool]
@@ -40,11 +40,11 @@ class Reader:
 
 
 @contextmanager
-def damage(name: str, *signs: type[Exception]) -> Iterator[None]:
-    """Inside, an exception of the types `signs` means that the file is damaged, and becomes an InvalidInput."""
+def as_damaged(name: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turns these exceptions into an InvalidInput that calls the file `name` damaged."""
     try:
         yield
-    except signs as error:
+    except errors as error:
         raise InvalidInput(
             "data", f"{name} is damaged or cut short ({type(error).__name__}: {error}), expected it whole"
         ) from error
@@ -58,7 +58,7 @@ def labelled(
     size: int,
     channels: int,
 ) -> Labelled:
-    """Arrays out of the archive `name`, checked and set in the middle of black squares of `size` pixels.
+    """The arrays of the archive `name`, checked, and centred on black squares of `size` pixels.
 
     images: [N, H, W] or [N, H, W, C] uint8. labels: [N], integers. Raises InvalidInput naming what does not fit.
     """
@@ -84,15 +84,15 @@ def labelled(
 
 
 def framed(images: np.ndarray, size: int) -> np.ndarray:
-    """[N, H, W, C] → [N, size, size, C]: the middle of what is larger, black around what is smaller."""
+    """[N, H, W, C] → [N, size, size, C]: a larger side is cropped to its middle, a smaller one gets black borders."""
     frame = np.zeros((len(images), size, size, images.shape[3]), images.dtype)
-    (from_rows, to_rows), (from_columns, to_columns) = (shared(side, size) for side in images.shape[1:3])
+    (from_rows, to_rows), (from_columns, to_columns) = (centred(side, size) for side in images.shape[1:3])
     frame[:, to_rows, to_columns] = images[:, from_rows, from_columns]
     return frame
 
 
-def shared(length: int, size: int) -> tuple[slice, slice]:
-    """Where the middle of `length` pixels lies in it, and in `size` pixels."""
+def centred(length: int, size: int) -> tuple[slice, slice]:
+    """The pixels to copy when `length` pixels are centred in `size`: where they lie in the one, and in the other."""
     common = min(length, size)
     starts = ((length - common) // 2, (size - common) // 2)
     return slice(starts[0], starts[0] + common), slice(starts[1], starts[1] + common)

@@ -13,7 +13,7 @@ from export.data.pictures import (
     as_floats,
     as_grid,
     as_picture,
-    each,
+    decode_all,
     pictures_under,
     read_picture,
     write_picture,
@@ -103,7 +103,7 @@ def test_each_keeps_the_order_and_gives_errors_as_values(tmp_path: Path) -> None
             raise InvalidInput("data", "3 is odd")
         return int(path.name)
 
-    made = list(each([tmp_path / str(number) for number in range(300)], read))
+    made = list(decode_all([tmp_path / str(number) for number in range(300)], read))
     assert [value for value in made if isinstance(value, int)] == [n for n in range(300) if n != 3]
     assert isinstance(made[3], InvalidInput)
 
