@@ -1,8 +1,8 @@
 """What the CPU computes natively, and which other CPUs can be imitated to test the choices that depend on it.
 
 The OpenVINO backend asks `cpu_features` which precisions are fast here. Where the environment variable
-GANFORGE_IMITATE_CPU names a row of IMITATED, the answer is that CPU's: the backend then chooses as it would there, and
-OpenVINO emulates what the real CPU lacks, with the same rounding and at a lower speed. Only tests set it.
+GANFORGE_IMITATE_CPU names a row of IMITATED, the answer is that CPU's, and the backend chooses as it would there. Only
+tests set it. What the real CPU lacks OpenVINO emulates (bfloat16, slowly, with AVX-512) or replaces by float32 (the rest).
 """
 
 from __future__ import annotations
