@@ -1,4 +1,4 @@
-"""The errors a caller can meet, in one tree.
+"""Every error that ganforge raises on purpose, in one tree. server/codes.py maps them to status codes.
 
 GanforgeError
 ├── InvalidInput        what the caller gave cannot be used; it will never work as it is

@@ -1,4 +1,4 @@
-"""What a graph takes and gives: one tensor's name, dtype, shape and range.
+"""Describes what a graph takes and gives: name, dtype, shape and range of each tensor. Every room uses it.
 
 Axis letters used in every shape comment of the project:
 N batch, C channels, H height, W width, Z latent size, S scale.

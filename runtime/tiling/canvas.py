@@ -1,4 +1,7 @@
-"""Where the outputs of tiles are put together: the pixels of a whole picture, or of a band of its rows."""
+"""Puts the outputs of tiles together: the pixels of a whole picture, or of a band of its rows.
+
+runtime/tiling/tiled_picture.py makes one a band and pastes each tile's output into it, from any thread.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from runtime.values import from_model, to_levels, value_range
 
 
 class Canvas:
-    """height, width: in pixels of the input; the canvas is `scale` times as large. top: the input's row it begins with.
+    """The pixels of a picture's rows, filled tile by tile.
+
+    height, width: in pixels of the input; the canvas is `scale` times as large. top: the input's row it begins with.
 
     dtype: uint8 and uint16 round each core as it comes; float32 keeps it as [0, 1], not clipped, for a resize before
     rounding. output: of the graph; its range is what is converted from.

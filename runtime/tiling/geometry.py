@@ -1,4 +1,6 @@
-"""Pictures into tiles of one shape: where the windows lie, what each of them answers for, and which make a band.
+"""Where the tiles of a picture lie, and which of them make a band of rows. No pixels here but the padding's.
+
+runtime/tiling/tiled_picture.py cuts by it: `cut` gives the rows and columns of windows, `bands` the tiles.
 
 A tile is a window of the picture and a core inside it. The network sees the window; only the core of its output is
 kept. Between windows lies a halo: every core is at least `halo` pixels from those edges of its window that are not

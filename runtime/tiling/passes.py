@@ -1,4 +1,8 @@
-"""Which channels of a picture the network is shown. It takes three (or one), whatever the picture has."""
+"""Which channels of a picture go through the network, run after run, and which channels the answer has.
+
+A network takes three channels (or one), whatever the picture has. runtime/tiling/tiled_picture.py runs every tile once a
+pass; runtime/picture_work.py asks for the answer's pixel format.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """One picture through one network, a band of rows at a time: planes in, jobs for a scheduler, rows of pixels out.
 
+runtime/picture_work.py does so for the files of requests, runtime/tiling/inline.py for arrays of build and evaluation.
 A band is as many rows of tiles as a budget of memory allows, so a small picture is one band and a poster is many. Bands
 are begun and finished from the top down, and several may be in work at once.
 """
@@ -38,7 +39,9 @@ class BandInWork:
 
 
 class TiledPicture:
-    """height, width: of the picture, in px. pixel_format: what it is made of.
+    """One picture on its way through one network, without files and codecs: `begin`, `job` and `finish` for each band.
+
+    height, width: of the picture, in px. pixel_format: what it is made of.
 
     dtype: of the answer: uint8, uint16, or float32 for values in [0, 1] that are not clipped.
     band_bytes: memory of one band's answer; None for one band, whatever it takes.
