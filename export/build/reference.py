@@ -11,6 +11,7 @@ from torch import nn
 from export.checkpoints.checkpoint import Checkpoint
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
+from runtime.errors import EngineError
 from runtime.manifest import Manifest
 from runtime.tensors import Array, Precision
 
@@ -18,7 +19,10 @@ CPU = torch.device("cpu")
 
 
 class TorchEngine(Engine):
-    """A torch module, run eagerly on `device`. It takes any batch up to 64 as it is, unpadded."""
+    """A torch module, run eagerly on `device`. It takes any batch up to 64 as it is, unpadded.
+
+    `run` raises EngineError, as every engine, where a layer refuses the inputs' size.
+    """
 
     backend = "torch"
 
@@ -34,11 +38,14 @@ class TorchEngine(Engine):
         self._device, self._module = device, module.eval().to(device)
 
     def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        with torch.inference_mode():
-            # The module takes the signature's inputs by position, in order.
-            output = self._module(
-                *(torch.from_numpy(inputs[spec.name]).to(self._device) for spec in self.manifest.inputs)
-            )
+        # The module takes the signature's inputs by position, in order.
+        tensors = [torch.from_numpy(inputs[spec.name]).to(self._device) for spec in self.manifest.inputs]
+        try:
+            with torch.inference_mode():
+                output = self._module(*tensors)
+        except (RuntimeError, ValueError) as error:  # torch's words for a size that a layer does not take
+            shapes = {name: list(array.shape) for name, array in inputs.items()}
+            raise EngineError(f"{self.manifest.name} cannot run inputs {shapes} in torch: {error}") from error
         return {self.manifest.outputs[0].name: output.cpu().numpy()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import reduce
@@ -36,6 +36,8 @@ IMAGE_CASES = ((1, 1, 1), (2, 7, 5), (1, 33, 48), (2, 33, 48), (1, 64, 64), (1, 
 SAMPLE_BATCHES = (1, 3, 8)
 # Seconds for the comparison with narrow arithmetic in torch: many CPUs have none, and emulate it slowly.
 ARITHMETIC_S = 10.0
+# A case of fewer input values than these takes about as long as one with so many: a run's overhead has no size.
+OVERHEAD_VALUES = 1000
 
 
 class OutOfTolerance(EngineError):
@@ -157,24 +159,31 @@ def _photographs(spec: TensorSpec, batch: int, height: int, width: int) -> Array
     return to_model(np.stack(crops), spec)
 
 
-def verify(engine: Engine, cases: list[Case], tolerance: Tolerance, budget_s: float = math.inf) -> Verified:
-    """Run every case that fits the engine's batch. Raises OutOfTolerance with the figures of the worst one.
+def verify(
+    engine: Engine,
+    cases: list[Case],
+    tolerance: Tolerance,
+    budget_s: float = math.inf,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Verified:
+    """Run every case that fits the engine's batch. Raises OutOfTolerance with the figures of the case that fails.
 
-    budget_s: cases that would take longer, judging by the speed of those before, are left out (some types are slow).
+    budget_s: cases that would end after it are left out, judging by the one before (some types are slow). clock: seconds.
     """
     if engine.device == "CPU":
         # A processor runs any batch; its engines' sizes only say which are worth waiting for.
         engine.batch_sizes = tuple(sorted({*engine.batch_sizes, *(case.batch for case in cases)}))
     verified = Verified(engine.backend, engine.device, engine.precision)
-    started = time.monotonic()
+    started = clock()
     seconds_per_value = 0.0
     for case in cases:
         values = sum(array.size for array in case.inputs.values())
-        elapsed = time.monotonic() - started
+        elapsed = clock() - started
         if case.batch > engine.max_batch or elapsed + seconds_per_value * values > budget_s:
             continue
         outputs = engine.run(case.inputs)
-        seconds_per_value = (time.monotonic() - started - elapsed) / values
+        seconds_per_value = (clock() - started - elapsed) / max(values, OVERHEAD_VALUES)
         worst = reduce(
             Difference.worst,
             (

@@ -331,6 +331,20 @@ def test_a_generator_without_other_names_is_read_under_our_names(tmp_path: Path)
     assert all(torch.equal(loaded[key], value) for key, value in module.state_dict().items())
 
 
+def test_tensors_that_are_missing_or_too_many_under_our_own_names_are_named(tmp_path: Path) -> None:
+    spec = families.get("acgan")
+    state = spec.module(spec.config()).state_dict()
+    del state["linear.bias"]
+    torch.save(state, tmp_path / "acgan.pth")
+    with pytest.raises(
+        InvalidInput, match=r"does not fit the configuration \(see --set\): missing linear\.bias"
+    ):
+        checkpoint.load("acgan", str(tmp_path / "acgan.pth"))
+    torch.save(state | {"linear.bias": torch.zeros(6144), "more": torch.zeros(1)}, tmp_path / "acgan.pth")
+    with pytest.raises(InvalidInput, match="unexpected more"):
+        checkpoint.load("acgan", str(tmp_path / "acgan.pth"))
+
+
 def test_the_manifest_says_whose_tensor_names_it_had(tmp_path: Path) -> None:
     torch.save(original(Old, scale=4).state_dict(), tmp_path / "4x.pth")
     loaded = checkpoint.load("esrgan", str(tmp_path / "4x.pth"))

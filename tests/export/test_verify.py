@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from export.build.compare import Difference, difference
+from export.build.reference import TorchEngine
 from export.build.verify import Case, OutOfTolerance, cases, verify
 from export.families.spec import Signature, Tolerance
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
+from runtime.errors import EngineError
 from runtime.manifest import Manifest
 from runtime.tensors import Array, TensorSpec
 
@@ -91,8 +94,29 @@ def test_a_batch_beyond_the_devices_is_left_out_and_a_cpu_runs_any() -> None:
     assert {row.shapes["image"][0] for row in on_cpu.rows} == {1, 2}
 
 
-def test_a_budget_leaves_out_what_would_take_too_long() -> None:
-    assert verify(Wrong(), compared(), TOLERANCE, budget_s=-1.0).rows == []
+def test_a_budget_leaves_out_what_would_take_too_long_but_not_for_a_runs_overhead() -> None:
+    class Slow(Wrong):
+        now_s = 0.0
+
+        def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+            self.now_s += 0.3 + 1e-4 * inputs["image"].size
+            return super()._run(inputs)
+
+    engine = Slow()
+    verified = verify(engine, compared(200), TOLERANCE, budget_s=6.0, clock=lambda: engine.now_s)
+    sizes = [tuple(row.shapes["image"][2:]) for row in verified.rows]
+    assert (33, 48) in sizes  # the overhead of one pixel's run is not taken for its speed
+    assert (200, 200) not in sizes
+    assert engine.now_s < 6.0
+
+
+def test_a_size_that_the_network_does_not_take_is_named() -> None:
+    engine = TorchEngine(Wrong().bundle, nn.InstanceNorm2d(3))
+    with pytest.raises(
+        EngineError,
+        match=r"identity cannot run inputs \{'image': \[1, 3, 1, 1\]\} in torch: Expected more than 1",
+    ):
+        cases(engine, Signature((IMAGE,), (RESULT,)), ())
 
 
 def test_a_tolerance_has_two_sides() -> None:
