@@ -8,9 +8,8 @@ This is the only file of export/ that imports the server's client: a running ser
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,13 +18,10 @@ import numpy as np
 import torch
 
 from export.checkpoints import checkpoint
-from export.data import Split, read_labelled
-from export.evaluation import classifiers, devices, inception, report, restoration
-from export.evaluation.inception import InceptionFigures
-from export.evaluation.sampling import Comparison, Figures, ImageSet
+from export.evaluation import devices, report
+from export.evaluation.measures import MEASURES, Parameters
 from export.evaluation.subjects import (
     BicubicSubject,
-    CheckpointSubject,
     Subject,
     open_bundle,
     open_checkpoint,
@@ -35,31 +31,12 @@ from export.networks import features as feature_nets
 from runtime import pixels, tasks
 from runtime.errors import GanforgeError, InvalidInput
 from runtime.pictures.reading import open_picture
-from runtime.tasks.task import Source
 from runtime.tensors import Array, TaskName
 from server.client import Client
 from server.client.connection import task_name
 
 BICUBIC = "bicubic"
 MAX_PIXELS = 1 << 28
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The command's options that say how to measure; each is explained at its option below."""
-
-    hr: Path | None
-    lr: Path | None
-    vgg19: Path | None
-    features: str | None
-    data: Path | None
-    floor_data: Path | None
-    classifier: Path | None
-    count: int
-    seed: int
-    untrained: bool
-    inception: bool
-    device: torch.device
 
 
 class ServerSubject(Subject):
@@ -203,102 +180,6 @@ def open_subject(
             raise
     expected = f"a checkpoint's file, {checkpoint.COMES_WITH}NAME, a bundle's folder, HOST:PORT or {BICUBIC}"
     raise InvalidInput("subject", f"got {text!r}, expected {expected}")
-
-
-def measure_restoration(subject: Subject, parameters: Parameters) -> dict[str, Any]:
-    """Run the network over pictures and show how near it comes to the originals; the figures for the report."""
-    if parameters.hr is None:
-        raise InvalidInput("hr", f"is missing; {subject.name} is compared with originals: give --hr FOLDER")
-    pictures = restoration.pairs(parameters.hr, parameters.lr, subject)
-    features, distance = None, None
-    if parameters.features or parameters.vgg19:
-        features = parameters.features or feature_nets.DEFAULT
-        network = feature_nets.load(features, parameters.vgg19)
-        distance = restoration.perceptual_distance(network, parameters.device)
-    qualities = restoration.measure(subject, pictures, distance)
-    scale = f" ×{subject.scale}" if subject.scale > 1 else ""
-    report.show(report.qualities_table(qualities, f"{subject.name}{scale} on {parameters.hr}"))
-    return {
-        "scale": subject.scale,
-        "hr": str(parameters.hr),
-        "lr": str(parameters.lr) if parameters.lr else None,
-        "border_px": subject.scale,
-        "features": features,
-        "mean": asdict(restoration.mean(qualities)),
-        "pictures": {name: asdict(quality) for name, quality in qualities.items()},
-    }
-
-
-def measure_sampling(subject: Subject, parameters: Parameters) -> dict[str, Any]:
-    """Draw samples and show how near they are to real pictures; the figures for the report."""
-    if parameters.data is None:
-        raise InvalidInput(
-            "data", f"is missing; {subject.name} draws samples: give --data, the real pictures they resemble"
-        )
-    if parameters.classifier is None:
-        raise InvalidInput(
-            "classifier",
-            f"is missing; {subject.name} draws samples, which are compared in a classifier's features: "
-            f"{classifiers.ACCEPTED}",
-        )
-    if parameters.untrained and not isinstance(subject, CheckpointSubject):
-        raise InvalidInput("untrained", f"a {subject.kind} holds no configuration; give a checkpoint")
-    if parameters.inception:  # so that what is missing is said before the long part
-        inception.library()
-        inception.check_device(parameters.device)
-    classifier = classifiers.load(parameters.classifier).to(parameters.device)
-    count, seed = parameters.count, parameters.seed
-    train = read_real(parameters.data, "train", classifier)
-    test = read_real(parameters.floor_data or parameters.data, "test", classifier)
-    if torch.equal(train.images, test.images):
-        raise InvalidInput(
-            "floor-data", f"{parameters.data} has no test pictures of its own; give a file of them"
-        )
-    comparison = Comparison(classifier, train, test, count=count, seed=seed)
-    rows: dict[str, Figures] = {}
-    rows[subject.name], samples = comparison.measure(subject)
-    if isinstance(subject, CheckpointSubject) and parameters.untrained:
-        rows["untrained"], _ = comparison.measure(subject.untrained())
-    rows["real test"] = comparison.floor()
-    standard: dict[str, InceptionFigures] = {}
-    if parameters.inception:
-        real, device = train.subset(count, seed).images, parameters.device
-        standard[subject.name] = inception.measure(samples, real, device)
-        standard["real test"] = inception.measure(test.subset(count, seed).images, real, device)
-    reference = min(count, len(train.images))
-    title = f"{subject.name} against {reference} real pictures of {parameters.data}"
-    report.show(
-        report.figures_table(rows, standard, title), *report.class_tables(rows, classifier.class_names)
-    )
-    if rows["real test"].count < count:
-        click.echo(
-            f"There are {len(test.images)} test pictures for {count} samples: distances of smaller sets come out larger, "
-            f"so compare with the floor at --count {len(test.images)}."
-        )
-    return {
-        "data": str(parameters.data),
-        "floor_data": str(parameters.floor_data or parameters.data),
-        "classifier": {"file": parameters.classifier.name, "network": classifier.name},
-        "class_names": list(classifier.class_names),
-        "count": count,
-        "reference_count": reference,
-        "seed": seed,
-        "sets": {name: asdict(figures) for name, figures in rows.items()},
-        "inception": {name: asdict(figures) for name, figures in standard.items()},
-    }
-
-
-# How a model is measured, by what its task makes pictures of.
-MEASURES: Mapping[Source, Callable[[Subject, Parameters], dict[str, Any]]] = {
-    "picture": measure_restoration,
-    "latents": measure_sampling,
-}
-
-
-def read_real(path: Path, split: Split, classifier: classifiers.Classifier) -> ImageSet:
-    """Real pictures of the classifier's size and channels."""
-    pictures = read_labelled(path, classifier.size, classifier.channels, split=split)
-    return ImageSet(pictures.images, pictures.labels)
 
 
 if __name__ == "__main__":
