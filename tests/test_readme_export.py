@@ -7,25 +7,20 @@ tile that is not searched for. The commands run in the order of the page, since 
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
-from export.checkpoints import checkpoint
 from export.data import read_picture, write_picture
 from export.data.resize import resize
 from server.cli import SUBCOMMANDS
 from tests.export.originals import Old
-from tests.test_readme import ROOT, blocks, command_line, commands
+from tests.test_readme import ROOT, commands
 
-CARDS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("export/models/*/README.md"))
 LIMIT_S = 240  # of one command, on a busy machine
 QUICK_BUILD = ("--tile", "96", "--halo", "8", "--target", "onnx")
 QUICK_RUN = ("--steps", "2", "--threads", "1")
@@ -95,24 +90,3 @@ def test_the_offline_commands_run_in_the_order_of_the_page(newcomer: Path) -> No
     assert {"runs/esrgan/esrgan.safetensors", "bundles/between/manifest.json"} <= made
     # What a dry run would make is not there.
     assert not {"bundles/mine", "runs/dcgan"} & made
-
-
-def card_commands() -> list[list[str]]:
-    """The words of each command in the model cards."""
-    shown = [block.replace("\\\n", " ") for card in CARDS for block in blocks(card, "bash")]
-    lines = [line for block in shown for line in block.splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith("python -m ")]
-
-
-@pytest.mark.parametrize("words", card_commands(), ids=" ".join)
-def test_a_model_cards_command_takes_the_flags_that_it_is_shown_with(words: list[str]) -> None:
-    shown: click.Command = command_line(words[2])
-    result = CliRunner().invoke(shown, [*words[3:], "--help"])
-    assert result.exit_code == 0, result.output
-
-
-def test_a_model_card_names_only_weights_that_ship() -> None:
-    named = {word for words in card_commands() for word in words if word.startswith(checkpoint.COMES_WITH)}
-    assert named
-    for source in sorted(named):
-        assert checkpoint.locate(source).is_file()
