@@ -18,7 +18,6 @@ class Canvas:
     """The pixels of a picture's rows, filled tile by tile.
 
     height, width: in pixels of the input; the canvas is `scale` times as large. top: the input's row it begins with.
-
     dtype: uint8 and uint16 round each core as it comes; float32 keeps it as [0, 1], not clipped, for a resize before
     rounding. output: of the graph; its range is what is converted from.
     """
@@ -52,7 +51,7 @@ class Canvas:
             (rows.low - rows.start) * scale : (rows.high - rows.start) * scale,
             (columns.low - columns.start) * scale : (columns.high - columns.start) * scale,
         ][:, : target.shape[0], : target.shape[1]]
-        if self.pixels.dtype == np.float32:
+        if self._floats:
             core = from_model(core, self._output)
         else:
             core = to_levels(core, self.pixels.dtype, self._low, self._high)
