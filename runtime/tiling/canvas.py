@@ -51,11 +51,7 @@ class Canvas:
             (rows.low - rows.start) * scale : (rows.high - rows.start) * scale,
             (columns.low - columns.start) * scale : (columns.high - columns.start) * scale,
         ][:, : target.shape[0], : target.shape[1]]
-        if self._floats:
-            core = from_model(core, self._output)
-        else:
-            core = to_levels(core, self.pixels.dtype, self._low, self._high)
-        target[:] = core.transpose(1, 2, 0)
+        target[:] = self._converted(core).transpose(1, 2, 0)
 
     def fill(self, tile: Tile, value: float, channels: slice) -> None:
         """Make the tile's core `value` all over, which is in [0, 1]."""
@@ -67,6 +63,12 @@ class Canvas:
     def put(self, values: Array, channel: int) -> None:
         """Make `values` the whole of one channel: [SH, SW] float32 in [0, 1]."""
         self.pixels[:, :, channel] = values if self._floats else to_levels(values, self.pixels.dtype)
+
+    def _converted(self, values: Array) -> Array:
+        """From the model's range to what the canvas holds."""
+        if self._floats:
+            return from_model(values, self._output)
+        return to_levels(values, self.pixels.dtype, self._low, self._high)
 
     @property
     def _floats(self) -> bool:
