@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ STATUSES = {
     4: "usage error",
     5: "no test",
 }
-# A run may start servers and several tests: this many times the limit of a single test.
-LIMIT_OF_A_RUN = 3
+# pytest-timeout ends a test that hangs. This ends a run that hangs elsewhere: beyond so long, and some tests' limits.
+RUN_LIMIT_S, TESTS_IN_A_RUN = 600, 3
 
 Verdict = Literal["caught", "survived", "broken"]
 
@@ -91,13 +91,17 @@ class ScratchTree:
         finally:
             path.write_bytes(original)
 
-    def test(self, tests: Sequence[str], *, timeout_s: int, stop_at_first: bool, threads: int) -> Run:
-        """Run `tests` here. timeout_s: of one test. threads: that torch may use. Raises TimeoutError."""
+    def test(self, tests: Sequence[str], *, threads: int, timeout_s: int | None = None) -> Run:
+        """Run `tests` here. threads: that torch may use.
+
+        timeout_s: limit of one test; the run stops at the first that fails. None: the project's own limit, and all run.
+        Raises TimeoutError.
+        """
         outcomes = self._folder / "outcomes.jsonl"
         outcomes.write_text("")
-        command = [sys.executable, "-m", "pytest", "-q", *(["-x"] if stop_at_first else [])]
+        command = [sys.executable, "-m", "pytest", "-q", f"--basetemp={self._folder / 'tmp'}"]
         command += ["-m", "not gpu and not network", "-p", "no:cacheprovider", "-p", "mutants_outcomes"]
-        command += [f"--timeout={timeout_s}", f"--basetemp={self._folder / 'tmp'}", *tests]
+        command += [*(["-x", f"--timeout={timeout_s}"] if timeout_s else []), *tests]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join((str(self.root), str(PLUGIN))),
             # A faulty file may have the size and the second of the true one: compiled files would be confused.
@@ -106,7 +110,7 @@ class ScratchTree:
             "OMP_NUM_THREADS": str(threads),
             "CI": "1",  # hypothesis tries the same examples each time
         }
-        limit_s = timeout_s * LIMIT_OF_A_RUN if stop_at_first else None
+        limit_s = RUN_LIMIT_S + TESTS_IN_A_RUN * timeout_s if timeout_s else None
         status, output = run(command, self.root, environment, limit_s)
         lines = outcomes.read_text(encoding="utf-8").splitlines()
         pairs = tuple((test, ended) for test, ended in map(json.loads, lines))
@@ -167,11 +171,12 @@ def check(
             trees.put(ScratchTree(source, Path(scratch) / str(number)))
         reasons = {fault: reason for fault in faults if (reason := why_stale(fault, source))}
         on_step("running the tests of all faults once without a fault")
-        tree = trees.get()
-        reasons |= unusable_tests(
-            tree, [fault for fault in faults if fault not in reasons], timeout_s=timeout_s
-        )
-        trees.put(tree)
+        passed, failed = clean_outcomes(trees, pool, all_tests(faults, reasons), jobs=jobs, threads=threads)
+        reasons |= {
+            fault: reason
+            for fault in faults
+            if fault not in reasons and (reason := why_unusable(fault.tests, passed, failed))
+        }
 
         def try_one(fault: Fault) -> Result:
             if fault in reasons:
@@ -200,23 +205,49 @@ def why_stale(fault: Fault, root: Path) -> str:
     return ""
 
 
-def unusable_tests(tree: ScratchTree, faults: Sequence[Fault], *, timeout_s: int) -> dict[Fault, str]:
-    """The faults whose tests fail or are all skipped in `tree`, which has no fault, each with the reason."""
-    if not faults:
-        return {}
-    tests = sorted({test for fault in faults for test in fault.tests})
-    threads = os.cpu_count() or 1
-    clean = tree.test(tests, timeout_s=timeout_s, stop_at_first=False, threads=threads)
-    if clean.status not in (PASSED, FAILED):
-        raise StaleFault(f"without a fault: {STATUSES.get(clean.status, clean.status)}\n{clean.output}")
-    passed, failed = clean.of("passed"), clean.of("failed")
-    reasons = {}
-    for fault in faults:
-        if failing := chosen(failed, fault.tests):
-            reasons[fault] = f"fails without the fault too: {failing[0]}"
-        elif not chosen(passed, fault.tests):
-            reasons[fault] = "its tests are skipped on this machine"
-    return reasons
+def all_tests(faults: Sequence[Fault], stale: Mapping[Fault, str]) -> list[str]:
+    """The pytest arguments of all faults that are not stale."""
+    return sorted({test for fault in faults if fault not in stale for test in fault.tests})
+
+
+def clean_outcomes(
+    trees: SimpleQueue[ScratchTree],
+    pool: ThreadPoolExecutor,
+    tests: Sequence[str],
+    *,
+    jobs: int,
+    threads: int,
+) -> tuple[list[str], list[str]]:
+    """The node ids that pass and those that fail without a fault; tests of one file run in one process.
+
+    Raises StaleFault where pytest cannot run them at all.
+    """
+    by_file: dict[str, list[str]] = {}
+    for test in tests:
+        by_file.setdefault(test.split("::", 1)[0], []).append(test)
+    files = list(by_file.values())
+    groups = [[test for file in files[job::jobs] for test in file] for job in range(min(jobs, len(files)))]
+
+    def run_group(group: list[str]) -> Run:
+        tree = trees.get()
+        try:
+            return tree.test(group, threads=threads)
+        finally:
+            trees.put(tree)
+
+    runs = list(pool.map(run_group, groups))
+    for clean in runs:
+        if clean.status not in (PASSED, FAILED):
+            raise StaleFault(f"without a fault: {STATUSES.get(clean.status, clean.status)}\n{clean.output}")
+    passed = [test for clean in runs for test in clean.of("passed")]
+    return passed, [test for clean in runs for test in clean.of("failed")]
+
+
+def why_unusable(tests: Sequence[str], passed: Sequence[str], failed: Sequence[str]) -> str:
+    """Why `tests` cannot tell whether a fault is noticed; "" where they can."""
+    if failing := chosen(failed, tests):
+        return f"fails without the fault too: {failing[0]}"
+    return "" if chosen(passed, tests) else "its tests are skipped on this machine"
 
 
 def chosen(node_ids: Sequence[str], arguments: Sequence[str]) -> list[str]:
@@ -232,7 +263,7 @@ def tried(fault: Fault, tree: ScratchTree, *, timeout_s: int, threads: int) -> R
     """Run the tests of `fault` with it in place."""
     try:
         with tree.fault(fault):
-            faulty = tree.test(fault.tests, timeout_s=timeout_s, stop_at_first=True, threads=threads)
+            faulty = tree.test(fault.tests, threads=threads, timeout_s=timeout_s)
     except (StaleFault, TimeoutError) as error:
         return Result(fault, "broken", str(error))
     if faulty.status == PASSED:

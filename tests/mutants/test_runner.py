@@ -89,6 +89,7 @@ def test_every_verdict_and_the_source_is_left_alone(project: Path) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in project.iterdir()} == files
 
 
+@pytest.mark.slow
 def test_faults_of_one_size_tried_at_once_do_not_meet(project: Path) -> None:
     wrong = [fault(after, "test_plus.py::test_plus") for after in ("a - b", "a * b")]
     right = [fault("b + a", "test_plus.py::test_plus")]
@@ -96,6 +97,7 @@ def test_faults_of_one_size_tried_at_once_do_not_meet(project: Path) -> None:
     assert [result.verdict for result in results] == ["caught", "caught", "survived", "caught", "caught"]
 
 
+@pytest.mark.slow
 def test_a_fault_that_hangs_is_caught_within_the_limit(project: Path) -> None:
     hangs = fault("[a for _ in iter(int, 1)]", "test_plus.py::test_plus")
     assert only(check([hangs], project, timeout_s=3)).verdict == "caught"
