@@ -148,16 +148,6 @@ class Classifier:
         return self
 
     @torch.inference_mode()
-    def features(self, images: Tensor) -> Tensor:
-        """[N, C, size, size] float32 in [0, 1] → [N, D] float32."""
-        return self.net.embed(images)
-
-    @torch.inference_mode()
-    def logits(self, images: Tensor) -> Tensor:
-        """[N, C, size, size] float32 in [0, 1] → [N, classes] float32."""
-        return self.net(images)
-
-    @torch.inference_mode()
     def classify(self, images: Tensor, description: str) -> Classified:
         """[N, C, size, size] uint8, in batches, with a progress bar that says `description`."""
         features, classes = [], []

@@ -44,10 +44,11 @@ def test_a_small_one_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     save_small(tmp_path / "judge.safetensors", config, net, ("a", "b", "c", "d"))
     judge = load(tmp_path / "judge.safetensors")
     assert (judge.size, judge.channels, judge.class_names) == (32, 3, ("a", "b", "c", "d"))
-    images = pictures(3, 3).float() / 255
+    images = pictures(3, 3)
+    with torch.inference_mode():
+        expected = net.embed(images.float() / 255)
     # Weights are stored in float16: 11-bit significands.
-    torch.testing.assert_close(judge.logits(images), net(images), rtol=1e-2, atol=1e-2)
-    assert judge.features(images).shape == (3, 16)
+    torch.testing.assert_close(judge.classify(images, "looking").features, expected, rtol=1e-2, atol=1e-2)
 
 
 def test_classes_without_names_are_numbers(tmp_path: Path) -> None:
@@ -56,24 +57,25 @@ def test_classes_without_names_are_numbers(tmp_path: Path) -> None:
     assert load(tmp_path / "judge.safetensors").class_names == ("0", "1", "2")
 
 
-def test_seeing_in_batches_is_features_and_the_likeliest_class(tmp_path: Path) -> None:
+def test_batches_give_the_features_and_the_likeliest_classes_of_all(tmp_path: Path) -> None:
     config = Config(channels=3, classes=4, width=4)
     torch.manual_seed(0)
     save_small(tmp_path / "judge.safetensors", config, SmallNet(config), ())
     judge, images = load(tmp_path / "judge.safetensors"), pictures(BATCH + 44, 3)
-    seen = judge.classify(images, "looking")
-    floats = images.float() / 255
+    classified = judge.classify(images, "looking")
+    with torch.inference_mode():
+        features, logits = judge.net.embed(images.float() / 255), judge.net(images.float() / 255)
     # Another batch size is another order of sums in float32.
-    torch.testing.assert_close(seen.features, judge.features(floats), rtol=1e-4, atol=1e-5)
-    assert (seen.classes == judge.logits(floats).argmax(1)).double().mean() > 0.99
+    torch.testing.assert_close(classified.features, features, rtol=1e-4, atol=1e-5)
+    assert (classified.classes == logits.argmax(1)).double().mean() > 0.99
 
 
 def test_the_public_form_of_resnet56_is_read(tmp_path: Path) -> None:
     path = public_file(tmp_path / "resnet56.th")
     judge = load(path)
     assert (judge.size, judge.channels, judge.class_names) == (32, 3, CIFAR10)
-    assert judge.features(pictures(2, 3) / 255).shape == (2, 64)
-    assert judge.logits(pictures(2, 3) / 255).shape == (2, 10)
+    assert judge.classify(pictures(2, 3), "looking").features.shape == (2, 64)
+    assert judge.net(pictures(2, 3) / 255).shape == (2, 10)
 
 
 def test_resnet56_has_the_papers_parameters() -> None:
