@@ -42,13 +42,13 @@ def test_an_npz_is_read_by_split_and_set_in_the_middle_of_black(tmp_path: Path) 
         test_images=PICTURES[::-1],
         classes=["a", "b", "c"],
     )
-    found = read_labelled(path, 8, 1)
-    assert found.images.shape == (6, 1, 8, 8)
-    np.testing.assert_array_equal(found.images[:, 0, 1:6, 2:6], PICTURES)
-    assert int(found.images.sum()) == int(PICTURES.sum())
-    assert found.labels is not None
-    assert found.labels.tolist() == LABELS.tolist()
-    assert found.class_names == ("a", "b", "c")
+    labelled = read_labelled(path, 8, 1)
+    assert labelled.images.shape == (6, 1, 8, 8)
+    np.testing.assert_array_equal(labelled.images[:, 0, 1:6, 2:6], PICTURES)
+    assert int(labelled.images.sum()) == int(PICTURES.sum())
+    assert labelled.labels is not None
+    assert labelled.labels.tolist() == LABELS.tolist()
+    assert labelled.class_names == ("a", "b", "c")
     other = read_labelled(path, 8, 1, split="test")
     np.testing.assert_array_equal(other.images[:, 0, 1:6, 2:6], PICTURES[::-1])
     assert other.labels is None
@@ -61,7 +61,7 @@ def test_an_npz_without_splits_is_read_whole(tmp_path: Path, split: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("arrays", "told"),
+    ("arrays", "message"),
     [
         ({"pictures": PICTURES}, r"a\.npz holds pictures; expected `images` or `train_images`"),
         ({"images": PICTURES[:0]}, "one or more"),
@@ -79,8 +79,10 @@ def test_an_npz_without_splits_is_read_whole(tmp_path: Path, split: Any) -> None
         ({"images": PICTURES, "labels": np.array([object()] * 6)}, r"a\.npz is damaged .*allow_pickle"),
     ],
 )
-def test_an_npz_that_does_not_fit_is_named(tmp_path: Path, arrays: dict[str, np.ndarray], told: str) -> None:
-    with pytest.raises(InvalidInput, match=told):
+def test_an_npz_that_does_not_fit_is_named(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
         read_labelled(npz(tmp_path, **arrays), 8, 1)
 
 
@@ -104,10 +106,10 @@ def test_a_folder_of_idx_files_is_read_by_split(tmp_path: Path, packed: bool) ->
     np.testing.assert_array_equal(train.images[:, 0, :, :4], PICTURES)
     np.testing.assert_array_equal(test.images[:, 0, :, :4], PICTURES[::-1])
     assert alone.images.equal(test.images)
-    for found in (train, test, alone):
-        assert found.labels is not None
-        assert found.labels.tolist() == LABELS.tolist()
-        assert found.class_names == ()
+    for labelled in (train, test, alone):
+        assert labelled.labels is not None
+        assert labelled.labels.tolist() == LABELS.tolist()
+        assert labelled.class_names == ()
 
 
 def test_idx_files_may_lack_labels_but_not_the_split(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_idx_files_may_lack_labels_but_not_the_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "starts with 0x, expected 0x00000803"),
         (idx(LABELS), "starts with 0x00000801, expected 0x00000803"),
@@ -130,10 +132,10 @@ def test_idx_files_may_lack_labels_but_not_the_split(tmp_path: Path) -> None:
         (idx(PICTURES[1:]), r"labels are \(6,\), expected \(5,\)"),
     ],
 )
-def test_an_idx_file_that_is_not_whole_is_named(tmp_path: Path, content: bytes, told: str) -> None:
+def test_an_idx_file_that_is_not_whole_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = mnist(tmp_path, "train")
     path.write_bytes(content)
-    with pytest.raises(InvalidInput, match=f"train-images-idx3-ubyte.*({told})"):
+    with pytest.raises(InvalidInput, match=f"train-images-idx3-ubyte.*({message})"):
         read_labelled(path, 8, 1)
 
 

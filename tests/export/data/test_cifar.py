@@ -80,20 +80,20 @@ def test_cifar_10_is_read_from_a_folder_and_from_an_archive(
 
 
 def test_cifar_100_has_its_fine_labels(tmp_path: Path) -> None:
-    found = read_labelled(write(tmp_path / "cifar", CIFAR100), 40, 3, split="test")
-    assert found.images.shape == (2, 3, 40, 40)
-    np.testing.assert_array_equal(found.images[:, :, 4:36, 4:36].reshape(2, -1), ROWS[::-1])
-    assert found.labels is not None
-    assert found.labels.tolist() == [0, 1]
-    assert found.class_names == ("apple", "bear")
+    pictures = read_labelled(write(tmp_path / "cifar", CIFAR100), 40, 3, split="test")
+    assert pictures.images.shape == (2, 3, 40, 40)
+    np.testing.assert_array_equal(pictures.images[:, :, 4:36, 4:36].reshape(2, -1), ROWS[::-1])
+    assert pictures.labels is not None
+    assert pictures.labels.tolist() == [0, 1]
+    assert pictures.class_names == ("apple", "bear")
 
 
 def test_the_bytes_that_python_2_wrote_are_understood(tmp_path: Path) -> None:
     path = write(tmp_path / "cifar", cifar10(test_batch=by_python_2(ROWS, [3, 4])))
-    found = read_labelled(path, 32, 3, split="test")
-    np.testing.assert_array_equal(found.images.reshape(2, -1), ROWS)
-    assert found.labels is not None
-    assert found.labels.tolist() == [3, 4]
+    pictures = read_labelled(path, 32, 3, split="test")
+    np.testing.assert_array_equal(pictures.images.reshape(2, -1), ROWS)
+    assert pictures.labels is not None
+    assert pictures.labels.tolist() == [3, 4]
 
 
 class Command:
@@ -122,7 +122,7 @@ def without(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [
         (without("data_batch_3"), "lacks data_batch_3, expected all of CIFAR-10"),
         (cifar10(data_batch_2=b""), "data_batch_2 is damaged or cut short"),
@@ -147,8 +147,8 @@ def without(name: str) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_folder_that_is_not_whole_is_named(tmp_path: Path, files: Mapping[str, Any], told: str) -> None:
-    with pytest.raises(InvalidInput, match=told):
+def test_a_folder_that_is_not_whole_is_named(tmp_path: Path, files: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         read_labelled(write(tmp_path / "cifar", files), 32, 3)
 
 

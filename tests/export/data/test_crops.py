@@ -46,7 +46,7 @@ def ways(image: np.ndarray) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def possible(pictures: dict[Path, np.ndarray]) -> dict[bytes, bytes]:
     """Every crop there can be, high → low, from reductions of the whole pictures."""
-    found: dict[bytes, bytes] = {}
+    labelled: dict[bytes, bytes] = {}
     for image in pictures.values():
         height, width = (length // SCALE for length in image.shape[:2])
         whole = image[: height * SCALE, : width * SCALE]
@@ -56,8 +56,8 @@ def possible(pictures: dict[Path, np.ndarray]) -> dict[bytes, bytes]:
                 window = np.s_[top * SCALE : (top + PATCH) * SCALE, left * SCALE : (left + PATCH) * SCALE]
                 small = low[top : top + PATCH, left : left + PATCH]
                 pairs = zip(ways(whole[window]), ways(small), strict=True)
-                found |= {turned.tobytes(): turned_low.tobytes() for turned, turned_low in pairs}
-    return found
+                labelled |= {turned.tobytes(): turned_low.tobytes() for turned, turned_low in pairs}
+    return labelled
 
 
 def as_bytes(images: torch.Tensor) -> list[bytes]:
@@ -115,9 +115,9 @@ def test_files_that_cannot_be_used_are_named(pictures: dict[Path, np.ndarray], t
         write_picture(tmp_path / "in" / path.name, image)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     write_picture(tmp_path / "small.png", np.zeros((11, 40, 3), np.uint8))
-    found = Crops(tmp_path, scale=SCALE, patch_px=PATCH)
-    assert found.names == ("in/0.png", "in/1.png", "in/2.png")
-    broken, small = found.skipped
+    labelled = Crops(tmp_path, scale=SCALE, patch_px=PATCH)
+    assert labelled.names == ("in/0.png", "in/1.png", "in/2.png")
+    broken, small = labelled.skipped
     assert broken.startswith("broken.png cannot be decoded: ")
     assert small == "small.png is 40×11, expected 12 px a side or more"
     with pytest.raises(InvalidInput, match=r"no picture of .* can be used: "):

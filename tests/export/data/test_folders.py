@@ -24,12 +24,12 @@ def test_subfolders_are_classes_and_damaged_files_are_named(tmp_path: Path) -> N
     flat(tmp_path / "cat/3.png", 30)
     (tmp_path / "cat/0.png").write_bytes(b"no picture")
     (tmp_path / "empty").mkdir()
-    found = read_labelled(tmp_path, 8, 3)
-    assert found.class_names == ("cat", "dog")
-    assert found.labels is not None
-    levels = found.images.float().mean(dim=(1, 2, 3)).tolist()
-    assert sorted(zip(levels, found.labels.tolist(), strict=True)) == [(10, 1), (20, 0), (30, 0)]
-    (skipped,) = found.skipped
+    labelled = read_labelled(tmp_path, 8, 3)
+    assert labelled.class_names == ("cat", "dog")
+    assert labelled.labels is not None
+    levels = labelled.images.float().mean(dim=(1, 2, 3)).tolist()
+    assert sorted(zip(levels, labelled.labels.tolist(), strict=True)) == [(10, 1), (20, 0), (30, 0)]
+    (skipped,) = labelled.skipped
     assert skipped.startswith("cat/0.png: 0.png cannot be decoded")
 
 
@@ -39,11 +39,11 @@ def test_without_subfolders_there_are_no_labels_and_channels_are_as_asked(
 ) -> None:
     flat(tmp_path / "b.png", 2)
     flat(tmp_path / "a.jpg", 200)
-    found = read_labelled(tmp_path, 8, channels, split="test")
-    assert found.images.shape == (2, channels, 8, 8)
-    assert found.images.is_contiguous()
-    assert (found.labels, found.class_names, found.skipped) == (None, (), ())
-    assert found.images[:, :, 4, 4].tolist() == [[200] * channels, [2] * channels]
+    labelled = read_labelled(tmp_path, 8, channels, split="test")
+    assert labelled.images.shape == (2, channels, 8, 8)
+    assert labelled.images.is_contiguous()
+    assert (labelled.labels, labelled.class_names, labelled.skipped) == (None, (), ())
+    assert labelled.images[:, :, 4, 4].tolist() == [[200] * channels, [2] * channels]
 
 
 def test_pictures_come_to_size(tmp_path: Path) -> None:

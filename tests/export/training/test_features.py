@@ -56,18 +56,18 @@ def test_vgg19_is_its_layers_before_the_activation(tmp_path: Path, name: str, pl
     features = load(f"vgg19-{name}", torchvision_file(tmp_path / "vgg19.pth"))
     by_hand = vgg19()[: place + 1]
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    found = features(image(32, 40))
-    torch.testing.assert_close(found, by_hand((image(32, 40) - mean) / std).detach())
-    assert found.min() < 0
+    maps = features(image(32, 40))
+    torch.testing.assert_close(maps, by_hand((image(32, 40) - mean) / std).detach())
+    assert maps.min() < 0
 
 
 def test_the_style_network_is_its_layers_before_the_activation(tmp_path: Path) -> None:
     torch.save(style_vgg().state_dict(), tmp_path / "style.pth")
     features = load("vgg-normalised-conv3_1", tmp_path / "style.pth")
-    found = features(image())
-    assert found.shape == (2, 256, 5, 7)  # 20×27, halved twice, rounded up
-    torch.testing.assert_close(found, style_vgg()(image()).detach())
-    assert found.min() < 0
+    maps = features(image())
+    assert maps.shape == (2, 256, 5, 7)  # 20×27, halved twice, rounded up
+    torch.testing.assert_close(maps, style_vgg()(image()).detach())
+    assert maps.min() < 0
 
 
 def test_it_is_frozen_and_lets_gradients_through_to_the_picture(tmp_path: Path) -> None:

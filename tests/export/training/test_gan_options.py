@@ -1,10 +1,9 @@
-"""What a GAN's recipe can be told: every option changes what is trained, both precisions, both stages of ESRGAN."""
+"""The options of GANs' recipes: each changes what is trained; both precisions, both stages of ESRGAN."""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -248,108 +247,6 @@ def test_the_second_stage_starts_from_the_first(
     after = checkpoint.load("esrgan", str(tmp_path / "gan/esrgan.safetensors")).module.state_dict()
     for name, value in before.items():  # a learning rate of 0 leaves it where it began
         torch.testing.assert_close(after[name], value, rtol=0, atol=0)
-
-
-def test_a_start_that_does_not_fit_is_named(train: Train, photographs: Path, tmp_path: Path) -> None:
-    arguments = (
-        "--model",
-        "esrgan",
-        "--data",
-        photographs,
-        "--output",
-        tmp_path / "run",
-        "--start",
-        "shipped:esrgan",
-    )
-    result = train(*arguments, "--set", "blocks=2")
-    assert result.exit_code == 1
-    assert "blocks: got 2, but esrgan.safetensors has 3" in result.output
-
-
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        ("objective=wgan-gp", "add --set discriminator_norm=none"),
-        ("objective=wgan-gp discriminator_norm=none minibatch_kernels=2", "minibatch_kernels: they compare"),
-        ("batch=0", "batch: got 0, expected 1 or more"),
-        ("ema_decay=2", "ema_decay: got 2.0, expected 0 to 1"),
-        ("discriminator_norm=layer", "got 'layer', expected one of batch, instance, spectral, none"),
-        ("discriminator_steps=0", "discriminator_steps: got 0, expected 1 or more"),
-        ("schedule=linear", "got 'linear', expected constant, cosine or halving"),
-    ],
-)
-def test_an_option_that_does_not_fit_is_named(
-    train: Train, archive: Callable[..., Path], tmp_path: Path, settings: str, told: str
-) -> None:
-    result = train(
-        "--model", "dcgan", "--data", archive(), "--output", tmp_path, *words(TINY["dcgan"]), *words(settings)
-    )
-    assert result.exit_code == 1
-    assert told in result.output
-
-
-def test_the_second_stage_of_the_paper_needs_the_first(
-    train: Train, photographs: Path, tmp_path: Path
-) -> None:
-    result = train(
-        "--model", "esrgan", "--recipe", "gan", "--data", photographs, "--output", tmp_path / "run"
-    )
-    assert result.exit_code == 1
-    assert "start: missing" in result.output
-
-
-def test_a_bad_schedule_is_told_before_the_first_step(
-    train: Train, photographs: Path, tmp_path: Path
-) -> None:
-    arguments = (
-        "--model",
-        "esrgan",
-        "--data",
-        photographs,
-        "--output",
-        tmp_path / "run",
-        *words(TINY["esrgan"]),
-    )
-    assert "schedule: got 'linear'" in train(*arguments, "--set", "schedule=linear").output
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_dry_run_writes_nothing(train: Train, archive: Callable[..., Path], tmp_path: Path) -> None:
-    arguments = ("--model", "dcgan", "--data", archive(), "--output", tmp_path / "run", *words(TINY["dcgan"]))
-    result = train(*arguments, "--dry-run")
-    assert result.exit_code == 0, result.output
-    assert "batch = 4" in result.output
-    assert "10000 steps in about" in result.output
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("model", recipes.models())
-def test_the_recipes_are_listed_and_named(train: Train, model: str) -> None:
-    listed = train("--model", model, "--list")
-    assert listed.exit_code == 0
-    assert [line.split()[:2] for line in listed.output.splitlines()] == [
-        [model, name] for name in recipes.of(model)
-    ]
-    unknown = train("--model", model, "--recipe", "best")
-    assert f"{model} has no recipe 'best'" in unknown.output
-
-
-def test_without_a_model_the_recipes_of_all_are_listed(train: Train) -> None:
-    listed = train("--list")
-    assert listed.exit_code == 0
-    expected = {(model, name) for model in recipes.models() for name in recipes.of(model)}
-    assert {tuple(line.split()[:2]) for line in listed.output.splitlines()} == expected
-
-
-def test_without_a_model_there_is_nothing_to_train(train: Train) -> None:
-    result = train("--data", "nowhere")
-    assert result.exit_code == 1
-    assert "model: missing; expected one of acgan, dcgan, esrgan" in result.output
-
-
-def test_help_has_a_short_form(train: Train) -> None:
-    assert train("-h").output == train("--help").output
-    assert "--resume" in train("-h").output
 
 
 def test_schedules() -> None:

@@ -39,8 +39,8 @@ BY_HAND = {
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_gives_what_a_hand_works_out(name: str) -> None:
-    found = OBJECTIVES[name].losses(torch.tensor(REAL), torch.tensor(FAKE))
-    assert (float(found.discriminator), float(found.generator)) == pytest.approx(BY_HAND[name], abs=1e-6)
+    both = OBJECTIVES[name].losses(torch.tensor(REAL), torch.tensor(FAKE))
+    assert (float(both.discriminator), float(both.generator)) == pytest.approx(BY_HAND[name], abs=1e-6)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -60,8 +60,8 @@ def test_the_discriminator_is_pulled_apart_and_the_generator_up(name: str) -> No
     [("non-saturating", 2 * LN2, LN2), ("minimax", 2 * LN2, -LN2), ("relativistic-average", LN2, LN2)],
 )
 def test_losses_at_chance(name: str, discriminator: float, generator: float) -> None:
-    found = OBJECTIVES[name].losses(torch.zeros(5), torch.zeros(5))
-    assert (float(found.discriminator), float(found.generator)) == pytest.approx((discriminator, generator))
+    both = OBJECTIVES[name].losses(torch.zeros(5), torch.zeros(5))
+    assert (float(both.discriminator), float(both.generator)) == pytest.approx((discriminator, generator))
 
 
 @given(
@@ -69,16 +69,14 @@ def test_losses_at_chance(name: str, discriminator: float, generator: float) -> 
 )
 def test_relativistic_average_is_its_definition(reals: list[float], fakes: list[float]) -> None:
     real, fake = torch.tensor(reals, dtype=torch.float64), torch.tensor(fakes, dtype=torch.float64)
-    found = objectives.relativistic_average(real, fake)
+    both = objectives.relativistic_average(real, fake)
     relative_real, relative_fake = real - fake.mean(), fake - real.mean()
 
     def minus_log(logits: Tensor) -> Tensor:  # -log sigmoid
         return torch.log1p(torch.exp(-logits)).mean()
 
-    torch.testing.assert_close(
-        found.discriminator, (minus_log(relative_real) + minus_log(-relative_fake)) / 2
-    )
-    torch.testing.assert_close(found.generator, (minus_log(-relative_real) + minus_log(relative_fake)) / 2)
+    torch.testing.assert_close(both.discriminator, (minus_log(relative_real) + minus_log(-relative_fake)) / 2)
+    torch.testing.assert_close(both.generator, (minus_log(-relative_real) + minus_log(relative_fake)) / 2)
 
 
 def test_relativistic_means_carry_gradient_to_both_players() -> None:
@@ -124,15 +122,15 @@ def test_label_smoothing_is_least_where_real_pictures_reach_the_target(name: str
 
 
 @pytest.mark.parametrize(
-    ("name", "smoothing", "told"),
+    ("name", "smoothing", "message"),
     [
         ("hinge", 0.1, "'hinge' has no labels to smooth"),
         ("lsgan", 1.0, "got 1.0, expected a share"),
         ("gan", 0.0, "got 'gan', expected one of non-saturating"),
     ],
 )
-def test_an_objective_that_does_not_fit_is_named(name: str, smoothing: float, told: str) -> None:
-    with pytest.raises(InvalidInput, match=told):
+def test_an_objective_that_does_not_fit_is_named(name: str, smoothing: float, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
         objectives.get(name, smoothing)
 
 

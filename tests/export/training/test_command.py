@@ -1,0 +1,187 @@
+"""The command line: what it lists and rehearses, and the message for every option and file that does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.training import recipes
+from tests.export.training.conftest import Train
+from tests.export.training.test_gan_options import TINY, words
+
+
+def test_a_start_that_does_not_fit_is_named(train: Train, photographs: Path, tmp_path: Path) -> None:
+    arguments = (
+        "--model",
+        "esrgan",
+        "--data",
+        photographs,
+        "--output",
+        tmp_path / "run",
+        "--start",
+        "shipped:esrgan",
+    )
+    result = train(*arguments, "--set", "blocks=2")
+    assert result.exit_code == 1
+    assert "blocks: got 2, but esrgan.safetensors has 3" in result.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("objective=wgan-gp", "add --set discriminator_norm=none"),
+        ("objective=wgan-gp discriminator_norm=none minibatch_kernels=2", "minibatch_kernels: they compare"),
+        ("batch=0", "batch: got 0, expected 1 or more"),
+        ("ema_decay=2", "ema_decay: got 2.0, expected 0 to 1"),
+        ("discriminator_norm=layer", "got 'layer', expected one of batch, instance, spectral, none"),
+        ("discriminator_steps=0", "discriminator_steps: got 0, expected 1 or more"),
+        ("schedule=linear", "got 'linear', expected constant, cosine or halving"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(
+    train: Train, archive: Callable[..., Path], tmp_path: Path, settings: str, message: str
+) -> None:
+    result = train(
+        "--model", "dcgan", "--data", archive(), "--output", tmp_path, *words(TINY["dcgan"]), *words(settings)
+    )
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_the_second_stage_of_the_paper_needs_the_first(
+    train: Train, photographs: Path, tmp_path: Path
+) -> None:
+    result = train(
+        "--model", "esrgan", "--recipe", "gan", "--data", photographs, "--output", tmp_path / "run"
+    )
+    assert result.exit_code == 1
+    assert "start: missing" in result.output
+
+
+def test_a_bad_schedule_is_told_before_the_first_step(
+    train: Train, photographs: Path, tmp_path: Path
+) -> None:
+    arguments = (
+        "--model",
+        "esrgan",
+        "--data",
+        photographs,
+        "--output",
+        tmp_path / "run",
+        *words(TINY["esrgan"]),
+    )
+    assert "schedule: got 'linear'" in train(*arguments, "--set", "schedule=linear").output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_writes_nothing(train: Train, archive: Callable[..., Path], tmp_path: Path) -> None:
+    arguments = ("--model", "dcgan", "--data", archive(), "--output", tmp_path / "run", *words(TINY["dcgan"]))
+    result = train(*arguments, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "batch = 4" in result.output
+    assert "10000 steps in about" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("model", recipes.models())
+def test_the_recipes_are_listed_and_named(train: Train, model: str) -> None:
+    listed = train("--model", model, "--list")
+    assert listed.exit_code == 0
+    assert [line.split()[:2] for line in listed.output.splitlines()] == [
+        [model, name] for name in recipes.of(model)
+    ]
+    unknown = train("--model", model, "--recipe", "best")
+    assert f"{model} has no recipe 'best'" in unknown.output
+
+
+def test_without_a_model_the_recipes_of_all_are_listed(train: Train) -> None:
+    listed = train("--list")
+    assert listed.exit_code == 0
+    expected = {(model, name) for model in recipes.models() for name in recipes.of(model)}
+    assert {tuple(line.split()[:2]) for line in listed.output.splitlines()} == expected
+
+
+def test_without_a_model_there_is_nothing_to_train(train: Train) -> None:
+    result = train("--data", "nowhere")
+    assert result.exit_code == 1
+    assert "model: missing; expected one of acgan, dcgan, esrgan" in result.output
+
+
+def test_help_has_a_short_form(train: Train) -> None:
+    assert train("-h").output == train("--help").output
+    assert "--resume" in train("-h").output
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--set", "leraning_rate=1"), "set: got 'leraning_rate'"),
+        (("--set", "lr"), "set: got 'lr', expected key=value"),
+        (("--set", "lr=fast"), "set: lr: got 'fast', expected float"),
+        (("--set", "classes=2"), "labels run from 0 to 2, expected 0 to 1"),
+        (("--set", "channels=1"), "with 3 channels"),
+        (("--set", "size=48"), "size: got 48"),
+        (("--classes", "a,b"), "classes: got 2 different names, expected 3"),
+        (("--data", "nowhere.npz"), "data: nothing at nowhere.npz"),
+        (("--resume",), "resume: no checkpoint in"),
+    ],
+)
+def test_a_wrong_option_is_named(
+    train: Train, archive: Callable[..., Path], tmp_path: Path, extra: tuple[str, ...], message: str
+) -> None:
+    common = ("--model", "acgan", "--data", archive(), "--output", tmp_path / "run", "--set", "classes=3")
+    result = train(*common, *extra)
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"labels": None}, "the pictures have no labels"),
+        ({"labels": np.zeros(3, np.uint8)}, "labels are (3,), expected (12,)"),
+        ({"images": None}, "expected `images` or `train_images`"),
+        ({"images": np.zeros((12, 32, 32, 3), np.float32)}, "expected [N, H, W(, C)] uint8"),
+        ({"images": np.zeros((12, 40, 40, 3), np.uint8)}, "expected at most 32 px"),
+    ],
+)
+def test_an_archive_that_does_not_fit_is_named(
+    train: Train,
+    archive: Callable[..., Path],
+    tmp_path: Path,
+    replaced: Mapping[str, Any],
+    message: str,
+) -> None:
+    path = archive(**replaced)
+    result = train("--model", "acgan", "--data", path, "--output", tmp_path / "run", "--set", "classes=3")
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_a_folder_that_does_not_fit_is_named(train: Train, photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    common = ("--model", "esrgan", "--output", tmp_path / "run")
+    assert "no folder at" in train(*common, "--data", tmp_path / "nowhere").output
+    assert "no pictures in" in train(*common, "--data", tmp_path / "empty").output
+    assert "1.png is 64×48, expected 144 px" in train(*common, "--data", photographs).output
+
+
+def test_a_corrupt_picture_is_named_and_left_out(train: Train, photographs: Path, tmp_path: Path) -> None:
+    (photographs / "0.png").write_bytes(b"not a picture")
+    tiny = [word for key in ("features=8", "blocks=1", "growth=4", "patch_px=8") for word in ("--set", key)]
+    result = train(
+        "--model", "esrgan", "--data", photographs, "--output", tmp_path / "run", "--steps", 1, *tiny
+    )
+    assert result.exit_code == 0, result.output
+    assert "skipped: 0.png cannot be decoded" in result.output
+    assert "skipped 1 files that could not be used" in result.output
+
+
+def test_a_model_without_a_recipe_is_named(train: Train, tmp_path: Path) -> None:
+    result = train("--model", "ergan", "--data", tmp_path, "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "model: got 'ergan'" in result.output
