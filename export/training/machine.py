@@ -33,6 +33,7 @@ class Machine:
         self, accelerator: str = "auto", devices: int = 1, nodes: int = 1, precision: str = "float32"
     ) -> None:
         self.precision = precision
+        self._averaged: set[nn.Parameter] = set()  # whose gradients `parallel` averages
         strategy = "ddp" if devices * nodes > 1 else "auto"
         try:
             self.fabric = Fabric(
@@ -81,6 +82,7 @@ class Machine:
         """
         if self.processes == 1:
             return module
+        self._averaged |= set(module.parameters())
         return DistributedDataParallel(module, forward_sync_buffers=False)
 
     def move(self, batch: Any) -> Any:
@@ -92,7 +94,15 @@ class Machine:
         return self.fabric.autocast()
 
     def step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        """One step of `optimizer` down the gradient of `loss`, a scalar."""
+        """One step of `optimizer` down the gradient of `loss`, a scalar.
+
+        Raises ValueError where several processes would train apart: a network was not given to `parallel`.
+        """
+        parameters = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        if self.processes > 1 and not parameters <= self._averaged:
+            raise ValueError(
+                "an update of several processes calls Machine.parallel(network), not the network"
+            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -120,7 +120,8 @@ class Trainer(ABC):
     """One recipe's data, losses and optimizers. The loop calls its methods and knows nothing else of a recipe.
 
     A batch depends on the run's seed and its number alone; what the networks draw themselves (dropout) comes from
-    torch's random generator, which checkpoints hold.
+    torch's random generator, which checkpoints hold. Updates call machine.parallel(network) in place of a network, inside
+    machine.autocast(), and end in machine.step: so they work on many devices and in either precision.
     discriminator_steps: updates of the discriminator for each of the generator; 0 where there is none.
     dataset: what it trains on, in words: what, how many, of which sizes.
     skipped: files that could not be used, each with the reason.

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from export.networks import features
+from export.training.machine import Machine
 
 STEPS = 4
 # The gradients of two halves, averaged, differ from the whole batch's by rounding (1e-7 of them); Adam divides by their
@@ -67,6 +69,21 @@ def test_two_processes_train_both_players_as_one_does(photographs: Path, tmp_pat
     alone = trained(photographs, tmp_path / "alone", SECOND_STAGE, *flags)
     together = trained(photographs, tmp_path / "together", SECOND_STAGE, *flags, "--devices", "2")
     assert_close(together, alone)
+
+
+class OneOfTwo(Machine):
+    """A process that takes itself for one of two."""
+
+    @property
+    def processes(self) -> int:
+        return 2
+
+
+def test_an_update_that_would_not_be_averaged_over_the_processes_is_refused() -> None:
+    machine, network = OneOfTwo("cpu"), nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"calls Machine\.parallel"):
+        machine.step(optimizer, network(torch.ones(1, 1)).sum())
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ class L1Trainer(Trainer):
         self.seed, self.rows = source.seed, machine.rows(options.batch)
         self.crops = data.Crops(source.data, scale=config.scale, patch_px=options.patch_px)
         self.dataset = f"{len(self.crops.names)} pictures from {source.data}"
+        self.parallel_generator = machine.parallel(generator)
         self.optimizer = adam(generator, options)
 
     def batch(self, number: int) -> Batch:
@@ -43,7 +44,8 @@ class L1Trainer(Trainer):
         return Batch(high * 2 - 1, (low * 2 - 1,))
 
     def generator_step(self, batch: Batch) -> LossTerms:
-        loss = losses.pixel(self.generator(*batch.inputs), batch.real)
+        with self.machine.autocast():
+            loss = losses.pixel(self.parallel_generator(*batch.inputs).float(), batch.real)
         self.machine.step(self.optimizer, loss)
         return {"l1": loss.detach()}
 
