@@ -82,7 +82,7 @@ format: $(VENV)/.installed  ## let the formatter and the linter mend what they c
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: bundles  ## the server against its bare engines, training against plain loops; half an hour
+bench: bundles  ## the server against its bare engines, training against plain loops; an hour
 	@$(PY) -m benchmarks.latency --bundles $(BUNDLES)
 	@$(PY) -m benchmarks.encoding --bundles $(BUNDLES)
 	@$(PY) -m benchmarks.training
