@@ -1,7 +1,7 @@
 """`python -m benchmarks.encoding`: how fast answers are encoded and how large they are, beside the model's own speed.
 
-The picture is a photograph that ships, at the size of an answer. Pillow writes each format and level too, at the same
-quality or level, in turns with ours.
+The picture is a shipped photograph, enlarged to the size of an answer. Pillow encodes it in turns with our encoder, in
+each format and at each level. Writes encoding.json and encoding.png.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ PILLOW: dict[str, Callable[[int | None], dict[str, Any]]] = {
 @click.option("--model", default="esrgan-x4", show_default=True, help="The model to compare the codecs with.")
 @click.option("--output", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
 @click.option(
-    "--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Of each; the fastest counts."
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Times each is measured; the fastest counts.",
 )
 def main(bundles: Path, model: str, output: Path, rounds: int) -> None:
     """Measure encoding on one thread against the model on all of them."""
@@ -65,7 +69,10 @@ def main(bundles: Path, model: str, output: Path, rounds: int) -> None:
 
 
 def measured(picture: Array, format: str, level: int | None, rounds: int) -> dict[str, Any]:
-    """One format at one level, ours and Pillow's in turns."""
+    """A row of the report: the speed of one format at one level, ours and Pillow's, measured in turns.
+
+    picture: [SIDE_PX, SIDE_PX, 3] uint8. Speeds are in millions of pixels a second, of the fastest of `rounds`.
+    """
     encoding = Encoding(format, compression=level)
     ours = Output(SIDE_PX, SIDE_PX, PixelFormat(3), SIDE_PX, SIDE_PX, 8, encoding)
     image, peer = Image.fromarray(picture), PILLOW.get(format)
@@ -83,7 +90,10 @@ def measured(picture: Array, format: str, level: int | None, rounds: int) -> dic
 
 
 def model_speed(folder: Path, rounds: int) -> float:
-    """Millions of pixels of the answer that the model makes a second, on batches of its own tile, on the whole device."""
+    """Output pixels that the model computes, in millions a second, in full batches of its smallest tile.
+
+    folder: the bundle's. Pixels of the halo do not count.
+    """
     engine, _ = backends.open_engine(bundle.load(folder))
     manifest, tile = engine.manifest, engine.manifest.tile_sizes[0]
     inputs = {manifest.inputs[0].name: np.repeat(crop(tile, tile)[None], engine.max_batch, axis=0)}

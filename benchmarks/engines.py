@@ -1,4 +1,4 @@
-"""The bare engine without a server around it, and what the codecs cost: what the server's figures are compared with."""
+"""Measures an engine called directly, without a server, and the codecs: what served.py compares the server with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOISE_STD = 0.004
 
 
 def photograph(height: int, width: int) -> Array:
-    """[3, H, W] float32 in [0, 1]: a photograph that ships, mirrored where it is too small."""
+    """A shipped photograph, mirrored where it is too small: [3, H, W] float32 in [0, 1]."""
     return photographs.crop(height, width)
 
 
@@ -36,7 +36,7 @@ def png(image: Array) -> bytes:
 
 
 def tiles(engine: Engine, *, duration: Duration) -> Measured:
-    """Tiles a second of the engine: one after another, in as many threads as it has slots."""
+    """Tiles a second: each of as many threads as the engine has slots runs one tile after another."""
     (source,) = engine.manifest.inputs
     side = engine.manifest.tile_sizes[-1]
     inputs = {source.name: photograph(side, side)[None]}
@@ -44,12 +44,15 @@ def tiles(engine: Engine, *, duration: Duration) -> Measured:
 
 
 def pictures(engine: Engine, image: Array, *, duration: Duration) -> Measured:
-    """Whole pictures a second of the engine, cut into tiles as the server would, in as many threads as it has slots."""
+    """Pictures a second, cut into tiles as the server cuts them, in as many threads as the engine has slots.
+
+    image: [C, H, W] float32 in [0, 1].
+    """
     return direct(lambda: run_picture(engine, image), callers=engine.slots, duration=duration)
 
 
 def samples(engine: Engine, count: int, *, duration: Duration) -> Measured:
-    """Calls a second of `count` samples each, in batches that the engine is prepared for, by one caller."""
+    """Calls a second for `count` samples each, in the engine's largest batches, by one caller."""
     manifest = engine.manifest
     labels = draw_labels(1, 0, count, max(manifest.classes, 1))
     inputs = sample_inputs(manifest, draw(1, 0, count, manifest.latent_size), labels)
@@ -62,7 +65,9 @@ def samples(engine: Engine, count: int, *, duration: Duration) -> Measured:
 
 
 def codec_s(engine: Engine, file: bytes, *, repeats: int = 15) -> float:
-    """Seconds of one core around the engine for one answer: decode, to floats; round, stitch and encode."""
+    """Seconds that one core spends on an answer beside the engine: decoding `file`, a picture's bytes, and converting it
+    to floats, then rounding, stitching and encoding the result. The median of `repeats`.
+    """
     manifest = engine.manifest
     image = pixels.to_float(pixels.decode(file, max_pixels=2**24))
     height, width = image.shape[1:]
@@ -83,10 +88,10 @@ def codec_s(engine: Engine, file: bytes, *, repeats: int = 15) -> float:
 
 
 def whole_image(engine: Engine, image: Array) -> Callable[[], object]:
-    """A function that runs the network once over the whole of `image` at a fixed shape; it is warm.
+    """A function that runs the network once over the whole of `image`, at that fixed shape. It was called once already.
 
-    [C, H, W] float32. Where the engine's own streams each have but a part of the cores (OpenVINO), the graph is compiled
-    again for one image at a time on all cores.
+    image: [C, H, W] float32. For OpenVINO, whose streams each use only some of the cores, the graph is compiled again to
+    run one image at a time on all of them.
     """
     inputs = {engine.manifest.inputs[0].name: image[None]}
     if engine.backend == "openvino":
@@ -105,7 +110,7 @@ def whole_image(engine: Engine, image: Array) -> Callable[[], object]:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """What one call of `function` takes."""
+    """How long one call of `function` takes."""
     started_s = time.perf_counter()
     function()
     return time.perf_counter() - started_s

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.figures`: the figures that the project states, measured again in one run of a few minutes.
+"""`python -m benchmarks.figures`: checks in a few minutes that the figures in the README and the model cards still hold.
 
-Served throughput as a share of the raw engine's, the server's memory, and PSNR of the shipped upscaler on Set5, each beside
-the least or most that it must be. Exit status 1: one of them does not hold.
+Served throughput as a share of the engine's own, the server's memory, and PSNR of the shipped upscaler on Set5. Each is
+printed beside its bound; the exit status is 1 if one is out of bounds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BUNDLE_DB = 0.5
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure and the bound that it must keep. least: whether the bound is the least it may be, else the most."""
+    """A measured figure and its bound. least: `value` must be at least `bound`; otherwise at most."""
 
     name: str
     value: float
@@ -59,7 +59,9 @@ class Figure:
 )
 @click.option("--duration-s", type=float, default=10.0, show_default=True, help="Seconds of each loop.")
 @click.option("--backend", default="auto", show_default=True)
-@click.option("--json", "target", type=click.Path(path_type=Path), help="File to write the figures to.")
+@click.option(
+    "--json", "target", type=click.Path(path_type=Path), help="Also write the figures to this file."
+)
 def main(bundles: Path, set5: Path | None, duration_s: float, backend: str, target: Path | None) -> None:
     """Measure what the README and the model cards state: served over raw, memory, PSNR of the shipped weights."""
     host = machine.describe()
@@ -85,7 +87,7 @@ def main(bundles: Path, set5: Path | None, duration_s: float, backend: str, targ
 
 
 def served_figures(folder: Path, bundle: Bundle, parameters: LoadParameters) -> Iterator[Figure]:
-    """Throughput over the raw engine's, and memory above idle."""
+    """Served throughput as a share of the engine's own, and the server's memory above idle."""
     of_raw = overhead(folder, bundle, parameters)["of_raw"]
     yield Figure(f"{bundle.manifest.name} served, of raw", of_raw, SERVED_OF_RAW, "", least=True)
     above_mib = memory(folder, bundle, parameters)["peak_above_mib"]

@@ -1,10 +1,10 @@
 """`python -m benchmarks.gpu`: torch, TensorRT and ONNX Runtime on RRDB-23 and DCGAN, on this machine's NVIDIA GPU.
 
-Needs torch and click, and uses what else is installed: onnx and onnxscript to write graphs, the engine libraries, and
-matplotlib for the plot. A path is one way to run a model (gpu_paths.py). The output of every path is compared with
-float32 torch; then the path is timed, and its speed given as a share of what a large matrix product reaches in the same
-run. The weights are random: speed does not depend on them.
+A path is one way to run a model (gpu_paths.py). Every path's output is compared with float32 torch, then the path is
+timed. Its speed is given as a share of what a large matrix product reaches in the same run. The weights are random: speed
+does not depend on them. Writes gpu.json and gpu.png.
 
+Needs torch and click. Paths whose libraries are not installed are left out; so is the plot without matplotlib.
 `--device cpu --quick` runs the same code on tiny models, to test it where there is no GPU.
 """
 
@@ -37,13 +37,16 @@ PACKAGES = (
     *("torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu"),
     *("tensorrt-cu13", "tensorrt-rtx-cu13-libs", "cuda-bindings"),
 )
-# What a path may fail with and the others still run: our own errors, and the libraries' (out of memory, no compiler).
+# Errors after which a path is left out and the others still run: ours and the libraries' (out of memory, no compiler).
 FAILURES = (GanforgeError, RuntimeError, ImportError, OSError, ValueError, AssertionError)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """cases: per model, those timed. checks: per model, those compared with float32. budget_s: of one timing."""
+    """What a run measures. cases: by model, those to time. checks: by model, those to compare with float32 torch.
+
+    budget_s: seconds for timing one case on one path.
+    """
 
     models: dict[str, Model]
     cases: Mapping[str, tuple[Case, ...]]
@@ -53,7 +56,7 @@ class Workload:
 
 @dataclass
 class Report:
-    """What is written as JSON. Every figure of `results` is a median after a warm-up."""
+    """The content of gpu.json. Figures in `results` are medians, measured after a warm-up."""
 
     machine: dict[str, Any]
     precision: Precision
@@ -78,7 +81,7 @@ class Report:
 )
 @click.option("--output", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
 def main(device: str, precision: Precision, quick: bool, only: tuple[str, ...], output: Path) -> None:
-    """Check and time every path that runs the generators on a GPU. Exit code 1: an output is wrong; 2: no GPU."""
+    """Check and time every way to run the generators on a GPU. Exit status 1: an output is wrong; 2: no GPU."""
     place = torch.device(device)
     if place.type == "cuda" and not torch.cuda.is_available():
         say(
@@ -120,7 +123,7 @@ def main(device: str, precision: Precision, quick: bool, only: tuple[str, ...], 
 
 
 def full_float32() -> None:
-    """The reference is float32 throughout: torch would run its convolutions with significands of 10 bits."""
+    """Turn off TF32, with which torch would compute the float32 reference's convolutions in 10-bit significands."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
@@ -152,7 +155,7 @@ def tiny() -> Workload:
 def available(
     paths: list[RunPath], model: Model, device: torch.device, report: Report | None
 ) -> Iterator[RunPath]:
-    """The paths that can run here; why not, for the others, goes into the report where one is given."""
+    """The paths that can run `model` here. The reasons why others cannot go into `report`, if given."""
     for path in paths:
         reason = path.unavailable(model, device)
         if reason is None:
@@ -162,7 +165,7 @@ def available(
 
 
 def check(path: RunPath, model: Model, cases: tuple[Case, ...], device: torch.device, report: Report) -> None:
-    """Compare a path with float32 torch on the same device."""
+    """Compare the path's outputs with float32 torch on the same device, and add a row for each case to the report."""
     (spec,) = model.signature.outputs
     tolerance = model.spec.tolerances[report.precision]
     for case in cases[:1] if path.static else cases:

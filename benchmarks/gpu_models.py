@@ -1,4 +1,4 @@
-"""The generators that benchmarks.gpu runs: sizes, operations, a float32 reference, and their bundles."""
+"""The generators that benchmarks.gpu runs: their inputs, operation counts, float32 outputs and bundles."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from runtime.manifest import Manifest
 from runtime.tensors import Array, Precision, TensorSpec
 
 OUTPUT_DEVIATION = 0.3
-# Of an upscaler's bundle; the engines that are timed have the tile of their case.
+# The tile of an upscaler's bundle. Engines are opened with the tile of the case that they are timed on.
 TILE_PX = 192
 
 
 @dataclass(frozen=True)
 class Case:
-    """batch items; side_px: height and width of an image that goes in, 0 for samples."""
+    """The inputs of one measurement: `batch` items. side_px: height and width of the input images; 0 for samples."""
 
     batch: int
     side_px: int = 0
@@ -52,7 +52,7 @@ class Model:
         return model
 
     def spread(self) -> None:
-        """Give the random weights outputs that fill their range, as trained ones do: near zero any error looks small."""
+        """Scale the last layer so that outputs fill their range, as a trained network's do: near 0 any error looks small."""
         inputs = self.inputs(Case(8, 16))
         with torch.no_grad():
             for layer in self.module.modules():
@@ -74,14 +74,14 @@ class Model:
         )
 
     def flop(self, case: Case) -> int:
-        """Floating-point operations of one run, two for each product with its sum."""
+        """Floating-point operations of one run; a multiply-add counts as two."""
         module = copy.deepcopy(self.module).to("meta")
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             module(*(x.to("meta") for x in self.inputs(case)))
         return counter.get_total_flops()
 
     def reference(self, inputs: tuple[Tensor, ...], device: torch.device) -> Array:
-        """float32 throughout: TF32 is off."""
+        """The output for `inputs` in float32 torch on `device`; the caller has turned off TF32 (gpu.full_float32)."""
         with torch.inference_mode():
             return self.module.to(device)(*(x.to(device) for x in inputs)).cpu().numpy()
 
@@ -110,7 +110,7 @@ def _draw(spec: TensorSpec, shape: list[int], generator: torch.Generator) -> Ten
 
 
 def write(folder: Path, model: Model, precision: Precision) -> Bundle:
-    """The model's bundle, written once into `folder`."""
+    """The model's bundle in `folder`, written there on the first call."""
     source = tasks.get(model.spec.task).source
     wanted = manifest(model, precision, Case(1, side_px=TILE_PX if source == "picture" else 0))
     path = folder / wanted.name

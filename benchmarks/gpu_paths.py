@@ -1,7 +1,7 @@
 """The paths that benchmarks.gpu compares: torch's own, and the engines of `runtime`.
 
-`all_paths` lists them. A path opens a runner for one case; the runner takes and gives host arrays, to be checked. Timed
-is the work on the device for torch, and from host to host for an engine, which is how a server uses it.
+`all_paths` lists them. A path opens a runner for one case. `run` gives the output, to be checked; `time` gives the speed:
+of the work on the device for torch, from host memory to host memory for an engine, since a server uses it so.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DTYPES: dict[Precision, torch.dtype] = {"float16": torch.float16, "bfloat16": to
 
 @dataclass(frozen=True)
 class Timing:
-    """ms: of one run. items_per_s: with as many callers as the path takes at once."""
+    """ms: of one run. items_per_s: throughput with as many concurrent callers as the path takes."""
 
     ms: float
     items_per_s: float
@@ -66,13 +66,13 @@ class RunPath(Protocol):
 
     @property
     def static(self) -> bool:
-        """Whether each new shape is compiled anew, which takes a minute."""
+        """Whether each new shape is compiled again, which takes a minute."""
 
     def unavailable(self, model: Model, device: torch.device) -> str | None:
-        """Why it cannot run here, or None."""
+        """The reason why it cannot run `model` here; None if it can."""
 
     def open(self, model: Model, case: Case, device: torch.device, precision: Precision) -> Runner:
-        """Make it ready for a case."""
+        """A runner that is ready for the case. Raises one of gpu.FAILURES."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class TorchRunner:
 
 @dataclass(frozen=True)
 class EnginePath:
-    """An engine of `runtime`, through the code that serves it. option: what its open_engine takes beside the device."""
+    """An engine of `runtime`, opened as a server opens it. option: name and value of an argument of its open_engine."""
 
     name: str
     backend: str
@@ -221,7 +221,7 @@ class EngineRunner:
         def call() -> object:
             return self._engine.run(arrays)
 
-        # Every slot meets the shape twice before a clock runs: the second time it has its graph.
+        # Every slot runs the shape twice before it is timed: the second run captures the CUDA graph.
         calls_per_s(call, callers=self._engine.slots, budget_s=0)
         ms = wall_ms(call, budget_s=budget_s)
         rate = calls_per_s(call, callers=self._engine.slots, budget_s=budget_s)
@@ -232,7 +232,7 @@ class EngineRunner:
 
 
 def all_paths(folder: Path) -> list[RunPath]:
-    """folder: where bundles are written."""
+    """Every path, whether it can run here or not. folder: where bundles are written."""
     torch_paths = [
         TorchPath(),
         TorchPath(channels_last=True),

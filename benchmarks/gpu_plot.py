@@ -1,4 +1,4 @@
-"""The GPU's measurements as a picture."""
+"""Plots the report of benchmarks.gpu, which imports this only where matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 
 def shares(report: dict[str, Any], path: Path) -> None:
-    """Each path's share of the matrix ceiling, one panel a case."""
+    """Write a PNG to `path`: each path's share of the matrix ceiling, one panel a case. report: as in gpu.json."""
     results = report["results"]
     panels = list(dict.fromkeys((row["model"], row["case"]) for row in results))
     figure, axes = plt.subplots(

@@ -60,7 +60,7 @@ def calls_per_s(call: Callable[[], object], *, callers: int, budget_s: float) ->
 
 
 def matrix_ceiling_tflops(device: torch.device, dtype: torch.dtype, *, budget_s: float) -> float:
-    """What a large matrix product reaches here, in TFLOP/s: the ceiling that every other figure is a share of."""
+    """What a large matrix product reaches here, in TFLOP/s. The paths' speeds are given as shares of it."""
     side = CEILING_SIDE[device.type]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty(side, side, device=device, dtype=dtype)

@@ -36,7 +36,7 @@ QUICK_DURATION_S = 2.0
 
 
 def load_parameters(backend: str, *, duration_s: float, quick: bool) -> LoadParameters:
-    """quick: short loops and few of them, a few minutes in all."""
+    """The parameters of a full run, or with `quick` of a few short loops that take minutes in all."""
     if quick:
         duration = Duration(min(duration_s, QUICK_DURATION_S), max_s=20.0)
         return LoadParameters(duration, (1, 4), (1, 16), posters=4, arrivals=0, backend=backend)
@@ -72,7 +72,9 @@ def by_items(bundles: Path) -> dict[ItemKind, list[Bundle]]:
 @click.option("--backend", default="auto", show_default=True)
 @click.option("--quick", is_flag=True, help="A few minutes: short loops, few of them, no RRDB-23.")
 @click.option(
-    "--only", type=click.Choice(["bundles", "deep"]), help="One half; the other stays as the output has it."
+    "--only",
+    type=click.Choice(["bundles", "deep"]),
+    help="Measure one half again; keep the other from the last run.",
 )
 def main(
     bundles: Path, deep: Path, output: Path, duration_s: float, backend: str, quick: bool, only: str | None
@@ -112,7 +114,7 @@ def about(host: dict[str, object], parameters: LoadParameters, *, quick: bool) -
 
 
 def earlier(path: Path) -> Report:
-    """The other half's figures, from a run before. Each half says what machine it was measured on."""
+    """The report of an earlier run; empty where there is none. Each half names the machine it was measured on."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

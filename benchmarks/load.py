@@ -1,10 +1,10 @@
-"""Load generators: callers of a server, or of an engine in this process, and what their answers took.
+"""Load generators: call a server, or an engine in this process, and return throughput and latencies as Measured.
 
-Closed loops (`through_server`, `direct`): so many callers, each of which asks again as soon as it has its answer. They
-measure throughput, but a slow answer also delays the requests behind it, so its waiting is counted once. The open loop
-(`arrivals`) sends requests at times drawn beforehand and counts from those times: what users meet who do not wait for
-each other. Load tools such as ghz and locust call a server alone; here the same loops also call the bare engine in this
-process, in turns with the server.
+In a closed loop (`through_server`, `direct`) each caller sends its next request when it has its answer. That measures
+throughput, but hides latency: while an answer is slow, its caller sends nothing else that would have to wait. The open
+loop (`arrivals`) sends requests at random times drawn beforehand, as users do who do not wait for each other, and counts
+each latency from the drawn time. Load tools such as ghz and locust only call servers; these loops also call an engine in
+this process, in turns with the server. served.py and engines.py call them.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.tasks import Task
 
 MESSAGE_BYTES = 256 * 2**20
-# The first answer of each caller is warm-up and does not count, unless it took so long that warming up is lost in it.
+# The first answer of each caller is warm-up and does not count, unless it took so long that warming up hardly matters.
 WARM_UP_S = 5.0
-# A percentile is stated from this many answers on: below, it is the slowest one or two.
+# The least answers for a percentile to be stated: of fewer it would just be one of the slowest.
 LEAST_CALLS_P90, LEAST_CALLS_P99 = 10, 100
 Stub = Any  # pb_grpc.ImageGeneratorStub over grpc.aio, which has no types
 Call = Callable[[Stub], Awaitable[Any]]
-Span = tuple[float, float]  # of one answer: when it was asked for and when it came, in seconds
+Span = tuple[float, float]  # when a request was sent (or due) and when its answer came, in seconds
 
 
 @dataclass(frozen=True)
 class Duration:
-    """How long a loop asks: at least `duration_s` and until `min_calls` were answered, but never beyond `max_s`."""
+    """How long a loop sends requests: for `duration_s` and until `min_calls` are answered, but for `max_s` at most."""
 
     duration_s: float
     min_calls: int = 12
@@ -48,7 +48,9 @@ class Duration:
 
 @dataclass(frozen=True)
 class Measured:
-    """One loop's answers. per_s: answers a second. p90_ms, p99_ms: None of too few answers to state them."""
+    """The result of a loop. per_s: answers a second. p50_ms, p90_ms, p99_ms: percentiles of the latency; None where too
+    few answers came to state one.
+    """
 
     callers: int
     calls: int
@@ -62,7 +64,7 @@ class Measured:
 
 
 def through_server(address: str, call: Call, *, callers: int, duration: Duration) -> Measured:
-    """A closed loop: `call` through gRPC from `callers` coroutines of this process."""
+    """A closed loop through gRPC: `callers` coroutines of this process send `call` again and again."""
     return asyncio.run(_through_server(address, call, callers, duration))
 
 
@@ -85,9 +87,9 @@ async def _through_server(address: str, call: Call, callers: int, duration: Dura
 
 
 def arrivals(address: str, call: Call, *, per_s: float, calls: int, seed: int = 0) -> Measured:
-    """An open loop: `calls` requests at the times of a Poisson process of `per_s` a second.
+    """An open loop: `calls` requests at the times of a Poisson process with `per_s` a second on average.
 
-    A latency counts from the time at which its request was due. `callers` of the result is 0: nobody waits for an answer.
+    Latencies count from the time when a request was due. `callers` of the result is 0: no request waits for an answer.
     """
     gaps_s = np.random.default_rng(seed).exponential(1 / per_s, calls)
 
@@ -108,7 +110,7 @@ def arrivals(address: str, call: Call, *, per_s: float, calls: int, seed: int = 
 
 
 def direct(call: Callable[[], object], *, callers: int, duration: Duration) -> Measured:
-    """A closed loop without a server: `call` from `callers` threads of this process."""
+    """A closed loop without a server: `callers` threads of this process run `call` again and again."""
     spans: list[Span] = []
     lock = threading.Lock()
     started_s = time.perf_counter()
@@ -135,7 +137,7 @@ def direct(call: Callable[[], object], *, callers: int, duration: Duration) -> M
 
 
 def at_once(address: str, calls: Sequence[Call]) -> list[float]:
-    """Every call at the same moment, sent in this order, each from a connection of its own; milliseconds of each."""
+    """Send all calls at once, in this order, each on its own connection. The latency of each, in ms, in the same order."""
 
     async def run() -> list[float]:
         started_s = time.perf_counter()
@@ -151,7 +153,7 @@ def at_once(address: str, calls: Sequence[Call]) -> list[float]:
 
 
 def beside(address: str, call: Call, others: Sequence[Call], *, duration: Duration) -> Measured:
-    """A closed loop of one caller of `call`, while each of `others` is asked for in a loop of its own."""
+    """A closed loop with one caller of `call`, while each of `others` is sent again and again by a caller of its own."""
 
     async def run() -> Measured:
         async with channel(address) as connection, channel(address) as busy:
@@ -162,7 +164,7 @@ def beside(address: str, call: Call, others: Sequence[Call], *, duration: Durati
                     await other(busy_stub)
 
             tasks = [asyncio.create_task(ask_for_ever(other)) for other in others]
-            await asyncio.sleep(1.0 if others else 0.0)  # until the others are in work
+            await asyncio.sleep(1.0 if others else 0.0)  # until the others keep the server busy
             spans: list[Span] = []
             started_s = time.perf_counter()
             while not duration.over(time.perf_counter() - started_s, len(spans)):
@@ -191,23 +193,22 @@ def channel(address: str) -> grpc.aio.Channel:
 
 
 def picture_call(task: Task, model: str, image: bytes) -> Call:
-    """One PNG in, answered as PNG, by the RPC that has the task's name."""
+    """A call of the RPC named after `task` with a PNG file, answered as PNG."""
     rpc = task.name.capitalize()
     request = getattr(pb, f"{rpc}Request")(model=model, image=image, format=pb.IMAGE_FORMAT_PNG)
     return lambda stub: getattr(stub, rpc)(request)
 
 
 def generate_call(model: str, count: int) -> Call:
-    """A Generate of `count` samples, answered as PNG."""
+    """A call of Generate for `count` samples, answered as PNG."""
     request = pb.GenerateRequest(model=model, count=count, seed=1, format=pb.IMAGE_FORMAT_PNG)
     return lambda stub: stub.Generate(request)
 
 
 def summary(spans: Sequence[Span], callers: int) -> Measured:
-    """Percentiles of all latencies, and the rate: the slope of the line through the answers' times of completion.
+    """The percentiles of the latencies and the rate of answers: the slope of a line fitted to their completion times.
 
-    A line, since answers that take seconds come in waves: counted between two moments, a wave more or less would be in
-    it.
+    Slow answers come in waves, a batch at a time. Counting those between two moments would include a wave more or less.
     """
     if not spans:
         nothing = float("nan")

@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, and the memory of a process."""
+"""Describes the machine for a benchmark's report, and measures the memory of a process. All benchmarks but gpu use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAMPLED_EVERY_S = 0.01
 
 
 def describe() -> dict[str, object]:
-    """The machine and the versions that a figure depends on."""
+    """CPU, cores, memory, load and library versions, for a report's "machine" entry."""
     names = ("openvino", "onnxruntime", "grpcio", "pyvips", "numpy")
     return {
         "cpu": _cpu(),
@@ -46,14 +46,14 @@ def resident_mib(pid: int) -> float:
 
 @dataclass
 class Peak:
-    """The highest resident memory seen, in MiB."""
+    """The highest resident memory so far, in MiB."""
 
     mib: float = 0.0
 
 
 @contextmanager
 def watched(pid: int) -> Iterator[Peak]:
-    """The peak of a process's resident memory until the block ends, sampled every 10 ms."""
+    """A context manager that samples a process's resident memory every 10 ms until it ends, and gives the peak."""
     peak, over = Peak(resident_mib(pid)), threading.Event()
 
     def watch() -> None:

@@ -1,8 +1,8 @@
-"""Training loops as a tutorial writes them, a function each, to compare the recipes' speed with: benchmarks/training.py.
+"""Plain training loops, as a tutorial would write them, with which benchmarks/training.py compares the recipes' speed.
 
-Each takes a recipe's trainer, for its networks and data, and returns a function that takes one step. A step does the
-work of a recipe's: it draws a batch, updates every network and averages the generator's weights; it computes no gradient
-of the discriminator in the generator's update, and none of the generator in a critic's.
+There is one function a recipe, listed in PLAIN. It takes the recipe's trainer, whose networks and data it uses, and returns
+a function that trains one step. A step does the same work as the recipe's: it draws a batch, updates every network and the
+moving average. Like the recipe's, it computes no gradients of a network that it does not update.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ def adam(module: nn.Module, options: TrainingOptions) -> torch.optim.Adam:
 
 
 def optimizers(trainer: Any) -> tuple[torch.optim.Adam, torch.optim.Adam, AveragedModel]:
-    """The generator's, the discriminator's, and the generator's average."""
+    """The generator's optimizer, the discriminator's, and the moving average of the generator."""
     generator, options = trainer.generator, trainer.settings
     return adam(generator, options), adam(trainer.discriminator, options), averaged(generator, options)
 
 
 def draw_real(trainer: Any) -> tuple[Tensor, Tensor]:
-    """A batch of real pictures in [-1, 1], and which they are."""
+    """A batch of real pictures, [N, C, H, W] float32 in [-1, 1], and their indices, [N] int64."""
     chosen = torch.randint(len(trainer.images), (trainer.settings.batch,))
     pictures = trainer.images[chosen].float().div(127.5).sub(1)
     return pictures.contiguous(memory_format=torch.channels_last), chosen
 
 
 def dcgan(trainer: Any) -> Step:
-    """As pytorch/examples has it: binary cross-entropy; the generator's step on the same samples."""
+    """DCGAN as in pytorch/examples: binary cross-entropy; both players are updated on the same samples."""
     generator, discriminator, options = trainer.generator, trainer.discriminator, trainer.settings
     latent_size = trainer.config.latent_size
     generator_adam, discriminator_adam, average = optimizers(trainer)
@@ -68,7 +68,7 @@ def dcgan(trainer: Any) -> Step:
 
 
 def wgan_gp(trainer: Any) -> Step:
-    """As Gulrajani et al. have it: several steps of the critic with the penalty on its slope, one of the generator."""
+    """WGAN-GP as in Gulrajani et al. (arXiv 1704.00028): several critic steps with gradient penalty, one generator step."""
     generator, critic, options = trainer.generator, trainer.discriminator, trainer.settings
     generator_adam, discriminator_adam, average = optimizers(trainer)
 
@@ -96,7 +96,7 @@ def wgan_gp(trainer: Any) -> Step:
 
 
 def acgan(trainer: Any) -> Step:
-    """The same with classes: cross-entropy of the second head for both players."""
+    """ACGAN: DCGAN's losses and, for both players, the cross-entropy of the discriminator's class head."""
     generator, discriminator, options = trainer.generator, trainer.discriminator, trainer.settings
     labels, config = trainer.labels, trainer.config
     generator_adam, discriminator_adam, average = optimizers(trainer)
@@ -127,7 +127,7 @@ def acgan(trainer: Any) -> Step:
 
 
 def psnr(trainer: Any) -> Step:
-    """L1 on crops."""
+    """ESRGAN's first stage: L1 on crops."""
     generator, options, numbers = trainer.generator, trainer.settings, iter(range(10**9))
     optimizer, average = adam(generator, options), averaged(generator, options)
 

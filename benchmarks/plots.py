@@ -1,4 +1,4 @@
-"""Draws the reports of benchmarks.latency, benchmarks.training and benchmarks.encoding as PNG plots."""
+"""Plots the reports of benchmarks.latency, benchmarks.training and benchmarks.encoding as PNG; those commands call it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt  # the backend is chosen first
 
 
 def latency(report: dict[str, Any], path: Path) -> None:
-    """Percentiles by concurrency, and the served share of the raw engine's throughput, from latency.json to `path`."""
+    """Latency percentiles by concurrency, and the served throughput as a share of the engine's own."""
     halves = [report[half] for half in ("bundles", "deep") if half in report]
     panels = [
         (f"{model['model']}, 256×256", model["rows"]) for half in halves for model in half.get("pictures", [])
@@ -33,7 +33,7 @@ def latency(report: dict[str, Any], path: Path) -> None:
 
 
 def training(report: dict[str, Any], path: Path) -> None:
-    """Samples a second of each recipe's loop as a share of the plain loop's."""
+    """The speed of each recipe's loop as a share of the plain loop's."""
     rows = report["recipes"]
     figure, axis = plt.subplots(figsize=(7, 3.5), layout="constrained")
     bars = axis.barh([f"{row['model']} {row['recipe']}" for row in rows], [row["ratio"] for row in rows])
@@ -48,12 +48,12 @@ def training(report: dict[str, Any], path: Path) -> None:
 
 
 def encoding(report: dict[str, Any], path: Path) -> None:
-    """Encoding speed of each format and level, ours on one thread, and the model's own."""
+    """The speed of each format and level on one thread, beside the speed at which the model computes pixels."""
     rows = report["rows"]
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     bars = axis.barh([row["name"] for row in rows], [row["mpx_per_s"] for row in rows])
     axis.bar_label(bars, [f"{row['bytes_per_px']:.2f} bytes a pixel" for row in rows], padding=3)
-    axis.axvline(report["model"]["mpx_per_s"], color="grey", label=f"{report['model']['name']} makes so many")
+    axis.axvline(report["model"]["mpx_per_s"], color="grey", label=f"computed by {report['model']['name']}")
     axis.set(
         title="Encoding on one core",
         xlabel="million pixels a second",

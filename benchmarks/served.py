@@ -1,8 +1,8 @@
 """The measurements of a served model: overhead, tiling's cost, latency under load, fairness, memory.
 
-`python -m benchmarks.latency` and `python -m benchmarks.figures` call these. Each opens a server of its own process, so
-that its memory is its own; the callers share the machine with it. Each prints what it measured and gives it as a dict
-for the JSON report. Ratios are of measurements made in turns (benchmarks/turns.py).
+`python -m benchmarks.latency` and `python -m benchmarks.figures` call these. Each measurement starts a server in its own
+process, so that its memory can be measured, on the same machine as the callers. It prints the result and returns it as a
+dict for the JSON report. Where two speeds are compared, they are measured in turns (turns.py).
 """
 
 from __future__ import annotations
@@ -42,17 +42,18 @@ CROWD = 16
 MEMORY_LIMIT_MIB = 1024
 OVERHEAD_CALLERS = 4
 ROUNDS = 2
-# Of the raw engine's rate: what the open loops offer.
+# The request rates of the open loops, as shares of the engine's own rate.
 OFFERED = (0.5, 0.8)
 Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class LoadParameters:
-    """duration: of each loop. callers: the concurrencies. counts: samples of one Generate.
+    """How much load a benchmark makes.
 
-    posters: clients with a 1000×700 image each, for memory and fairness. arrivals: requests of one open loop; 0 for
-    none. backend: a name, or "auto".
+    duration: of each closed loop. callers: the concurrencies to measure. counts: the numbers of samples a Generate call
+    asks for. posters: clients with a 1000×700 image each, for memory and fairness. arrivals: requests of an open loop;
+    0 for no open loop. backend: a name, or "auto".
     """
 
     duration: Duration
@@ -69,12 +70,15 @@ def say(what: str, result: str) -> None:
 
 
 def call_of(bundle: Bundle, image: Array) -> Call:
-    """A request with [3, H, W] float32 in [0, 1] to a model that takes pictures."""
+    """A request to a model that takes pictures. image: [3, H, W] float32 in [0, 1]."""
     return picture_call(tasks.of(bundle.manifest), bundle.manifest.name, engines.png(image))
 
 
 def overhead(folder: Path, bundle: Bundle, parameters: LoadParameters) -> Report:
-    """Tile-sized PNG in and out at concurrency 4, against the engine alone and against what the codecs leave."""
+    """Throughput of tile-sized PNG images at concurrency 4.
+
+    "of_raw": as a share of the engine's own. "of_allowed": as a share of what engine and codecs together allow.
+    """
     side, cores = bundle.manifest.tile_sizes[-1], int(str(machine.describe()["cores"]))
     photograph = engines.photograph(side, side)
     call, duration = call_of(bundle, photograph), parameters.duration
@@ -110,9 +114,9 @@ def overhead(folder: Path, bundle: Bundle, parameters: LoadParameters) -> Report
 
 
 def useful_work(folder: Path, bundle: Bundle, parameters: LoadParameters, *, callers: int = 2) -> Report:
-    """A 1000×700 image through the server, in turns with the network over the whole of it at once.
+    """What tiling costs: a 1000×700 image through the server, against the network run once over the whole image.
 
-    callers: two keep the device busy while one's answer is encoded; one is enough where that is a trifle.
+    callers: two keep the device busy while an answer is encoded; one is enough where encoding takes hardly any time.
     """
     image, manifest = engines.photograph(*POSTER_HW), bundle.manifest
     call, duration = call_of(bundle, image), parameters.duration
@@ -138,7 +142,7 @@ def useful_work(folder: Path, bundle: Bundle, parameters: LoadParameters, *, cal
         "whole_s": [round(value, 3) for value in whole_s],
         "ratio": round(statistics.mean(served_per_s) * statistics.mean(whole_s), 3),
     }
-    halos = f"tile {tile}, halo {manifest.halo}, {report['pixels_seen_per_pixel']} pixels seen per pixel"
+    halos = f"tile {tile}, halo {manifest.halo}, {report['pixels_seen_per_pixel']} pixels computed per pixel"
     say(
         "useful work",
         f"{manifest.name}, 1000×700 ({halos}): served {report['ratio']} of the whole image at once",
@@ -147,7 +151,10 @@ def useful_work(folder: Path, bundle: Bundle, parameters: LoadParameters, *, cal
 
 
 def picture_latency(folder: Path, bundle: Bundle, parameters: LoadParameters) -> Report:
-    """A 256×256 photograph at several concurrencies, then at times of its own; the engine alone before and after each."""
+    """Latency of a 256×256 photograph in closed loops at several concurrencies, then in open loops.
+
+    The engine's own rate is measured before and after each concurrency.
+    """
     image, duration = engines.photograph(*PHOTO_HW), parameters.duration
     call, name = call_of(bundle, image), bundle.manifest.name
 
@@ -170,7 +177,7 @@ def picture_latency(folder: Path, bundle: Bundle, parameters: LoadParameters) ->
 
 
 def sample_latency(folder: Path, bundle: Bundle, parameters: LoadParameters) -> Report:
-    """Samples at several counts and concurrencies; the engine's own batches of that count before and after each."""
+    """Latency of samples at several counts and concurrencies; the engine's own rate is measured before and after each."""
     name, duration, rows = bundle.manifest.name, parameters.duration, []
     with (
         running_server(folder, parameters.backend) as (server, mean_batch),
@@ -198,7 +205,7 @@ def sample_latency(folder: Path, bundle: Bundle, parameters: LoadParameters) -> 
 def open_loop_rows(
     address: str, call: Call, raw_per_s: float, parameters: LoadParameters, what: str
 ) -> list[Report]:
-    """Requests at random times, at shares of the raw rate; latencies count from when each was due."""
+    """Rows of the report: open loops at several shares of `raw_per_s`, the engine's own rate."""
     rows = []
     for offered in OFFERED if parameters.arrivals else ():
         measured = arrivals(address, call, per_s=offered * raw_per_s, calls=parameters.arrivals)
@@ -208,7 +215,9 @@ def open_loop_rows(
 
 
 def fairness(folder: Path, bundle: Bundle, parameters: LoadParameters) -> Report:
-    """Sixteen clients with sixteen sizes at once, sent in random order; and a thumbnail beside posters against alone."""
+    """Whether small requests wait behind large ones: sixteen sizes sent at once in random order, and a thumbnail's latency
+    alone and beside clients with large images.
+    """
     sizes = crowd_sizes()
     small = call_of(bundle, engines.photograph(THUMBNAIL_PX, THUMBNAIL_PX))
     poster = call_of(bundle, engines.photograph(*POSTER_HW))
@@ -249,14 +258,16 @@ def fairness(folder: Path, bundle: Bundle, parameters: LoadParameters) -> Report
 
 
 def crowd_sizes() -> list[tuple[int, int]]:
-    """Sixteen (height, width) in random order: sent in ascending order, first come would pass for smallest first."""
+    """Sixteen (height, width) in random order: sent in ascending order, a queue would look as fair as a fair scheduler."""
     sizes = [(32 + 40 * index, 48 + 36 * index) for index in range(CROWD)]
     random.Random(0).shuffle(sizes)
     return sizes
 
 
 def memory(folder: Path, bundle: Bundle, parameters: LoadParameters) -> Report:
-    """Resident memory with every bundle warm, and its peak under sixteen 1000×700 images at once."""
+    """The server's resident memory with every bundle warm, and its peak while `parameters.posters` images of 1000×700 are
+    upscaled at once, in MiB.
+    """
     poster = call_of(bundle, engines.photograph(*POSTER_HW))
     with running_server(folder, parameters.backend) as (server, _):
         warm_mib = machine.resident_mib(server.pid)

@@ -1,4 +1,4 @@
-"""What the benchmarks measure: an engine in this process, a server in its own, and a deep model with random weights."""
+"""Opens what served.py and latency.py measure: an engine in this process, a server in its own, a bundle of RRDB-23."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEEP_TILE = 192
 
 @contextmanager
 def open_engine(bundle: Bundle, backend: str) -> Iterator[Engine]:
-    """The engine that the server would take for `bundle`, in this process, warm. backend: a name, or "auto"."""
+    """A context manager: the engine that a server would choose for `bundle`, warmed up. backend: a name, or "auto"."""
     engine, _ = backends.open_engine(bundle, backend)
     with closing(engine):
         engine.warm_up()
@@ -31,7 +31,10 @@ def open_engine(bundle: Bundle, backend: str) -> Iterator[Engine]:
 
 @contextmanager
 def running_server(folder: Path, backend: str) -> Iterator[tuple[Launched, Callable[[], float]]]:
-    """A server of the bundles in `folder`, and a function that gives its mean batch once the block has ended."""
+    """A context manager: a server of the bundles in `folder`, and a function that gives the mean batch size.
+
+    The function gives NaN until the block has ended, when the server has logged it.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         log, mean_batch = Path(scratch) / "server.log", float("nan")
         with launched(folder, log=log, flags=("--backend", backend)) as server:
@@ -43,7 +46,10 @@ def running_server(folder: Path, backend: str) -> Iterator[tuple[Launched, Calla
 
 
 def deep_bundle(path: Path, *, halo: int) -> Bundle:
-    """RRDB-23 with random weights and the compact model's halo; speed does not depend on what a network has learned."""
+    """The bundle of RRDB-23 at `path`, built if it is missing or has another halo.
+
+    Its weights are random: speed does not depend on them. halo: in pixels, the compact model's.
+    """
     if not (path / "manifest.json").exists() or load(path).manifest.halo != halo:
         click.echo(f"building {path} (minutes, once)")
         command = "export.build --model esrgan --set blocks=23 --weights random:0 --bf16 --target openvino"

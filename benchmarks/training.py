@@ -1,8 +1,8 @@
 """`python -m benchmarks.training`: the speed of each compact recipe against a plain hand-written loop of the same work.
 
-Ours and the plain loop (plain_loops.py) take turns in one process, with the same networks, batch and threads; ours also
-logs and prefetches as in a real run. The figure is the median over the pairs of turns of ours against the plain one right
-before it. Training pictures are made up, or are those that ship. Writes training.json and training.png.
+The recipe and the plain loop (plain_loops.py) take turns in one process, with the same networks, batch and threads; the
+recipe also logs and prefetches as in a real run. Each of its turns is compared with the plain loop's turn before it, and
+the median of these ratios is reported. It trains on shipped photographs or on noise. Writes training.json and training.png.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from export.training.machine import Machine
 from export.training.recipe import Source, Trainer, TrainingOptions
 from export.training.run import Run
 
-FEATURES = "vgg19-conv3_1"  # as deep as the shallow net that the compact recipe names
+FEATURES = "vgg19-conv3_1"  # ends at the same layer as the network of the compact recipe
 WARM_UP_STEPS = 3
 
 
@@ -61,7 +61,7 @@ def main(output: Path, duration_s: float, rounds: int, threads: int) -> None:
 
 
 def compare(model: str, name: str, scratch: Path, duration_s: float, rounds: int) -> dict[str, Any]:
-    """Both loops in turns, the plain one first."""
+    """A row of the report: samples a second of both loops and their ratio, measured in turns, the plain loop first."""
     trainer, options, config = prepared(model, name, scratch)
     step = PLAIN[model, name](trainer)
     for _ in range(WARM_UP_STEPS):
@@ -95,7 +95,7 @@ def compare(model: str, name: str, scratch: Path, duration_s: float, rounds: int
 
 
 def prepared(model: str, name: str, scratch: Path) -> tuple[Trainer, TrainingOptions, Any]:
-    """A recipe's trainer, on pictures that anybody has."""
+    """The trainer of a recipe, its options and the generator's configuration, with data that needs no download."""
     torch.manual_seed(0)
     _, recipe = recipes.get(model, name)
     config = (
@@ -117,7 +117,7 @@ def prepared(model: str, name: str, scratch: Path) -> tuple[Trainer, TrainingOpt
 
 
 def training_data(model: str, config: Any, scratch: Path) -> Path:
-    """Photographs that ship, or, for a generator that takes latents, noise with labels."""
+    """A folder with a shipped photograph, or, for a generator that takes latents, an archive of noise with labels."""
     if not families.get(model).signature(config).latent_size:
         folder = scratch / "photographs"
         folder.mkdir(exist_ok=True)
@@ -131,7 +131,7 @@ def training_data(model: str, config: Any, scratch: Path) -> Path:
 
 
 def random_vgg(scratch: Path) -> Path:
-    """A VGG19 of random weights in torchvision's form: as much work as the real one."""
+    """A file of random VGG19 weights under torchvision's names: they cost as much time as the real ones."""
     path = scratch / "vgg19.pth"
     if not path.exists():
         layers = features.layers(features.NETS[FEATURES]).state_dict()
@@ -147,14 +147,14 @@ def timed(step: Any, steps: int) -> float:
 
 
 class WithoutResults(Loop):
-    """A run without its checkpoints, samples and figures: what is left is its steps and its log."""
+    """A run that keeps no checkpoints, samples and figures, so that only its steps and its log are timed."""
 
     def keep(self, *_: Any) -> None:
         pass
 
 
 def looped(loop: Loop) -> float:
-    """Seconds of a run's steps."""
+    """Run `loop` silently; how long it took, in seconds."""
     loop.run.start({})
     with redirect_stdout(StringIO()):
         started = time.perf_counter()

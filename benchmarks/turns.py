@@ -1,4 +1,6 @@
-"""Two things measured in turns: raw, served, raw, served, …, raw. A machine's speed drifts, and their ratio must not."""
+"""Measures an engine and the server in turns (raw, served, raw, …, raw), so that their ratio holds while the machine's
+speed drifts. served.py calls it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ Level = TypeVar("Level")
 
 @dataclass(frozen=True)
 class Turn(Generic[Level]):
-    """A level of load through the server, with the raw rate just before and after it. raw_per_s: their mean."""
+    """The server's result at one level of load. raw_per_s: the mean of the engine's rates just before and after."""
 
     level: Level
     served: Measured
@@ -33,7 +35,10 @@ def in_turns(
     served: Callable[[Level], Measured],
     on_turn: Callable[[Turn[Level]], None] = lambda _: None,
 ) -> list[Turn[Level]]:
-    """`served` at each of `levels`, between two runs of `raw`; `on_turn` is called with each turn as it ends."""
+    """Call `served` with each of `levels`, and `raw` before and after each. Returns a Turn for each level.
+
+    on_turn: called with each Turn when it ends.
+    """
     turns = []
     before = raw()
     for level in levels:
@@ -45,7 +50,7 @@ def in_turns(
 
 
 def order_share(sizes: Sequence[float], times: Sequence[float]) -> float:
-    """The share of the pairs of different size in which the smaller has the shorter time; one half would be chance."""
+    """Of all pairs of different sizes, the share in which the smaller took less time; 0.5 would be chance."""
     pairs = [
         (times[i] < times[j]) == (sizes[i] < sizes[j])
         for i in range(len(sizes))
