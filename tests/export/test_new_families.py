@@ -113,6 +113,7 @@ def test_families_are_found_by_their_spec_and_helpers_are_none(run: Command) -> 
     assert "shapes" not in listed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_rehearsed_build_says_what_it_would_be(
     family: str, run: Command, checkpoints: dict[str, Path]
@@ -131,6 +132,7 @@ def test_a_rehearsed_build_says_what_it_would_be(
     assert all(words in said for words in expected[family]), said
 
 
+@pytest.mark.slow
 def test_checkpoints_of_other_code_bases_are_identified(run: Command, checkpoints: dict[str, Path]) -> None:
     said = run("export.inspect", checkpoints["mlp"])
     for words in ("PyTorch-GAN's cgan", "mlp", "latent_size:   8", "classes:       3"):
