@@ -1,9 +1,9 @@
-"""No circles among the imports, of files or of packages; and no branch on a task's or a family's name outside its own file."""
+"""No circles among the imports, of files or of packages."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -11,11 +11,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("export", "runtime", "protos", "server", "benchmarks")
-TASKS = {path.stem for path in (ROOT / "runtime/tasks").glob("*.py")} - {"__init__", "task"}
-FAMILIES = {path.parent.name for path in (ROOT / "export/models").glob("*/generator.py")}
-# A task's name means something in its own file; a family's in its own folder.
-TASK_FILES = "runtime/tasks/"
-FAMILY_FOLDERS = "export/models/"
 
 Graph = Mapping[str, set[str]]
 
@@ -95,11 +90,6 @@ def circles(graph: Graph) -> list[list[str]]:
     return parts
 
 
-def test_the_names_to_look_for_are_there() -> None:
-    assert {"upscale", "translate", "generate"} <= TASKS
-    assert {"esrgan", "dcgan", "acgan"} <= FAMILIES
-
-
 def test_circles_are_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
     assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
@@ -118,39 +108,3 @@ def test_no_file_imports_in_a_circle() -> None:
 @pytest.mark.parametrize("depth", [2, 3, 4])
 def test_no_package_imports_in_a_circle(depth: int) -> None:
     assert circles(package_graph(depth)) == []
-
-
-def compared_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """(line, text) of each string or constant's name that the code compares with or matches against."""
-    for node in ast.walk(tree):
-        values: Iterable[ast.AST] = ()
-        if isinstance(node, ast.Compare):
-            values = (node.left, *node.comparators)
-        elif isinstance(node, ast.MatchValue):
-            values = (node.value,)
-        for value in values:
-            for leaf in ast.walk(value):
-                if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str):
-                    yield leaf.lineno, leaf.value
-                elif isinstance(leaf, ast.Attribute) and leaf.attr.startswith("TASK_"):
-                    yield leaf.lineno, leaf.attr.removeprefix("TASK_").lower()
-
-
-def test_comparisons_with_names_are_seen() -> None:
-    code = 'if m.task == "upscale" or pb.TASK_GENERATE in x:\n  pass\nmatch y:\n  case "translate": pass\n'
-    assert {name for _, name in compared_names(ast.parse(code))} >= {"upscale", "generate", "translate"}
-
-
-@pytest.mark.parametrize("name", sorted(FILES))
-def test_nothing_branches_on_a_task_or_a_family(name: str) -> None:
-    path = FILES[name]
-    place = path.relative_to(ROOT).as_posix()
-    if place.startswith("protos/"):
-        return  # generated
-    names = (set() if place.startswith(TASK_FILES) else TASKS) | (
-        set() if place.startswith(FAMILY_FOLDERS) else FAMILIES
-    )
-    branches = [
-        f"{place}:{line}: {text!r}" for line, text in compared_names(syntax_tree(path)) if text in names
-    ]
-    assert not branches, f"let the SPEC or the task say it: {'; '.join(branches)}"
