@@ -34,14 +34,17 @@ class LatestProgress:
         self._changed.set()
 
     async def __aiter__(self) -> AsyncIterator[Progress]:
+        seen: Progress | None = None
         while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if self._latest is not None:
-                latest, self._latest = self._latest, None
+            latest = self._latest  # never cleared: an update from another thread could be lost in between
+            if latest is not None and latest is not seen:
+                seen = latest
                 yield latest
-            if self._ended:
+            elif self._ended:
                 return
+            else:
+                await self._changed.wait()
+                self._changed.clear()
 
     def _wake(self) -> None:
         self._wakes = False  # before the reader looks, so that no later update is missed
