@@ -1,4 +1,4 @@
-"""Networks in whose features pictures are compared: the perceptual loss of ESRGAN, and a distance for evaluation.
+"""VGG networks whose features compare pictures: `load` gives them to ESRGAN's perceptual loss and to the evaluation.
 
 VGG19: Simonyan and Zisserman 2014 (arXiv 1409.1556), with torchvision's weights. `vgg-normalised`: the same network
 with its channels scaled to a mean activation of one (Gatys et al. 2015, arXiv 1508.06576), as style transfer uses it.

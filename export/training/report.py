@@ -26,7 +26,8 @@ def print_start(loop: Loop, recipe: tuple[str, Recipe], *, writes: bool = True) 
     print_skipped(trainer.skipped)
     click.echo(f"data: {trainer.dataset or 'not described by this recipe'}")
     processes = f"{machine.processes} processes of " if machine.processes > 1 else ""
-    threads = f", {torch.get_num_threads()} threads" if machine.device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' * (count > 1)}" if machine.device.type == "cpu" else ""
     click.echo(f"device: {processes}{device_name(machine.device)}{threads}, {machine.precision}")
     click.echo(f"output: {loop.run.folder}" if writes else "output: nothing is written")
     begun = f", continued after step {loop.first_step:,}" if loop.first_step else ""
