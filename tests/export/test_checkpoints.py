@@ -103,8 +103,10 @@ def test_every_code_base_gives_what_its_original_gives(
         "growth": data.draw(st.integers(1, 5)),
         "scale": scale,
     }
-    told = {"plus": True} if plus else {}
-    network = original(kind, data.draw(st.integers(0, 99)), inputs=colours, outputs=colours, **sizes, **told)
+    shortcuts = {"plus": True} if plus else {}
+    network = original(
+        kind, data.draw(st.integers(0, 99)), inputs=colours, outputs=colours, **sizes, **shortcuts
+    )
     path = tmp_path_factory.mktemp("checkpoint") / "4x-model.pth"
     torch.save(wrap(network.state_dict()), path)
     unshuffle = 0 if kind is BasicSR else 1
@@ -243,7 +245,7 @@ def test_a_file_that_is_not_whole_names_the_tensors_in_its_own_words(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "words"),
     [
         (lambda weight: weight * torch.nan, "holds NaN or infinity"),
         (lambda weight: weight.to_sparse(), "sparse"),
@@ -252,15 +254,15 @@ def test_a_file_that_is_not_whole_names_the_tensors_in_its_own_words(tmp_path: P
         (lambda weight: torch.zeros(1).expand(1 << 20, 1 << 20, 3, 3), "holds fewer"),
     ],
 )
-def test_a_tensor_of_no_use_is_named(change: Callable[[Tensor], Tensor], told: str, tmp_path: Path) -> None:
+def test_a_tensor_of_no_use_is_named(change: Callable[[Tensor], Tensor], words: str, tmp_path: Path) -> None:
     state = original(BasicSR, scale=4).state_dict()
     state["conv_hr.weight"] = change(state["conv_hr.weight"])
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(InvalidInput, match=r"conv_hr\.weight") as refused:
         checkpoint.load("esrgan", str(tmp_path / "odd.pth"))
-    assert told in str(refused.value)
+    assert words in str(refused.value)
     shown = CliRunner().invoke(inspect_main, [str(tmp_path / "odd.pth")])
-    assert (shown.exit_code, told in shown.output) == (1, True)
+    assert (shown.exit_code, words in shown.output) == (1, True)
 
 
 @pytest.mark.parametrize("key", ["conv_hr.weight", "body.0.rdb2.conv3.bias"])
@@ -436,7 +438,9 @@ STAND_INS = {
 
 @pytest.mark.parametrize("name", STAND_INS)
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_network_of_another_kind_is_told_by_name_and_keys(name: str, prefix: str, tmp_path: Path) -> None:
+def test_a_network_of_another_kind_is_recognised_by_name_and_keys(
+    name: str, prefix: str, tmp_path: Path
+) -> None:
     state = {prefix + key: value for key, value in STAND_INS[name].items()}
     torch.save({"params": state}, tmp_path / "other.pth")
     for model in ("esrgan", "dcgan"):
@@ -468,7 +472,7 @@ def test_no_generator_of_ours_is_taken_for_another_network(tmp_path: Path) -> No
         ({"step": 1, "parts": {}, "average": {}, "random": {}}, "to resume a ganforge training"),
     ],
 )
-def test_a_pickle_without_a_generator_is_told_by_name(
+def test_a_pickle_without_a_generator_is_recognised_by_name(
     content: dict[str, Any], name: str, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "latest.pth")
@@ -477,7 +481,7 @@ def test_a_pickle_without_a_generator_is_told_by_name(
 
 
 @pytest.mark.parametrize("kind", FILES, ids=lambda kind: kind.name)
-def test_a_file_of_another_kind_is_told_by_its_bytes(kind: Any, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_recognised_by_its_bytes(kind: Any, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(b"\0" * kind.at + kind.begins + b" and so on" * 100)
     with pytest.raises(UnsupportedCheckpoint) as refused:
         checkpoint.load("esrgan", str(tmp_path / "x.pth"))
@@ -491,7 +495,7 @@ def archive(path: Path, *names: str) -> Path:
     return path
 
 
-def test_archives_that_torch_save_did_not_write_are_told_apart(tmp_path: Path) -> None:
+def test_archives_that_torch_save_did_not_write_are_recognised(tmp_path: Path) -> None:
     scripted = archive(tmp_path / "a.pt", "net/data.pkl", "net/constants.pkl", "net/code/__torch__.py")
     with pytest.raises(
         UnsupportedCheckpoint, match="TorchScript archive, which holds code, recognised by code/__torch__"
@@ -584,19 +588,19 @@ def test_a_payload_is_refused_and_does_not_run(
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "words"),
     [
         ("mlp-gan-mnist-G.ckpt", "an MLP GAN generator: linear layers, 64 values in, 784 out, a picture of 28×28"),
         ("srgan-x2.pth", "SRGAN ×2, recognised by block1.0.weight"),
         ("PANx4_DF2K.pth", "PAN ×4, recognised by SCPA_trunk.0.conv1_a.weight"),
     ],
 )  # fmt: skip
-def test_public_files_of_other_networks_are_told_by_name(name: str, told: str) -> None:
+def test_public_files_of_other_networks_are_refused_by_name(name: str, words: str) -> None:
     path = public("checkpoint-samples") / name
     for model in ("esrgan", "dcgan"):
         with pytest.raises(UnsupportedCheckpoint) as refused:
             checkpoint.load(model, str(path))
-        assert f"{name} is {told}" in str(refused.value)
+        assert f"{name} is {words}" in str(refused.value)
 
 
 # --- The command -----------------------------------------------------------------------------------------------

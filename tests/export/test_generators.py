@@ -45,9 +45,11 @@ def test_the_module_gives_what_its_signature_says(model: str) -> None:
     sizes = {"N": 2, "H": height, "W": width, "SH": height * signature.scale, "SW": width * signature.scale}
     with torch.inference_mode():
         output = module(*example(signature, batch=2, height=height, width=width))
-    (told,) = signature.outputs
-    assert tuple(output.shape) == tuple(sizes[axis] if isinstance(axis, str) else axis for axis in told.shape)
-    assert str(output.dtype).removeprefix("torch.") == told.dtype
+    (output_spec,) = signature.outputs
+    assert tuple(output.shape) == tuple(
+        sizes[axis] if isinstance(axis, str) else axis for axis in output_spec.shape
+    )
+    assert str(output.dtype).removeprefix("torch.") == output_spec.dtype
     assert set(get_args(Precision)) >= spec.tolerances.keys() >= set(WEIGHTS)
 
 
@@ -127,9 +129,9 @@ def test_the_engine_computes_what_torch_does(model: str, tiny_bundle: TinyBundle
         with torch.inference_mode():
             # The checkpoint holds float16, so the truth does as well.
             expected = rounded(module)(*inputs).numpy()
-        (told,) = signature.outputs
-        found = difference(engine.run(named)[told.name], expected, peak=peak(told))
-        assert found.within(spec.tolerances["float32"]), found
+        (output_spec,) = signature.outputs
+        error = difference(engine.run(named)[output_spec.name], expected, peak=peak(output_spec))
+        assert error.within(spec.tolerances["float32"]), error
     engine.close()
 
 

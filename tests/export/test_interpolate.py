@@ -109,16 +109,16 @@ def test_tensors_that_do_not_fit_are_named() -> None:
         interpolate({"x": torch.zeros(1)}, {"x": torch.zeros(2)}, 0.5)
 
 
-def test_checkpoints_of_different_generators_are_told_apart(tmp_path: Path) -> None:
+def test_checkpoints_of_different_generators_are_refused(tmp_path: Path) -> None:
     first = weights(tmp_path / "first.safetensors", 1)
     others = {
         "blocks is 1 in A and 2 in B": weights(tmp_path / "deep.safetensors", 2, blocks=2),
         "model is 'esrgan' in A and 'dcgan' in B": weights(tmp_path / "dcgan.safetensors", 2, "dcgan"),
     }
-    for told, other in others.items():
+    for words, other in others.items():
         result = run(first, other, "--alpha", 0.5, tmp_path / "out.safetensors")
         assert result.exit_code == 1
-        assert told in result.output
+        assert words in result.output
     named = [weights(tmp_path / f"{name}.safetensors", 1, "acgan", (name, "b", "c")) for name in ("x", "y")]
     assert "class names is 'x, b, c' in A" in run(*named, "--alpha", 0.5, tmp_path / "out.safetensors").output
     assert not (tmp_path / "out.safetensors").exists()

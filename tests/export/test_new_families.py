@@ -212,7 +212,7 @@ def decoded(image: bytes) -> np.ndarray:
 
 
 def close(picture: np.ndarray, expected: Tensor) -> bool:
-    """[H, W, C] uint8 against [1, C, H, W] in [0, 1]: no more apart than rounding to 8 bits."""
+    """[H, W, C] uint8 against [1, C, H, W] in [0, 1]: no further off than rounding to 8 bits."""
     levels = expected[0].permute(1, 2, 0).clamp(0, 1).numpy() * 255
     return difference(picture.astype(np.float32), levels, peak=255.0).max_abs <= 0.6
 
