@@ -1,9 +1,10 @@
-"""Admission control: which request may start work now, which waits in the queue, and which is refused.
+"""Admission control: decides which requests start now, which wait in the queue and which are refused.
 
-The server asks before it decodes anything. The requests in work are bounded by the memory that they need, those that
-wait by their pixels; both bounds are exact. Small requests have a lane of their own, so that a thumbnail never waits
-behind posters. Within a lane the order is by arrival plus cost: smaller requests may overtake a larger one until they
-have passed it with as many pixels as it costs itself, so nobody starves.
+server/service.py calls `Admission.enter` for each request before it decodes any pixel. It gets a Ticket, whose future
+completes when the request may start, or Overloaded is raised. Two limits hold exactly: the memory of the running
+requests, and the pixels of the waiting ones. Small requests have a lane of their own, so a thumbnail never waits behind
+posters. Within a lane, a request's place is its cost plus the pixels admitted before it arrived: smaller requests may
+overtake a larger one, but only by as many pixels in total as the larger one costs, so no request starves.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ SHORTEST_RETRY_S = 0.1
 
 @dataclass(eq=False)
 class Ticket:
-    """One request's place. `admitted` ends with None when its work may start; `leave` gives the place back.
+    """A request's place in a lane. `admitted` completes when the request may start; `leave` frees the place.
 
-    order: the lower it is, the sooner the request is let in; other fields as those of `Admission.enter`.
+    cost_px, cost_bytes, estimate_s: the arguments of `Admission.enter`. order: the lowest is admitted first.
     """
 
     cost_px: int
@@ -43,9 +44,10 @@ class Ticket:
 
 @dataclass(eq=False)
 class Lane:
-    """The small requests, or the large ones.
+    """The queue of small requests, or that of large ones.
 
-    max_bytes: memory of all in work together; one alone may exceed it. passed_px: pixels of all that were let in.
+    max_bytes: limit on the memory of the running requests; a request that runs alone may exceed it.
+    passed_px: pixels of all requests admitted so far.
     """
 
     max_bytes: float
@@ -63,10 +65,10 @@ class Lane:
 
 
 class Admission:
-    """Admits the requests of one server.
+    """Admission control of one server. Thread-safe.
 
-    max_active_bytes: memory of the requests in work. max_queue_px: pixels of the requests that wait.
-    slots: how many batches the device runs at once, for the estimate of waiting times.
+    max_active_bytes: limit on the memory of the running requests. max_queue_px: limit on the pixels of the waiting ones.
+    slots: how many batches the device runs at once; used to estimate waiting times.
     """
 
     def __init__(self, *, max_active_bytes: int, max_queue_px: int, slots: int = 1) -> None:
@@ -79,11 +81,11 @@ class Admission:
     def enter(
         self, *, cost_px: int, cost_bytes: int, estimate_s: float = 0.0, time_left_s: float | None = None
     ) -> Ticket:
-        """A place for a request: in work at once if there is room, else in the queue.
+        """Admit a request at once if there is room, else queue it. Does not block; wait for the ticket's `admitted`.
 
-        cost_px: pixels that the device will compute. cost_bytes: memory while in work. estimate_s: the device's time for it
-        alone, 0 where unknown. time_left_s: until the caller's deadline.
-        Raises Overloaded at once where the queue is full or the deadline cannot be met.
+        cost_px: pixels that the device will compute. cost_bytes: memory that the request needs while it runs.
+        estimate_s: device time for this request alone, 0 if unknown. time_left_s: until the caller's deadline.
+        Raises Overloaded if the queue is full or the deadline cannot be met.
         """
         with self._lock:
             lane = self._small if cost_bytes <= self._small_request_bytes else self._large
@@ -112,7 +114,7 @@ class Admission:
             return ticket
 
     def leave(self, ticket: Ticket) -> None:
-        """Take a ticket out, and let in those who now fit."""
+        """Free a ticket's place and admit the waiting requests that now fit."""
         with self._lock:
             if ticket.left:
                 return
@@ -125,7 +127,7 @@ class Admission:
                 lane.let_in(following)
                 let_in.append(following)
         for following in let_in:
-            # A waiter whose caller has gone cancelled the future; its own `leave` comes.
+            # False if the caller went away and cancelled the future; its own `leave` follows.
             if following.admitted.set_running_or_notify_cancel():
                 following.admitted.set_result(None)
         ticket.admitted.cancel()
@@ -135,6 +137,6 @@ class Admission:
         return sum(ticket.cost_px for lane in (self._small, self._large) for ticket in lane.waiting)
 
     def _expected_s(self, estimate_s: float) -> float:
-        """In how many seconds a request would be done: in fair turns, each other delays it by at most its own cost."""
+        """Estimated seconds until a request is done. With fair turns, another request delays it by at most its own cost."""
         others = (t for lane in (self._small, self._large) for t in (*lane.working, *lane.waiting))
         return estimate_s + sum(min(other.estimate_s, estimate_s) for other in others) / self._slots

@@ -1,8 +1,8 @@
-"""Reads and writes bundles: a folder with a graph, its engines and a manifest that names and hashes every file in it.
+"""Reads and writes bundles: a folder with a graph, its engines and a manifest that lists every file with its hash.
 
-A build writes one (`Writer`), a server reads all of a folder (`discover`), and nothing is served that was altered.
-
-The manifest is written last. A folder without one is no model; a file whose hash differs is refused.
+A build writes a bundle with `Writer`. The server reads all bundles of a folder with `discover`, evaluation and
+benchmarks read one with `load`; both return `Bundle`. The manifest is written last, so a folder without one is
+incomplete and is not served. A file whose hash differs from the manifest is refused with BundleError.
 """
 
 from __future__ import annotations
@@ -32,30 +32,34 @@ FROM_JSON = TypeAdapter(Manifest)
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder and its manifest."""
+    """A bundle whose files were checked. path: its folder."""
 
     path: Path
     manifest: Manifest
 
     @property
     def onnx(self) -> Path:
+        """The file of the graph."""
         return self.path / GRAPH
 
 
 def load(path: Path) -> Bundle:
-    """The bundle at `path`, every listed file's hash checked. Raises BundleError."""
+    """Read the bundle at `path` and check the hash of every listed file. Raises BundleError."""
     while True:
         before = _identity(path)
         try:
             return _load(path)
         except (BundleError, OSError, ValueError) as error:
-            # Where a build put another bundle in its place meanwhile, that one is read.
+            # If a build replaced the bundle meanwhile, read the new one.
             if _identity(path) == before:
                 raise BundleError(f"{path}: {error}") from error
 
 
 def discover(folder: Path) -> list[Bundle]:
-    """Every bundle directly inside `folder`, by name. Raises BundleError where there is none or one is bad."""
+    """Every bundle directly inside `folder`, sorted by folder name.
+
+    Raises BundleError if there is none, if two have the same name, or if one of them cannot be read.
+    """
     if not folder.is_dir():
         raise BundleError(
             f"{folder}: no such folder; build bundles with python -m export.build --output {folder}"
@@ -78,9 +82,10 @@ def discover(folder: Path) -> list[Bundle]:
 
 
 class Writer:
-    """Writes a bundle in a hidden folder beside its place, and swaps it in when it is whole.
+    """Writes a bundle into a hidden folder beside its final place and moves it there once it is complete.
 
-    Used as a context manager: write files under `path`, then `commit`. Left without a commit, nothing remains.
+    A context manager: write the files under `path`, then call `commit`. Leaving the block without a commit deletes them.
+    Raises BundleError if `name` cannot be a folder's name.
     """
 
     def __init__(self, parent: Path, name: str) -> None:
@@ -102,28 +107,32 @@ class Writer:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def commit(self, manifest: Manifest) -> Bundle:
-        """Hash every file, write the manifest last, and put the folder in its place in one rename. Once only."""
+        """Hash every file, write the manifest, check the bundle and move it into place, replacing an existing bundle.
+
+        Call it once. Raises BundleError if the result is a bundle that a server would refuse.
+        """
         if (self.path / MANIFEST).exists() or not self.path.exists():
             raise BundleError(f"{self._target}: already committed, or {MANIFEST} was written by hand")
         files = {name: file_info(self.path / name) for name in _relative_files(self.path)}
         whole = replace(manifest, files=files)
         write_text(self.path / MANIFEST, whole.to_json())
-        load(self.path)  # what a server would refuse never takes the place of what it serves
+        load(self.path)  # a bundle that a server would refuse must not replace one that it serves
         try:
             self.path.rename(self._target)
         except OSError:
             if not self._target.exists():
                 raise
-            _exchange(self.path, self._target)  # the old bundle is now at self.path, and goes on exit
+            _exchange(self.path, self._target)  # the old bundle is now at self.path, and is deleted on exit
         return Bundle(self._target, whole)
 
 
 def file_info(path: Path) -> FileInfo:
+    """The hash and length of a file."""
     return FileInfo(sha256(path), path.stat().st_size)
 
 
 def parse_manifest(text: str) -> Manifest:
-    """The JSON of a manifest, checked. Raises BundleError naming each field that is missing, unknown or malformed."""
+    """Parse and check the JSON of a manifest. Raises BundleError naming each missing, unknown or malformed field."""
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -142,7 +151,7 @@ def parse_manifest(text: str) -> Manifest:
 
 
 def _explain(error: ValidationError) -> str:
-    """Every field that is wrong: where it stands, what came and what was expected."""
+    """One sentence for each wrong field: its path, the value and what was expected."""
     problems = []
     for problem in error.errors(include_url=False):
         where = ".".join(map(str, problem["loc"]))
@@ -152,7 +161,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def check(manifest: Manifest) -> None:
-    """Raises BundleError where a manifest's fields contradict each other or no request could be served."""
+    """Raises BundleError if a manifest's fields contradict each other or have values that no model can have."""
     unit, halo = manifest.size_multiple, manifest.halo
     problems = {
         "inputs": not manifest.inputs,
@@ -171,26 +180,28 @@ def check(manifest: Manifest) -> None:
     if wrong:
         values = ", ".join(f"{name} {getattr(manifest, name)!r}" for name in wrong)
         raise BundleError(
-            f"{MANIFEST}: got {values}, which no generator of task {manifest.task} has; build it again"
+            f"{MANIFEST}: got {values}, which is not valid for a model of task {manifest.task}; build it again"
         )
 
 
 def _load(path: Path) -> Bundle:
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():
-        raise BundleError(f"no {MANIFEST}, so this is no bundle; build one with python -m export.build")
+        raise BundleError(
+            f"there is no {MANIFEST}, so it is not a bundle; build one with python -m export.build"
+        )
     manifest = parse_manifest(manifest_path.read_text(encoding="utf-8"))
     for name, info in manifest.files.items():
         _verify(path, name, info)
     if unlisted := [
         name for name in (GRAPH, *(e.path for e in manifest.engines)) if name not in manifest.files
     ]:
-        raise BundleError(f"{', '.join(unlisted)} not in the manifest's list of files")
+        raise BundleError(f"the manifest does not list {', '.join(unlisted)}; build the bundle again")
     return Bundle(path, manifest)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which folder lies at `path` now."""
+    """Identifies the folder that is at `path` now; None if there is none."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -203,9 +214,9 @@ def _verify(root: Path, name: str, expected: FileInfo) -> None:
     if parts.is_absolute() or ".." in parts.parts:
         raise BundleError(f"the manifest lists {name!r}, which lies outside the bundle")
     path = root / name
-    # Resolving finds a link anywhere in the path, a folder's as well as the file's own.
+    # Resolving detects a symbolic link anywhere in the path.
     if path.resolve() != root.resolve() / name or not path.is_file():
-        raise BundleError(f"{name} is listed in the manifest but is missing or no plain file")
+        raise BundleError(f"{name} is listed in the manifest but is missing or not a regular file")
     actual = file_info(path)
     if actual != expected:
         raise BundleError(
@@ -221,7 +232,7 @@ def _relative_files(root: Path) -> Iterator[str]:
 
 
 def _exchange(first: Path, second: Path) -> None:
-    """Swap two folders. Linux does it in one step (renameat2); elsewhere the name is free for an instant."""
+    """Swap two folders: atomically on Linux (renameat2); elsewhere `second` does not exist for a moment."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     at_working_folder, exchange = -100, 2
     if renameat2 is not None:

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and their hashes. Every room writes its results through `atomic_write`."""
+"""Atomic file writes and file hashes. Bundles, the plan cache and everything in export/ write through `atomic_write`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Of a file or folder that is not whole yet.
+# Ends the name of a file or folder that is still being written.
 UNFINISHED_SUFFIX = ".part"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Write `path` whole or not at all: the block gets the path of a file beside it, which takes its place at the end.
+    """Write `path` completely or not at all: yields a temporary path, which is renamed to `path` when the block ends.
 
-    The file beside it exists, is empty, hidden, and nobody else's; whatever the block raises removes it and leaves
-    `path` as it was. The result is on the disk before it takes its name, so that a power cut leaves no empty file.
-    An existing file keeps its permissions, a new one gets the usual ones.
+    The temporary file is empty, hidden and in the same folder. If the block raises, it is deleted and `path` stays as
+    it was. The data is synced to disk before the rename, so a power failure leaves no empty file. An existing file
+    keeps its permissions; a new one gets the default ones.
 
         with atomic_write(path) as unfinished:
             unfinished.write_text(text)
@@ -39,12 +39,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`atomic_write` of UTF-8 text."""
+    """Write UTF-8 text with `atomic_write`."""
     with atomic_write(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 def sha256(path: Path) -> str:
-    """The hexadecimal digest of a file, read in pieces."""
+    """The SHA-256 digest of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

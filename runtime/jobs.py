@@ -1,7 +1,8 @@
-"""Jobs for the scheduler: the items of one request, what goes into the engine for each, and where its outputs go.
+"""Jobs for the scheduler: a list of items (tiles, pictures or samples), with callbacks for their inputs and outputs.
 
-runtime/tiling makes them of pictures and runtime/sample_work.py of latents; the server submits them to the scheduler of
-the model's device, build and evaluation run them where they are (`run_inline`).
+runtime/tiling makes jobs of pictures, runtime/sample_work.py makes jobs of latents. The server submits them to the
+scheduler of the model's device; build and evaluation run them on the calling thread with `run_inline`. Results arrive
+through `Job.deliver`, and `Job.done` completes when the job has ended.
 """
 
 from __future__ import annotations
@@ -16,26 +17,33 @@ from runtime.tensors import Array
 
 
 class Runner(Protocol):
-    """What a scheduler needs of an engine: `run` takes and gives arrays whose first axis is the batch."""
+    """The part of an engine that a scheduler uses."""
 
     @property
-    def max_batch(self) -> int: ...
+    def max_batch(self) -> int:
+        """The longest batch that `run` takes."""
+        ...
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run one batch: named inputs [N, …] → named outputs [N, …]."""
+        ...
 
 
 @dataclass(frozen=True)
 class Item:
-    """A tile, a whole picture or a sample. shape: items of equal shape can share a batch; pixels: what it costs."""
+    """A tile, a whole picture or a sample.
+
+    shape: items of equal shape can share a batch. pixels: the cost of the item, in input pixels (samples: output pixels).
+    """
 
     shape: Hashable
     pixels: int
 
 
 class Flow:
-    """A flow of fair queuing: the jobs of one request share it, and get one request's turns.
+    """A flow in the sense of fair queuing: jobs with the same flow share one request's turns.
 
-    clock_px: pixels that they were served together, on the scheduler's clock.
+    clock_px: the flow's virtual time, in pixels served. Written by the scheduler.
     """
 
     def __init__(self) -> None:
@@ -43,15 +51,16 @@ class Flow:
 
 
 class Job:
-    """The items of one request, or of one part of it.
+    """The items of one request, or of one band of it.
 
-    inputs(i): the graph's inputs for item i, without the batch axis; called when the item's turn has come, and once
-        more where its batch failed and the item runs alone.
-    deliver(i, outputs): gets the graph's outputs for item i, without the batch axis; called once an item, from any
+    inputs(i): returns the graph's inputs for item i, without the batch axis. Called when the item is put into a batch,
+        and again if that batch failed and the item is retried alone.
+    deliver(i, outputs): receives the graph's outputs for item i, without the batch axis. Called once per item, from any
         thread.
-    deadline_s: on the scheduler's clock; past it the remaining items are dropped.
-    flow: shared by the jobs of one request; None where this job is all of it.
-    done: ends with None, Cancelled, DeadlineExceeded or the error that ended the job. Cancelling it cancels the job.
+    deadline_s: on the scheduler's clock; after it the remaining items are dropped.
+    flow: shared by the jobs of one request; None if this job is the whole request.
+    done: completes with None, or with Cancelled, DeadlineExceeded or the error that ended the job. Cancelling it cancels
+        the job.
     """
 
     def __init__(
@@ -76,7 +85,7 @@ class Job:
 
 
 def run_inline(job: Job) -> None:
-    """Run the items of a job one after the other on the calling thread, without a scheduler. Leaves `done` alone."""
+    """Run the items of a job one after the other on the calling thread, without a scheduler. Does not complete `done`."""
     for index in range(len(job.items)):
         inputs = {name: array[None] for name, array in job.inputs(index).items()}
         outputs = job.engine.run(inputs)

@@ -1,4 +1,7 @@
-"""The manifest: what a bundle holds, as data. `runtime/bundle.py` reads, checks and writes it."""
+"""The manifest of a bundle as frozen dataclasses, written to and read from `manifest.json`.
+
+runtime/bundle.py reads, checks and writes it. The build fills it in; backends, tiler, tasks and server read it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class FileInfo:
-    """sha256: hexadecimal digest; bytes: the file's length."""
+    """A file of the bundle. sha256: its digest, in hexadecimal. bytes: its length."""
 
     sha256: str
     bytes: int
@@ -23,10 +26,10 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class EngineFile:
-    """A compiled engine and what it was compiled for; it runs only where all of it fits.
+    """A compiled engine and what it was compiled for. It is used only if every field matches the machine and graph.
 
-    path: inside the bundle; library: "tensorrt" or "tensorrt_rtx"; compute_capability: "8.9", or "any" for a plan
-    that carries several; onnx_sha256: of the graph it was compiled from; profile: the shapes it takes.
+    path: inside the bundle. library: "tensorrt" or "tensorrt_rtx". compute_capability: of the GPU, such as "8.9", or
+    "any" for a plan with kernels for several. onnx_sha256: of the graph it was compiled from. profile: the shapes it takes.
     """
 
     path: str
@@ -43,13 +46,16 @@ class EngineFile:
 class Manifest:
     """What a bundle holds and what a server must know to serve it.
 
-    scale: output pixels per input pixel along a side. size_multiple: the graph takes heights and widths that are
-    multiples of this, in pixels.
-    tiled: whether pictures are cut into tiles; a network with global statistics must see them whole.
-    tile_sizes, halo: input pixels, chosen by measurement at build; empty and 0 where nothing is tiled.
-    max_whole_px: pixels (height times width) of the largest picture that a network which is not tiled takes, measured
-    at build; 0 where pictures are tiled, or there are none.
-    error: measured at build against float32 torch ("psnr_db", "max_abs"). files: every file but the manifest.
+    inputs, outputs: tensors of the graph. precision: of the graph's arithmetic.
+    scale: output pixels per input pixel along a side. size_multiple: heights and widths that the graph takes are
+    multiples of it, in pixels.
+    tiled: whether pictures are cut into tiles; networks with global statistics need whole pictures.
+    tile_sizes, halo: in input pixels, measured at build; empty and 0 for models that are not tiled.
+    max_whole_px: largest picture (height × width, in pixels) of a model that takes whole pictures, measured at build;
+    0 for all other models.
+    latent_size, classes: values per latent and number of classes; 0 if the model takes none.
+    error: measured at build against float32 torch ("psnr_db", "max_abs"). weights: where they came from. tools: versions
+    used by the build. files: every file except the manifest, by path inside the bundle.
     """
 
     name: str

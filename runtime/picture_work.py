@@ -1,8 +1,8 @@
-"""The work of Upscale and Translate: a picture file in, a picture file out, through one model.
+"""One request of Upscale or Translate: decodes a picture file, makes jobs of its tiles and encodes the answer's file.
 
-The server makes one for each request and calls, on codec threads, `decode` and `whole` or `write`, and gives each band's
-`job` to the scheduler in between. What happens to the pixels is `runtime/tiling`; what happens to files is
-`runtime/pictures`.
+server/service.py makes a PictureWork for each request, and server/pipeline.py runs it. For each band of rows it calls
+`decode` on a codec thread, submits `job` to the scheduler and takes the pixels with `finished`. `whole` or `write` then
+encodes the answer. runtime/tiling computes the pixels, runtime/pictures reads and writes the files.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from runtime.tiling.tiled_picture import OnTilesDone, TiledPicture
 from runtime.values import UNIT, value_range
 
 FLOAT_BYTES = 4
-# Of one band's canvas. Two bands are in work, and one is being written.
+# Memory of one band's canvas. At most three bands are in memory: two on the way through the network, one being written.
 BAND_BYTES = 64 * 2**20
 BANDS_ALIVE = 3
-# A file that takes more bytes a pixel than this (16-bit RGBA, uncompressed) costs as much as the pixels it could hold.
+# Uncompressed 16-bit RGBA. A file with more bytes per pixel is charged for as many pixels as it could hold.
 FILE_BYTES_PER_PIXEL = 8
 
 
 class PictureWork:
-    """One picture, from its opened file to the file of the answer.
+    """One picture on its way from the opened file to the answer's file.
 
-    width, height: of the answer, in px. encoding: how it is written. file_bytes: memory that the file itself takes.
-    cost_px, cost_bytes: what admission counts: pixels to compute, and memory while in work.
-    Raises InvalidInput where the model takes pictures whole, and this one is too large for it.
+    opened: the input. width, height: of the answer, in px. encoding: of the answer's file.
+    file_bytes: memory held by the input file, 0 if it is on disk.
+    cost_px, cost_bytes: for admission: pixels to compute, and memory needed meanwhile.
+    Raises InvalidInput if the model takes whole pictures only and this one is too large for it.
     """
 
     def __init__(
@@ -69,16 +70,19 @@ class PictureWork:
 
     @property
     def bands(self) -> tuple[Band, ...]:
-        """Decoded, run and written one after the other; a small picture is one."""
+        """The bands of rows in which the picture is processed, from the top down; a small picture is a single band."""
         return self._tiled.bands
 
     @property
     def tiles_total(self) -> int:
-        """Items of all bands: tiles, once for each run of the network."""
+        """Tiles of all bands, counted once per pass of the network."""
         return self._tiled.tiles_total
 
     def decode(self, index: int) -> None:
-        """Read a band's rows and prepare its tiles; bands from the top down. Raises InvalidInput, Cancelled."""
+        """Decode a band's rows and prepare its tiles. Call it for bands 0, 1, … in order.
+
+        Raises InvalidInput if the file is damaged, Cancelled after `free`.
+        """
         opened = self._opened
         if opened is None:
             raise Cancelled("the request has ended")
@@ -89,27 +93,30 @@ class PictureWork:
             self.free()
 
     def job(self, index: int, deadline_s: float | None, on_tiles_done: OnTilesDone) -> Job:
-        """The tiles of a decoded band. deadline_s: on the scheduler's clock."""
+        """The job that runs the tiles of a decoded band. deadline_s: on the scheduler's clock."""
         return self._tiled.job(index, deadline_s=deadline_s, on_tiles_done=on_tiles_done)
 
     def finished(self, index: int) -> Array:
-        """[rows, W, C] of a band whose job is done, floats clipped to [0, 1]; its memory is the caller's."""
+        """The pixels of a band whose job is done: [rows, W, C], floats clipped to [0, 1]. The band is then forgotten."""
         pixels = self._tiled.finish(index)
         return pixels.clip(0, 1, out=pixels) if pixels.dtype == np.float32 else pixels
 
     def whole(self) -> bytes:
-        """The file of a picture that is one band."""
+        """Encode the answer of a single-band picture and return the file's bytes."""
         return self.output.to_memory(self.finished(0))
 
     def write(self, next_rows: Callable[[], Array], descriptor: int) -> None:
-        """The file of a picture of many bands, which `next_rows` gives one after the other. Closes the descriptor."""
+        """Encode the answer of a picture of many bands into a file.
+
+        next_rows: returns the pixels of the next band. descriptor: of the open file; closed at the end.
+        """
         try:
             self.output.to_descriptor(next_rows, descriptor)
         finally:
             os.close(descriptor)
 
     def free(self) -> None:
-        """Give the memory back now, however the request ended."""
+        """Release the memory now. Called at the end of every request, successful or not."""
         self._opened = self._rows = None
         self._tiled.free()
 
@@ -131,13 +138,13 @@ class PictureWork:
         )
 
     def _pixel_bytes(self, by_rows: bool) -> int:
-        """Memory while in work: what the decoder holds, the bands' rows and canvases, and what is made of them."""
+        """Memory that the request needs: the decoder's, the bands' rows and canvases, and the encoded answer."""
         header, output, tiled = self._header, self.output, self._tiled
         needed = [tiled.rows_needed(index) for index in range(len(tiled.bands))]
         tallest = max(stop - start for start, stop in needed)
         alive = min(BANDS_ALIVE, len(tiled.bands))
         decoder = 0 if by_rows else header.pixels * _pixel_bytes(header.pixel_format)
-        # The rows as they were read and as they are shown to the network; once more where its range is another.
+        # The decoded rows and the network's input; a third copy if the model's range is not [0, 1].
         copies = 2 if value_range(self._manifest.inputs[0]) == UNIT else 3
         planes = header.width * tallest * header.pixel_format.channels * FLOAT_BYTES * copies
         canvases = max(band.high - band.low for band in tiled.bands) * tiled.canvas_row_bytes

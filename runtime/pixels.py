@@ -1,6 +1,7 @@
-"""Small pictures as uint8 arrays: decode, encode, convert to floats and back, resize, and lay out as a sheet.
+"""Small pictures as uint8 arrays: decode, encode, convert to float and back, resize, arrange in a grid.
 
-Build, evaluation, client demo and tests call it. Requests, which may be large, go through runtime/picture_work.py.
+Build, evaluation, the demo, runtime/sample_work.py and tests call it. Pictures of requests can be large and are
+processed by runtime/picture_work.py instead.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from runtime.values import to_levels
 
 
 def decode(data: bytes, *, max_pixels: int) -> Array:
-    """[H, W, 3] uint8, upright. Transparent pixels are laid on white, grey becomes three equal channels, 16 bits 8.
+    """Decode a picture file to [H, W, 3] uint8, upright.
 
-    Raises InvalidInput where the file is damaged, truncated or too large.
+    Transparent pixels are blended with white, grey becomes three equal channels, 16 bits are rounded to 8.
+    Raises InvalidInput if the file is damaged, truncated or larger than `max_pixels` (height × width).
     """
     picture = open_picture(data, max_pixels=max_pixels)
     pixel_format = picture.header.pixel_format
@@ -35,7 +37,11 @@ def decode(data: bytes, *, max_pixels: int) -> Array:
 
 
 def encode(pixels: Array, format: str, quality: int | None = None) -> bytes:
-    """A file of [H, W, 1 or 3] uint8 pixels. format: one of WRITABLE; quality: 1 … 100, for JPEG and WebP."""
+    """Encode [H, W, 1 or 3] uint8 pixels and return the file's bytes.
+
+    format: "png", "jpeg", "webp" or "tiff". quality: 1 to 100, for JPEG and WebP. Raises InvalidInput for other values
+    and for sizes that the format cannot hold.
+    """
     height, width, colours = pixels.shape
     encoding = Encoding(format, quality)
     encoding.check_size(width, height)
@@ -48,21 +54,24 @@ def to_float(pixels: Array) -> Array:
 
 
 def to_uint8(values: Array, low: float = 0.0, high: float = 1.0) -> Array:
-    """float32 in [low, high], clipped and rounded to the nearest of 256 levels; any shape."""
+    """float32 of any shape → uint8, clipped and rounded. low, high: the values of black and white."""
     return to_levels(values, np.uint8, low, high)
 
 
 def resize(pixels: Array, width: int, height: int, kernel: str = "lanczos3") -> Array:
-    """[H, W, C] float32 or uint8 → [height, width, C] of the same dtype; pixels' centres keep their places.
+    """Resize [H, W, C] float32 or uint8 to [height, width, C] of the same dtype, without shifting the picture.
 
-    kernel: for axes that shrink, antialiased; axes that grow are bicubic.
+    kernel: of libvips, for axes that shrink (antialiased); axes that grow are bicubic.
     """
     pixel_format = PixelFormat(1 if pixels.shape[2] == 1 else 3, bits=32 if pixels.dtype == np.float32 else 8)
     return scaled(as_image(pixels, pixel_format), width, height, kernel).numpy().reshape(height, width, -1)
 
 
 def grid(images: Sequence[Array], columns: int | None = None, gap: int = 2) -> Array:
-    """Images of one shape [H, W, C] uint8 as one picture, row by row; as square as possible where `columns` is None."""
+    """Arrange images of equal shape [H, W, C] uint8 in a grid, row by row, on white.
+
+    columns: None for a grid as square as possible. gap: pixels between images. Raises InvalidInput if there are none.
+    """
     if not images:
         raise InvalidInput("images", "got none, expected at least one picture for the grid")
     columns = columns or math.ceil(math.sqrt(len(images)))

@@ -1,4 +1,8 @@
-"""The work of Generate: one item of the scheduler a sample; and samples without a scheduler, for build and evaluation."""
+"""One request of Generate: makes a job of the latents, one item per sample, and encodes the samples.
+
+server/service.py makes a SampleWork for each request. Build, evaluation and benchmarks call `run_samples`, which draws
+on the calling thread and returns an array.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,10 @@ FLOAT_BYTES = 4
 
 
 class SampleWork:
-    """Samples to draw; `pixels` holds them once the job is done, each [H, W, C] uint8.
+    """Samples to draw. After the job is done, `pixels` holds them, each [H, W, C] uint8.
 
-    latents: [N, Z] float32. labels: [N] int64; ignored where the model has no classes.
-    encoding: how their files are written.
-    cost_px, cost_bytes: what admission counts: pixels to compute, and memory while in work.
+    latents: [N, Z] float32. labels: [N] int64; ignored if the model has no classes. encoding: of the samples' files.
+    cost_px, cost_bytes: for admission: pixels to compute, and memory needed meanwhile.
     """
 
     def __init__(self, engine: Engine, latents: Array, labels: Array, encoding: Encoding) -> None:
@@ -30,12 +33,12 @@ class SampleWork:
         count = len(latents)
         self.items = [Item((), height * width)] * count
         self.cost_px = count * height * width
-        # The graph's output, the pixels, and the file.
+        # A sample as the graph's float32 output, as pixels and as a file.
         self.cost_bytes = self.cost_px * channels * (2 + FLOAT_BYTES)
         self.pixels: list[Array] = [np.empty(0)] * count
 
     def job(self, deadline_s: float | None) -> Job:
-        """An item a sample. deadline_s: on the scheduler's clock."""
+        """The job that draws the samples, one item each. deadline_s: on the scheduler's clock."""
         output = self._engine.manifest.outputs[0]
         low, high = value_range(output)
 
@@ -51,28 +54,34 @@ class SampleWork:
         return Job(self._engine, self.items, inputs=inputs, deliver=deliver, deadline_s=deadline_s)
 
     def file(self, index: int) -> bytes:
-        """The file of a sample, once the job is done."""
+        """Encode sample `index` and return the file's bytes. Call it after the job is done."""
         return pixels.encode(self.pixels[index], self._encoding.format, self._encoding.quality)
 
     def free(self) -> None:
-        """Give the memory back now, however the request ended."""
+        """Release the memory now. Called at the end of every request, successful or not."""
         self.pixels.clear()
 
 
 def sample_shape(manifest: Manifest) -> tuple[int, int, int]:
-    """(channels, height, width) of what a model draws; an axis that its graph leaves free is 0."""
+    """(channels, height, width) of a model's output; 0 for axes that vary, as they do for models of pictures."""
     channels, height, width = (axis if isinstance(axis, int) else 0 for axis in manifest.outputs[0].shape[1:])
     return channels, height, width
 
 
 def sample_inputs(manifest: Manifest, latents: Array, labels: Array) -> dict[str, Array]:
-    """The graph's inputs by name: [N, Z] float32, and [N] int64 where the model has classes."""
+    """The graph's inputs by name: the latents, and the labels if the model has classes.
+
+    latents: [N, Z] float32. labels: [N] integers.
+    """
     by_dtype = {"float32": latents, "int64": labels.astype(np.int64, copy=False)}
     return {spec.name: by_dtype[spec.dtype] for spec in manifest.inputs}
 
 
 def run_samples(engine: Engine, latents: Array, labels: Array) -> Array:
-    """Samples in the engine's largest batches, on the calling thread: [N, C, H, W] float32 in [0, 1], not clipped."""
+    """Draw samples on the calling thread, in the engine's largest batches.
+
+    latents: [N, Z] float32. labels: [N] integers. Returns [N, C, H, W] float32, nominally in [0, 1], not clipped.
+    """
     inputs = sample_inputs(engine.manifest, latents, labels)
     output, batch = engine.manifest.outputs[0], engine.max_batch
     parts = [

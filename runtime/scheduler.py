@@ -1,18 +1,18 @@
-"""The scheduler of one device: it makes batches of the items of many requests, for all models on the device.
+"""The scheduler of one device: batches items of different requests, for all models on that device.
 
-    submit(job) ──► waiting jobs, each with a clock: the pixels that it was served
-                        │  a worker is free: it takes the next item of the job that would finish that item first,
+    submit(job) ──► waiting jobs, each with its virtual time in pixels served
+                        │  a free worker picks the item with the earliest virtual finish time
                         ▼  and fills the batch with items of the same engine and shape
-                    engine.run(batch)                  (one worker thread a slot of the device)
+                    engine.run(batch)                  (one worker thread per slot of the device)
                         ▼
-                    job.deliver(item, outputs)         (other threads: stitching takes none of the device's time)
+                    job.deliver(item, outputs)         (other threads, so that stitching costs no device time)
 
-The server has one scheduler a device, submits the jobs of each request (runtime/jobs.py) and waits for their `done`.
+The server has one scheduler per device. It submits the jobs of each request (runtime/jobs.py) and waits for their `done`.
 
-Work-conserving: a free worker takes what is waiting at once; while all are busy, items gather into batches. There is
-no delay to tune. Fair by pixels: weighted fair queuing (Demers et al. 1989): the next item is the one that would finish
-first if all requests ran side by side, so a thumbnail is next however many posters wait, and a flood of thumbnails
-starves no poster. Memory is bounded: outputs that wait for delivery stop the workers before they pile up.
+Work-conserving: a free worker starts on waiting items at once; while all workers are busy, items gather into batches, so
+there is no batching delay to tune. Fair by pixels: weighted fair queuing (Demers et al. 1989) picks the item that would
+finish first if all requests ran side by side. A thumbnail is therefore next however many posters wait, and a flood of
+thumbnails does not starve a poster. Memory is bounded: workers pause while too many outputs wait for delivery.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DECAY = 0.9
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts since the start. mean_batch: items a batch; items_dropped: items of jobs that ended before their turn."""
+    """Counts since the start. items_dropped: items whose job ended before they ran. jobs_waiting: now."""
 
     batches: int
     items: int
@@ -46,6 +46,7 @@ class Stats:
 
     @property
     def mean_batch(self) -> float:
+        """Items per batch; 0 before the first."""
         return self.items / self.batches if self.batches else 0.0
 
 
@@ -62,10 +63,10 @@ class BatchItem:
 
 
 class Scheduler:
-    """Runs jobs on one device.
+    """Runs jobs on one device. Thread-safe.
 
-    slots: batches on the device at once, one thread each. deliverers: threads that deliver outputs.
-    clock: in seconds.
+    slots: batches on the device at once, one worker thread each. deliverers: threads that call `Job.deliver`.
+    clock: in seconds; deadlines are on this clock.
     """
 
     def __init__(
@@ -74,8 +75,8 @@ class Scheduler:
         self._clock = clock
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
-        # Pixels that each waiting job would have been served by now, had they all run side by side: before the batch
-        # that was taken last, and after it.
+        # Virtual time: pixels that each waiting job would have been served by now if all ran side by side. Before and
+        # after the latest batch.
         self._virtual_px = self._next_virtual_px = 0.0
         self._closed = False
         self._batches = self._items = self._pixels = self._dropped = 0
@@ -92,7 +93,7 @@ class Scheduler:
     def submit(self, job: Job, stopwatch: Stopwatch | None = None) -> None:
         """Queue a job's items. A job without items is done at once. Raises Cancelled after `close`.
 
-        stopwatch: of the request; counts "queue" while items wait for the device, "inference" while any is on it.
+        stopwatch: the request's; gets "queue" while items wait for the device and "inference" while any is running.
         """
         if not job.items:
             self._end(job, None)
@@ -108,11 +109,11 @@ class Scheduler:
         job.done.add_done_callback(lambda done: self.cancel(job) if done.cancelled() else None)
 
     def cancel(self, job: Job) -> None:
-        """Drop a job's remaining items before the next batch. Items on the device finish, and are not delivered."""
+        """Cancel a job. Its waiting items are dropped; items on the device finish, but are not delivered."""
         self._end(job, Cancelled("the request was cancelled; its remaining items were dropped"))
 
     def seconds_per_px(self, engine: Runner) -> float | None:
-        """A running estimate of this engine's time on the device for one pixel; None before its first batch."""
+        """Running average of this engine's device time per pixel, in seconds; None before its first batch."""
         with self._changed:
             seconds, pixels = self._spent.get(engine, (0.0, 0.0))
             return seconds / pixels if pixels else None
@@ -122,7 +123,7 @@ class Scheduler:
             return Stats(self._batches, self._items, self._pixels, self._dropped, len(self._jobs))
 
     def close(self) -> None:
-        """Drop what waits, finish what runs, and end the threads."""
+        """Cancel the waiting jobs, finish the running batches and end the threads."""
         with self._changed:
             self._closed = True
             waiting = list(self._jobs)
@@ -133,7 +134,7 @@ class Scheduler:
             worker.join()
         self._deliverers.shutdown()
 
-    # The device's threads.
+    # Called on the worker threads.
 
     def _work(self) -> None:
         while True:
@@ -148,7 +149,7 @@ class Scheduler:
                 self._undelivered.release()
 
     def _next_batch(self) -> list[BatchItem] | None:
-        """Wait for items and take a batch of them; None once closed."""
+        """Wait for items and return the next batch; None after `close`."""
         while True:
             expired: list[Job] = []
             with self._changed:
@@ -164,7 +165,7 @@ class Scheduler:
                 self._end(job, DeadlineExceeded("the deadline passed; the remaining items were dropped"))
 
     def _take(self) -> list[BatchItem]:
-        """The items of the next batch, by fair turns. Called with the lock held and a job waiting."""
+        """Choose the items of the next batch by weighted fair queuing. Called with the lock held and a job waiting."""
         batch: list[BatchItem] = []
         self._virtual_px = self._next_virtual_px
         first = min(self._jobs, key=_finish_px)
@@ -185,9 +186,9 @@ class Scheduler:
         return batch
 
     def _run(self, batch: list[BatchItem]) -> list[dict[str, Array] | None]:
-        """The outputs of each item; None where its job failed, an empty list where the whole batch did.
+        """Run a batch. Returns the outputs of each item, None for an item that failed; [] if nothing succeeded.
 
-        Items whose inputs fail are removed from `batch`.
+        Items whose `inputs` callback raises are removed from `batch`, and their jobs end with that error.
         """
         engine = batch[0].job.engine
         inputs: list[dict[str, Array]] = []
@@ -211,7 +212,7 @@ class Scheduler:
             rows = [{name: array[row] for name, array in outputs.items()} for row in range(len(batch))]
         except Exception as error:
             if len(batch) > 1:
-                # One bad item must not fail its neighbours.
+                # Retry each item alone, so that a bad item fails only its own job.
                 return [(self._run([item]) or [None])[0] for item in batch]
             for item in batch:
                 self._end(item.job, error)
@@ -229,21 +230,21 @@ class Scheduler:
             self._batches += 1
             self._items += len(batch)
             self._pixels += pixels
-            # Sums, not a mean of rates: the rate of a picture of one pixel says nothing about other requests.
+            # Sums, not a mean of rates: the rate of a one-pixel picture says nothing about other requests.
             seconds_before, pixels_before = self._spent.get(engine, (0.0, 0.0))
             self._spent[engine] = (DECAY * seconds_before + seconds, DECAY * pixels_before + pixels)
 
-    # The delivering threads, and the ends of jobs.
+    # Called on the delivering threads and wherever a job ends.
 
     def _deliver(self, batch: list[BatchItem], outputs: list[dict[str, Array] | None]) -> None:
         try:
             for item, output in zip(batch, outputs, strict=True):
                 if output is not None and not item.job.settled:
-                    self._deliver_one(item, output)
+                    self._deliver_item(item, output)
         finally:
             self._undelivered.release()
 
-    def _deliver_one(self, item: BatchItem, output: dict[str, Array]) -> None:
+    def _deliver_item(self, item: BatchItem, output: dict[str, Array]) -> None:
         job = item.job
         try:
             job.deliver(item.index, output)
@@ -257,12 +258,12 @@ class Scheduler:
             self._end(job, None)
 
     def _forget(self, job: Job) -> None:
-        """A job none of whose items wait any more. Called with the lock held."""
+        """Remove a job that has no waiting items left. Called with the lock held."""
         self._jobs.remove(job)
         job.stopwatch.end("queue")
 
     def _end(self, job: Job, error: BaseException | None) -> None:
-        """Settle a job, once, and forget the items it has left."""
+        """Complete a job's `done`, once, and drop its remaining items."""
         with self._changed:
             if job.settled:
                 return
@@ -272,7 +273,7 @@ class Scheduler:
             self._dropped += len(job.items) - job.next_item
             job.next_item = len(job.items)
         if not job.done.set_running_or_notify_cancel():
-            return  # its holder has cancelled it
+            return  # the caller cancelled the future
         if error is None:
             job.done.set_result(None)
         else:
@@ -280,5 +281,5 @@ class Scheduler:
 
 
 def _finish_px(job: Job) -> float:
-    """The job's clock once its next item has run."""
+    """The job's virtual time after its next item."""
     return job.flow.clock_px + job.items[job.next_item].pixels

@@ -1,7 +1,8 @@
-"""Where the time of one request went: a stopwatch that the admission, the codec threads and the scheduler share.
+"""A stopwatch for one request: how long it queued, ran on the device and spent in codecs.
 
-Every part is wall time, so that the parts can be compared with the whole: two tiles on the device at the same time
-count once, and no part exceeds the total. `server/calls.py` makes one for each call; its times become `Timing`.
+server/calls.py makes one for each call. The service, the codec threads and the scheduler begin and end activities on it,
+and `times` becomes the answer's `Timing`. All times are wall time: two tiles on the device at the same moment count
+once, so no part exceeds the total.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ Activity = Literal["queue", "inference", "codec"]
 class Times:
     """Seconds of wall time since the stopwatch was made.
 
-    inference_s: at least one of the request's items was on the device. codec_s: at least one codec thread decoded,
-    resized or encoded for it. Both may run at the same time. queue_s: it waited (for admission, a codec thread or the
-    device) while nothing was done for it, so queue_s + inference_s <= total_s and queue_s + codec_s <= total_s.
-    total_s less all three is the rest: the upload, stitching, and handing over between threads.
+    inference_s: at least one of the request's items was on the device.
+    codec_s: at least one codec thread decoded, resized or encoded for it. May overlap inference_s.
+    queue_s: the request waited (for admission, a codec thread or the device) and nothing ran for it. Overlaps neither,
+        so queue_s + inference_s <= total_s and queue_s + codec_s <= total_s.
+    total_s: everything, including the upload, stitching and switches between threads.
     """
 
     queue_s: float
@@ -33,10 +35,7 @@ class Times:
 
 
 class Stopwatch:
-    """Counts what is under way for one request; any thread may begin and end activities.
-
-    clock: in seconds.
-    """
+    """Counts the running activities of one request and their wall time. Thread-safe. clock: in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -46,16 +45,16 @@ class Stopwatch:
         self._spent_s: dict[Activity, float] = {"queue": 0.0, "inference": 0.0, "codec": 0.0}
 
     def begin(self, activity: Activity) -> None:
-        """One more of that activity is under way, until `end`."""
+        """Start an activity. Several of the same kind may run at once; each needs its own `end`."""
         self._change(activity, 1)
 
     def end(self, activity: Activity) -> None:
-        """One fewer of that activity is under way."""
+        """End an activity started with `begin`."""
         self._change(activity, -1)
 
     @contextmanager
     def during(self, activity: Activity) -> Iterator[None]:
-        """The activity is under way inside the block."""
+        """Context manager: `begin` on entering, `end` on leaving."""
         self.begin(activity)
         try:
             yield
@@ -63,7 +62,7 @@ class Stopwatch:
             self.end(activity)
 
     def times(self) -> Times:
-        """The times until now; what is under way counts."""
+        """The times so far, running activities included."""
         with self._lock:
             self._advance()
             spent_s = self._spent_s

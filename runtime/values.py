@@ -1,7 +1,7 @@
-"""Values of pixels: the one place where [0, 1] becomes a model's own range and comes back, and where levels are rounded.
+"""Converts pixel values: [0, 1] to a model's own range and back, and floats to 8- or 16-bit levels.
 
-Pictures are float32 in [0, 1] everywhere in the project, except inside a network: its SPEC says which range its input
-and its output have, as [-1, 1]. Build, evaluation, benchmarks and server all convert here.
+Pictures are float32 in [0, 1] everywhere in the project except inside a network, whose SPEC states the ranges of its
+input and output, such as [-1, 1]. Tiler, samples, build and evaluation all convert here and nowhere else.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ UNIT = (0.0, 1.0)
 
 
 def value_range(spec: TensorSpec) -> tuple[float, float]:
-    """The values of black and of white in a picture's tensor. Raises EngineError where there are none."""
+    """The values of black and white in a picture's tensor. Raises EngineError if the tensor has no range."""
     if spec.range is None:
         raise EngineError(f"{spec.name}: has no range, expected the values of black and of white")
     return spec.range
 
 
 def to_model(values: Array, spec: TensorSpec) -> Array:
-    """float32 in [0, 1], any shape → float32 in the range of `spec`; the array itself where that is [0, 1]."""
+    """float32 in [0, 1] of any shape → float32 in the range of `spec`. Returns `values` itself if that is [0, 1]."""
     low, high = value_range(spec)
     if (low, high) == UNIT:
         return values
@@ -32,7 +32,10 @@ def to_model(values: Array, spec: TensorSpec) -> Array:
 
 
 def from_model(values: Array, spec: TensorSpec) -> Array:
-    """float32 in the range of `spec`, any shape → float32 in [0, 1], not clipped; the array itself where it is there."""
+    """float32 in the range of `spec`, of any shape → float32, not clipped, in which black is 0 and white is 1.
+
+    Returns `values` itself if the range is [0, 1].
+    """
     low, high = value_range(spec)
     if (low, high) == UNIT:
         return values
@@ -42,7 +45,7 @@ def from_model(values: Array, spec: TensorSpec) -> Array:
 
 
 def to_levels(values: Array, dtype: np.typing.DTypeLike, low: float = 0.0, high: float = 1.0) -> Array:
-    """float32 in [low, high], clipped and rounded to the levels of `dtype`, uint8 or uint16; any shape, a new array."""
+    """float32 of any shape → a new array of `dtype` (uint8 or uint16), clipped and rounded. low, high: black and white."""
     most = float(np.iinfo(np.dtype(dtype)).max)
     scaled = values - np.float32(low) if low else values.copy()
     scaled *= np.float32(most / (high - low))

@@ -1,8 +1,10 @@
 """The backends: the libraries that can run a bundle's graph, in the order in which `auto` tries them.
 
-A backend is a module `<name>_backend.py` with the names of `Backend`, and a row of PREFERENCE for each kind of device it
-runs on. Nothing else lists backends. The server and the evaluation call `open_engine`; the build also asks which targets
-there are, compiles engines for them, and asks for the native precisions.
+Server, build, evaluation and benchmarks call `open_engine` and get an Engine. The build also uses `load` to compile
+engines for its targets, and `native_precisions` to choose the fastest precision.
+
+To add a backend, write a module `<name>_backend.py` with the attributes of `Backend`, and add a row to PREFERENCE for
+each kind of device it runs on. Nothing else lists backends.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from runtime.errors import BackendUnavailable
 from runtime.manifest import EngineFile, Manifest
 from runtime.tensors import Precision
 
-# (backend, device), best first: a GPU through any library is faster than the CPU.
+# (backend, device), best first: a GPU is faster than the CPU with any library.
 PREFERENCE = (
     ("tensorrt", "cuda"),
     ("onnxruntime", "cuda"),
@@ -30,10 +32,10 @@ NAMES = tuple(dict.fromkeys(name for name, _ in PREFERENCE))
 
 
 class Backend(Protocol):
-    """What a backend's module offers. Importing the module imports no engine library.
+    """The attributes of a backend's module. Importing the module imports no engine library.
 
-    NAME: as on the command line. PACKAGES: what pip installs for it, the usual one first. TARGETS: what
-    `export.build --target` calls the engines that it runs.
+    NAME: on the command line. PACKAGES: pip packages that it needs, the usual one first. TARGETS: values of
+    `export.build --target` for the engines that it runs.
     """
 
     NAME: str
@@ -41,28 +43,34 @@ class Backend(Protocol):
     TARGETS: tuple[str, ...]
 
     def unavailable(self, bundle: Bundle, device: str | None) -> str | None:
-        """Why the backend cannot run this bundle on `device` (None: the first it has), or None where it can."""
+        """The reason why the backend cannot run this bundle on `device`, or None if it can.
+
+        device: "CPU", "cuda:0", …; None for the backend's first.
+        """
 
     def open_engine(
         self, bundle: Bundle, device: str | None, *, min_precision: Precision | None = None
     ) -> Engine:
-        """Load the bundle. Raises BackendUnavailable with the reason of `unavailable`, or EngineError."""
+        """Load the bundle on `device`. min_precision: as for `open_engine` of this package.
+
+        Raises BackendUnavailable with the reason of `unavailable`, or EngineError.
+        """
 
     def native_precisions(self, device: str | None = None) -> tuple[Precision, ...]:
-        """The precisions in which graphs run without emulation on `device`, fastest first; none where nothing runs."""
+        """The precisions that run without emulation on `device`, fastest first; () if the backend cannot run there."""
 
     def cannot_make(self, target: str) -> str | None:
-        """Why this machine cannot make engines for `target`, one of TARGETS, or None where it can."""
+        """The reason why this machine cannot make engines for `target` (one of TARGETS), or None if it can."""
 
     def compile_engine(self, target: str, onnx: Path, manifest: Manifest) -> tuple[bytes, EngineFile] | None:
-        """Compile the graph for `target`: the file's content and its entry for the manifest.
+        """Compile the graph for `target`. Returns the engine file's content and its entry in the manifest.
 
-        None where the backend runs the graph as it is. Raises BackendUnavailable or EngineError.
+        Returns None if the backend needs no compiled engine. Raises BackendUnavailable or EngineError.
         """
 
 
 def load(name: str) -> Backend:
-    """The backend called `name`."""
+    """Import the backend called `name`. Raises BackendUnavailable if there is no such backend."""
     if name not in NAMES:
         raise BackendUnavailable(f"backend: got {name!r}, expected one of {', '.join(NAMES)} or auto")
     return cast(Backend, importlib.import_module(f"{__name__}.{name}_backend"))
@@ -75,11 +83,12 @@ def open_engine(
     *,
     min_precision: Precision | None = None,
 ) -> tuple[Engine, str]:
-    """Load `bundle` on the first backend that can run it here, or on the one named.
+    """Load `bundle` on the named backend or, with "auto", on the first that can run it here.
 
-    device: "CPU", "cuda:0", …; None takes the fastest that there is.
+    device: "CPU", "cuda:0", …; None for the fastest available.
     min_precision: the lowest precision that the engine may compute in; None for the bundle's own.
-    Returns the engine and a sentence that says which it is and why. Raises BackendUnavailable with every reason.
+    Returns the engine and a sentence for the log: which backend, device and precision, and why.
+    Raises BackendUnavailable with the reason of every backend tried.
     """
     reasons: dict[str, None] = {}  # in order, each once
     for name, place in _candidates(backend, device):
@@ -93,7 +102,7 @@ def open_engine(
 
 
 def native_precisions(names: Iterable[str] = NAMES) -> tuple[Precision, ...]:
-    """The precisions of the first of the backends `names` that can run on this machine, fastest first; or none."""
+    """The native precisions of the first backend in `names` that runs on this machine, fastest first; () if none does."""
     rows = ((name, device) for name, device in PREFERENCE if name in names)
     return next(filter(None, (load(name).native_precisions(device) for name, device in rows)), ())
 
@@ -105,17 +114,17 @@ def _candidates(backend: str, device: str | None) -> list[tuple[str, str | None]
         return list(PREFERENCE)
     kind = device.partition(":")[0].lower()
     fitting = [name for name, place in PREFERENCE if place.lower() == kind]
-    return [(name, device) for name in fitting or NAMES]  # a device of no kind: each says which it has
+    return [(name, device) for name in fitting or NAMES]  # unknown device: let each backend say which it has
 
 
 def _why(engine: Engine, reasons: Iterable[str], *, named: bool) -> str:
     sentence = f"{engine.manifest.name} runs on {engine.backend} ({engine.device}) in {engine.precision}"
     precision = engine.manifest.precision
     if not is_allowed(engine.precision, precision):
-        sentence += f" (the bundle is {precision}; --min-precision allows less)"
+        sentence += f" (the bundle is {precision}; --min-precision allows a lower one)"
     elif engine.precision != precision:
         sentence += f" (the bundle is {precision}, which this device does not run faster)"
     if named:
-        return f"{sentence}: asked for"
+        return f"{sentence}: chosen by name"
     failures = "; ".join(reasons)
-    return f"{sentence}: first that can" + (f" ({failures})" if failures else "")
+    return f"{sentence}: the first backend that can" + (f" ({failures})" if failures else "")

@@ -1,6 +1,7 @@
-"""The engine: one bundle's graph, loaded on one device. Every check is here; a backend fills in `_run`.
+"""Engine, the base class of all backends' engines: one bundle's graph, loaded on one device.
 
-`runtime.backends.open_engine` makes engines; the scheduler, the build and the benchmarks call `run`.
+`runtime.backends.open_engine` returns one; scheduler, build, evaluation and benchmarks call `run` with arrays and get
+arrays back. The checks of inputs, outputs and precision are here; a backend implements `_run`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from runtime.tensors import Array, Precision, zero_inputs
 class Engine(ABC):
     """One bundle's graph, loaded on one device.
 
-    device: "CPU" or "cuda:0". precision: the narrowest that any convolution or matrix product really runs in; it has no
-    fewer significand bits than the bundle's, or than min_precision where the operator allows a lower one.
-    slots: how many `run` calls may be in flight at once. batch_sizes: ascending sizes the engine is prepared for;
-    a batch is padded to the next of them, so that few shapes are ever seen.
+    device: "CPU" or "cuda:0". precision: the narrowest that any convolution or matrix product really runs in.
+    slots: how many `run` calls may be in flight at once. batch_sizes: the batch sizes that the engine is prepared for,
+    ascending; a batch is padded to the next of them, so that the library sees few shapes.
+    min_precision: the lowest precision allowed by the operator; None for the bundle's own.
     """
 
     backend: ClassVar[str]
@@ -39,7 +40,7 @@ class Engine(ABC):
         batch_sizes: tuple[int, ...],
         min_precision: Precision | None = None,
     ) -> None:
-        """Raises EngineError where `precision` is below what the bundle and the operator allow."""
+        """Raises EngineError if `precision` is below what the bundle and the operator allow."""
         if not is_allowed(precision, bundle.manifest.precision, min_precision):
             raise EngineError(
                 f"{bundle.manifest.name}: {self.backend} computes in {precision} "
@@ -57,15 +58,15 @@ class Engine(ABC):
 
     @property
     def max_batch(self) -> int:
+        """The longest batch that `run` takes."""
         return self.batch_sizes[-1]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch, at most `max_batch` long. Safe to call from `slots` threads at once.
 
-        inputs: one array a graph input, [N, …], in the dtype and shape of the manifest.
-        Returns one float32 array a graph output, [N, …], owned by the caller.
-        Raises EngineError naming the tensor, what came and what was expected, or that the output is not finite, or that
-        the engine is closed.
+        inputs: one array [N, …] per graph input, in the dtype and shape of the manifest.
+        Returns one float32 array [N, …] per graph output, owned by the caller.
+        Raises EngineError if an input has another dtype or shape, an output is not finite, or the engine is closed.
         """
         if self._closed:
             raise EngineError(f"{self.manifest.name}: the engine is closed")
@@ -75,7 +76,7 @@ class Engine(ABC):
         outputs = self._run({name: _pad(array, size) for name, array in inputs.items()})
         outputs = {name: array[:count] for name, array in outputs.items()}
         for name, array in outputs.items():
-            # A sum is not finite as soon as one of its terms is not, and costs no second array.
+            # The sum is not finite if any value is not, and needs no second array.
             if not np.isfinite(array.sum(dtype=np.float64)):
                 raise EngineError(
                     f"{self.manifest.name}: output {name!r} holds NaN or infinity in {self.precision}"
@@ -87,12 +88,12 @@ class Engine(ABC):
         """Run a checked batch whose size is one of `batch_sizes`."""
 
     def warm_up(self) -> None:
-        """Run every shape that requests come in again and again, so that no request pays for its first run."""
+        """Run every common input shape once, so that no request pays for a shape's slow first run."""
         for batch, side_px in warm_up_shapes(self.manifest, self.batch_sizes):
             self.run(zero_inputs(self.manifest.inputs, batch=batch, height=side_px, width=side_px))
 
     def close(self) -> None:
-        """Free the device's memory. Runs are refused from now on; closing again does nothing."""
+        """Free the device's memory. Later calls of `run` raise EngineError; closing again does nothing."""
         self._closed = True
 
     def _check(self, inputs: Mapping[str, Array]) -> None:
@@ -118,7 +119,7 @@ class Engine(ABC):
 
 
 def _pad(array: Array, size: int) -> Array:
-    """[n, …] → [size, …], zeros behind."""
+    """[n, …] → [size, …], zeros appended."""
     if len(array) == size:
         return array
     padded = np.zeros((size, *array.shape[1:]), array.dtype)

@@ -1,8 +1,8 @@
-"""What the CPU computes natively, and which other CPUs can be imitated to test the choices that depend on it.
+"""Which precisions this CPU computes natively. The OpenVINO backend calls `cpu_features` to choose a precision.
 
-The OpenVINO backend asks `cpu_features` which precisions are fast here. Where the environment variable
-GANFORGE_IMITATE_CPU names a row of IMITATED, the answer is that CPU's, and the backend chooses as it would there. Only
-tests set it. What the real CPU lacks OpenVINO emulates (bfloat16, slowly, with AVX-512) or replaces by float32 (the rest).
+For tests, the environment variable GANFORGE_IMITATE_CPU names a row of IMITATED; the answer is then that CPU's, and the
+backend chooses as it would there. If the real CPU lacks the chosen precision, OpenVINO emulates bfloat16 (slowly, with
+AVX-512) and computes everything else in float32.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FAST_FLOAT16_FLAGS = {"amx_fp16", "asimdhp"}
 
 @dataclass(frozen=True)
 class CpuFeatures:
-    """capabilities: as OpenVINO lists them ("FP32", "BF16", …). flags: as Linux names the instruction sets."""
+    """What a CPU can do. capabilities: OpenVINO's names ("FP32", "BF16", …). flags: Linux' names of instruction sets."""
 
     capabilities: frozenset[str]
     flags: frozenset[str]
@@ -54,9 +54,9 @@ IMITATED = {
 
 
 def cpu_features(capabilities: Callable[[], Iterable[str]]) -> CpuFeatures:
-    """This machine's CPU, or the one that GANFORGE_IMITATE_CPU names.
+    """The features of this machine's CPU, or of the one that GANFORGE_IMITATE_CPU names.
 
-    capabilities: asks OpenVINO for its list. Raises BackendUnavailable where no such CPU can be imitated.
+    capabilities: returns OpenVINO's list for this machine. Raises BackendUnavailable for an unknown name.
     """
     name = os.environ.get(IMITATE, "")
     if not name:
@@ -68,7 +68,7 @@ def cpu_features(capabilities: Callable[[], Iterable[str]]) -> CpuFeatures:
 
 @cache
 def _flags() -> frozenset[str]:
-    """The instruction sets of this CPU; only those that every CPU of its kind has where Linux does not list them."""
+    """The instruction sets of this CPU. Without /proc/cpuinfo, only those that every such CPU has."""
     if platform.system() == "Darwin":
         return frozenset({"asimdhp"}) if platform.machine() == "arm64" else frozenset()
     try:

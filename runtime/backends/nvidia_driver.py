@@ -1,4 +1,7 @@
-"""How many GPUs the NVIDIA driver of this machine can use: asked before any library is loaded that needs one."""
+"""Counts the GPUs of the NVIDIA driver without loading an engine library.
+
+The tensorrt and onnxruntime backends call `no_gpu` first, so that a machine without a GPU loads no GPU library.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from functools import cache
 
 @cache
 def gpu_count() -> int:
-    """GPUs that the driver can use; 0 where there is no driver."""
+    """The number of GPUs that the driver can use; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -19,8 +22,8 @@ def gpu_count() -> int:
 
 
 def no_gpu(index: int) -> str | None:
-    """Why GPU number `index` cannot be used here, or None where the driver has it."""
+    """The reason why GPU number `index` cannot be used here, or None if it can."""
     count = gpu_count()
     if count == 0:
-        return "no NVIDIA GPU that a driver can use"
+        return "there is no NVIDIA GPU with a working driver"
     return None if index < count else f"there is no GPU number {index}: this machine has {count}"

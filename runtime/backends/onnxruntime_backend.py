@@ -1,8 +1,8 @@
-"""The ONNX Runtime backend: on NVIDIA GPUs where TensorRT is missing, and on any CPU where OpenVINO is.
+"""The ONNX Runtime backend, for NVIDIA GPUs without TensorRT and CPUs without OpenVINO. See `Backend` for its functions.
 
-ONNX Runtime falls back from the GPU to the CPU, and from float16 to float32, without a word. Here the first is an error,
-and the second is reported: what really runs is read from a profile of one small run. It never computes below the
-graph's precision: TF32 is off on GPUs, and its bfloat16 matrix products on ARM stay off.
+ONNX Runtime falls back from the GPU to the CPU, and from float16 to float32, without saying so. Here, falling back to
+the CPU is an error, and `Engine.precision` reports what really runs, read from the profile of one small run. It never
+computes below the graph's precision: TF32 is off on GPUs, and bfloat16 matrix products on ARM are off.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ TYPES: dict[str, Precision] = {
 
 
 def unavailable(bundle: Bundle, device: str | None) -> str | None:
+    """The reason why ONNX Runtime cannot run this bundle on `device`, or None if it can."""
     if (missing := _missing()) is not None:
         return missing
     kind, index = parse(device)
@@ -62,7 +63,7 @@ def unavailable(bundle: Bundle, device: str | None) -> str | None:
 
 
 def _no_cuda(index: int) -> str | None:
-    # The GPU first: where there is none, the library need not be loaded.
+    # Check for a GPU first: without one, the library need not be loaded.
     if (problem := no_gpu(index)) is not None:
         return problem
     if CUDA not in library().get_available_providers():
@@ -77,7 +78,7 @@ def _missing() -> str | None:
 
 
 def native_precisions(device: str | None = None) -> tuple[Precision, ...]:
-    """On a CPU float32 alone: ONNX Runtime has float16 kernels for few layers there."""
+    """On a CPU only float32, because ONNX Runtime has few float16 kernels there."""
     if _missing() is not None:
         return ()
     kind, index = parse(device)
@@ -87,11 +88,12 @@ def native_precisions(device: str | None = None) -> tuple[Precision, ...]:
 
 
 def cannot_make(target: str) -> str | None:
+    """The reason why ONNX Runtime is not available here, or None."""
     return _missing()
 
 
 def compile_engine(target: str, onnx: Path, manifest: Manifest) -> tuple[bytes, EngineFile] | None:
-    """None: ONNX Runtime runs the graph as it is."""
+    """Returns None: ONNX Runtime runs the ONNX file, without a compiled engine."""
     return None
 
 
@@ -102,9 +104,11 @@ def open_engine(
     min_precision: Precision | None = None,
     provider: Provider | None = None,
 ) -> Engine:
-    """min_precision: not used, since ONNX Runtime computes in the graph's own precision or a wider one.
+    """Load the bundle. device: "CPU", "cuda", "cuda:1"; None for the first GPU if there is one, else the CPU.
 
-    provider: TENSORRT runs the graph through ONNX Runtime's own TensorRT, with CUDA for what that cannot.
+    min_precision: not used; ONNX Runtime computes in the graph's own precision or a wider one.
+    provider: None chooses by device. TENSORRT uses ONNX Runtime's TensorRT, with CUDA for nodes that TensorRT lacks.
+    Raises BackendUnavailable if the bundle cannot run there, EngineError if the graph cannot be loaded.
     """
     reason = unavailable(bundle, device)
     if reason is None and provider == TENSORRT and bundle.manifest.precision == "float32":
@@ -117,7 +121,10 @@ def open_engine(
 
 
 def parse(device: str | None) -> tuple[Literal["cpu", "cuda"] | None, int]:
-    """ "cuda:1" → ("cuda", 1). None is the first GPU where there is one that this build can use, else the CPU."""
+    """ "cuda:1" → ("cuda", 1), "CPU" → ("cpu", 0), an unknown device → (None, 0).
+
+    None is the first GPU if this build of ONNX Runtime can use it, else the CPU.
+    """
     if device is None:
         return ("cuda", 0) if _no_cuda(0) is None else ("cpu", 0)
     name, _, index = device.lower().partition(":")
@@ -131,12 +138,12 @@ def library() -> Any:
     """The onnxruntime module."""
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(3)  # errors; its warnings are about node placement
+    onnxruntime.set_default_logger_severity(3)  # errors only; its warnings are about node placement
     return onnxruntime
 
 
 class ORTEngine(Engine):
-    """One session. Its runs may overlap, but each takes all threads of the CPU, or the GPU's one stream."""
+    """One ONNX Runtime session. Has one slot: a run uses all threads of the CPU, or the only stream on the GPU."""
 
     backend = NAME
 
@@ -156,7 +163,7 @@ class ORTEngine(Engine):
         try:
             run = self._session.run if self._gpu is None else self._run_bound
             results = run(names, arrays)
-        except Exception as error:  # its exceptions share no other base
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
             shapes = {name: list(array.shape) for name, array in inputs.items()}
             raise EngineError(f"{self.manifest.name}: ONNX Runtime failed on {shapes}: {error}") from error
         return dict(zip(names, results, strict=True))
@@ -179,7 +186,11 @@ class ORTEngine(Engine):
 
 
 def open_session(bundle: Bundle, provider: Provider, index: int, profile_prefix: str | None = None) -> Any:
-    """A session that runs on `provider` or not at all."""
+    """Load the bundle's graph on `provider`, without ONNX Runtime's fallback to the CPU.
+
+    index: of the GPU. profile_prefix: path prefix of the profile that the session writes; None for no profile.
+    Raises EngineError if the graph cannot be loaded, BackendUnavailable if the provider cannot.
+    """
     ort = library()
     if provider != CPU and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # CUDA and cuDNN from Python packages, where they are not the system's
@@ -213,7 +224,7 @@ def open_session(bundle: Bundle, provider: Provider, index: int, profile_prefix:
 def _providers(provider: Provider, index: int, manifest: Manifest) -> list[Any]:
     if provider == CPU:
         return [CPU]
-    # TF32 is on by default, and would run a float32 graph with significands of 10 bits.
+    # TF32 is on by default and would run a float32 graph with 11 significand bits.
     cuda = (CUDA, {"device_id": str(index), "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
     if provider == CUDA:
         return [cuda, CPU]
@@ -225,9 +236,9 @@ def _providers(provider: Provider, index: int, manifest: Manifest) -> list[Any]:
 
 
 def executed_precision(bundle: Bundle, provider: Provider, index: int) -> Precision:
-    """The narrowest precision that a heavy node computes in, from a profile of one small run.
+    """The narrowest precision in which a convolution or matrix product runs, from the profile of one small run.
 
-    Raises EngineError where a GPU leaves such nodes to the CPU.
+    Raises EngineError if some of these nodes run on the CPU although `provider` is CUDA.
     """
     side_px = shapes.side_of(bundle.manifest, PROBE_SIDE_PX)
     inputs = zero_inputs(bundle.manifest.inputs, height=side_px, width=side_px)
@@ -243,7 +254,8 @@ def executed_precision(bundle: Bundle, provider: Provider, index: int) -> Precis
     nodes = [event["args"] for event in events if event.get("args", {}).get("op_name") in HEAVY + QUANTIZED]
     if provider == CUDA and any(node.get("provider") == CPU for node in nodes):
         raise EngineError(
-            f"{bundle.manifest.name}: ONNX Runtime has no {bundle.manifest.precision} kernels on CUDA and leaves nodes to the CPU"
+            f"{bundle.manifest.name}: ONNX Runtime lacks {bundle.manifest.precision} kernels on CUDA and runs some nodes on "
+            "the CPU; build the bundle in another precision or use another backend"
         )
     executed = [
         TYPES[kind]
@@ -251,5 +263,5 @@ def executed_precision(bundle: Bundle, provider: Provider, index: int) -> Precis
         for kind in next(iter(node.get("input_type_shape") or [{}]), {})
         if kind in TYPES
     ]
-    # No such node: TensorRT took them all, at the precision that is in the graph.
+    # No such node in the profile: TensorRT runs them all, in the graph's precision.
     return narrowest(executed) if executed else bundle.manifest.precision

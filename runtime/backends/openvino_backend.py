@@ -1,7 +1,8 @@
-"""The OpenVINO backend: the default on CPUs.
+"""The OpenVINO backend, the default on CPUs. See `Backend` for its functions.
 
-The precision is asked for explicitly: by itself OpenVINO runs a float32 graph in bfloat16 where the CPU has matrix units
-for it, and emulates a bfloat16 graph, slowly, where it has none. What really runs is read from the compiled graph.
+It always tells OpenVINO which precision to use. By default OpenVINO would run a float32 graph in bfloat16 on CPUs with
+bfloat16 matrix units, and emulate a bfloat16 graph slowly on the others. `Engine.precision` reports what really runs,
+read from the compiled graph.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from runtime.tensors import Array, Precision
 NAME = "openvino"
 PACKAGES = ("openvino",)
 TARGETS = ("openvino",)
-# Tiles run side by side, each on few cores; whole pictures, and samples in batches, each take all cores.
+# Several tiles run in parallel, each on a few cores. A whole picture or a batch of samples uses all cores.
 GOALS: dict[ItemKind, str] = {"tiles": "THROUGHPUT", "whole": "LATENCY", "samples": "LATENCY"}
 HINTS: dict[Precision, str] = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 EXECUTED: dict[str, Precision] = {
@@ -42,6 +43,7 @@ HEAVY_LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 
 
 def unavailable(bundle: Bundle, device: str | None) -> str | None:
+    """The reason why OpenVINO cannot run this bundle on `device`, or None if it can."""
     if device is not None and device.upper() != "CPU":
         return f"it runs on CPU, not on device {device!r}"
     return _missing()
@@ -56,6 +58,10 @@ def _missing() -> str | None:
 def open_engine(
     bundle: Bundle, device: str | None = None, *, min_precision: Precision | None = None
 ) -> Engine:
+    """Load the bundle on the CPU. device: "CPU" or None. min_precision: None for the bundle's own precision.
+
+    Raises BackendUnavailable for another device or without the library, EngineError if the graph cannot be compiled.
+    """
     reason = unavailable(bundle, device)
     if reason is not None:
         raise BackendUnavailable(f"{NAME}: {reason}")
@@ -63,11 +69,12 @@ def open_engine(
 
 
 def cannot_make(target: str) -> str | None:
+    """The reason why OpenVINO is not available here, or None."""
     return _missing()
 
 
 def compile_engine(target: str, onnx: Path, manifest: Manifest) -> tuple[bytes, EngineFile] | None:
-    """None: OpenVINO compiles the graph for the CPU that it finds when the bundle is opened, in a second or so."""
+    """Returns None: OpenVINO compiles the graph for the CPU when the bundle is opened, in about a second."""
     return None
 
 
@@ -86,7 +93,7 @@ def _core() -> Any:
 
 
 class OpenVINOEngine(Engine):
-    """The graph compiled for any shape, and once more for each tile shape, with infer requests for `slots` threads each."""
+    """The graph, compiled for any shape and once more for each tile shape. Each has infer requests for `slots` threads."""
 
     backend = NAME
 
@@ -120,7 +127,7 @@ class OpenVINOEngine(Engine):
         request = idle.get()
         try:
             results = request.infer({name: np.ascontiguousarray(array) for name, array in inputs.items()})
-            # infer() returns copies, so the request can serve another thread at once.
+            # infer() returns copies, so another thread can use the request right away.
             return {spec.name: results[spec.name] for spec in self.manifest.outputs}
         except RuntimeError as error:
             raise EngineError(f"{self.manifest.name}: OpenVINO failed on {list(shape)}: {error}") from error
@@ -136,10 +143,10 @@ class OpenVINOEngine(Engine):
 def compile_graph(
     bundle: Bundle, precision: Precision, goal: str, shape: tuple[int, ...] | None = None
 ) -> Any:
-    """The bundle's graph as an openvino.CompiledModel that computes in `precision`, or wider where the CPU lacks it.
+    """Compile the bundle's graph. Returns an openvino.CompiledModel that computes in `precision`, or wider.
 
-    goal: OpenVINO's performance hint, "LATENCY" (one run on all cores) or "THROUGHPUT" (several side by side).
-    shape: of the one input, None for any. Raises EngineError with OpenVINO's words.
+    goal: OpenVINO's performance hint, "LATENCY" (one run on all cores) or "THROUGHPUT" (several runs in parallel).
+    shape: fixed shape of the graph's only input; None for any. Raises EngineError with OpenVINO's message.
     """
     options = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": goal}
     try:
@@ -156,7 +163,7 @@ def compile_graph(
 
 
 def widen(model: Any) -> None:
-    """Let a float16 or bfloat16 graph compute in float32: its weights keep their rounding, its arithmetic adds none."""
+    """Change a float16 or bfloat16 graph to compute in float32. The weights keep their rounded values."""
     import openvino
     from openvino import opset13
 
@@ -173,7 +180,7 @@ def widen(model: Any) -> None:
 
 
 def executed_precision(compiled: Any) -> Precision:
-    """The narrowest precision that any heavy layer of a compiled graph runs in; float32 where it has none."""
+    """The narrowest precision in which a convolution or matrix product of a compiled graph runs; float32 without any."""
     layers = (dict(operation.get_rt_info()) for operation in compiled.get_runtime_model().get_ops())
     return narrowest(
         EXECUTED[str(info["runtimePrecision"].value)] for info in layers if _layer(info) in HEAVY_LAYERS

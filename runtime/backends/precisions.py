@@ -1,7 +1,7 @@
 """The precision rule: an engine never computes with fewer significand bits than its bundle's precision.
 
-The exception is a lower limit that the operator gives (`--min-precision` on the server and the build). Backends call
-`fastest_allowed` to choose a precision; `Engine` calls `is_allowed` on what the library really executes.
+The operator can allow a lower one with `--min-precision` (server and build). Backends call `fastest_allowed` to choose
+the precision of an engine; `Engine` calls `is_allowed` with the precision that the library really executes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from runtime.tensors import Precision
 
 # Significand bits, the implicit one included. An int8 bundle is quantised in part: its other layers need 8 bits too.
 SIGNIFICAND_BITS: dict[Precision, int] = {"float32": 24, "float16": 11, "bfloat16": 8, "int8": 8}
-# Precisions with float32's exponent range. float16 ends at 65504, so it replaces none of them unasked.
+# Precisions with float32's exponent range. float16 overflows at 65504, so it replaces them only if the operator allows it.
 FULL_RANGE: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
@@ -28,9 +28,10 @@ def is_allowed(executed: Precision, bundle: Precision, min_precision: Precision 
 def fastest_allowed(
     native: Sequence[Precision], bundle: Precision, min_precision: Precision | None = None
 ) -> Precision:
-    """The first of `native` in which a bundle of precision `bundle` may be computed.
+    """The fastest precision in which a bundle of precision `bundle` may be computed.
 
-    native: the floating-point precisions that the device has, fastest first; float32 is always one of them.
+    native: the floating-point precisions of the device, fastest first; must contain float32.
+    min_precision: as for `is_allowed`.
     """
     return next(
         precision
@@ -41,9 +42,9 @@ def fastest_allowed(
 
 
 def narrowest(executed: Iterable[Precision]) -> Precision:
-    """The precision with the fewest significand bits, int8 before bfloat16; float32 where there is none.
+    """The precision with the fewest significand bits (int8 counts as less than bfloat16); float32 if `executed` is empty.
 
-    An engine of several layers reports this one.
+    executed: the precisions of an engine's layers.
     """
     return min(
         executed, key=lambda precision: (SIGNIFICAND_BITS[precision], precision != "int8"), default="float32"

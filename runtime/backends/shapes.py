@@ -1,6 +1,6 @@
-"""The batches and sizes that an engine prepares: the one table of them, by kind of device and kind of item.
+"""The batch sizes and input sizes that an engine is prepared for, by kind of device and kind of item.
 
-Backends read `batch_sizes` when they open an engine; the base class warms up `warm_up_shapes`.
+Backends call `batch_sizes` when they open an engine; `Engine.warm_up` runs the shapes of `warm_up_shapes`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from runtime.manifest import Manifest
 from runtime.tasks import ItemKind
 
 DeviceKind = Literal["cpu", "cuda"]
-# A CPU is no faster on several tiles at once; a GPU is. Samples are small, and both are. Whole pictures vary in size.
+# Batching tiles makes a GPU faster, but not a CPU. Samples are small and profit on both. Whole pictures vary in size.
 BATCH_SIZES: Mapping[DeviceKind, Mapping[ItemKind, tuple[int, ...]]] = {
     "cpu": {"tiles": (1,), "whole": (1,), "samples": (1, 2, 4, 8, 16, 32, 64)},
     "cuda": {"tiles": (1, 2, 4, 8), "whole": (1,), "samples": (1, 2, 4, 8, 16, 32, 64)},
 }
-# 64 feature maps over this many output pixels stay below 2^31 values, beyond which GPU kernels need 64-bit indices.
+# 64 feature maps of this many output pixels stay below 2^31 values. Beyond that, GPU kernels need 64-bit indices.
 MAX_OUTPUT_PX = 4096 * 4096
-# Sides, in input pixels: of a tile where the build has not chosen one yet, and of the picture that warms up a network
-# which takes whole ones.
+# Sides in input pixels: of a tile before the build has chosen one, and of the warm-up picture of a model that takes
+# whole pictures.
 DEFAULT_TILE_PX = 192
 WARM_UP_SIDE_PX = 64
 
@@ -33,7 +33,7 @@ def largest_tile_px(manifest: Manifest) -> int:
 
 
 def batch_sizes(manifest: Manifest, device: DeviceKind) -> tuple[int, ...]:
-    """The batch lengths worth preparing, ascending, from 1."""
+    """The batch sizes that an engine on such a device is prepared for, ascending, starting with 1."""
     kind = tasks.items_of(manifest)
     sizes = BATCH_SIZES[device][kind]
     if kind != "tiles":
@@ -43,12 +43,12 @@ def batch_sizes(manifest: Manifest, device: DeviceKind) -> tuple[int, ...]:
 
 
 def warm_up_shapes(manifest: Manifest, batches: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(batch, side in input pixels) of every shape that requests come in again and again; side 0 for samples."""
+    """(batch, side in input pixels) of every shape that most requests use; side 0 for samples."""
     if tasks.items_of(manifest) == "samples":
         return [(batch, 0) for batch in batches]
     return list(product(batches, manifest.tile_sizes or (side_of(manifest, WARM_UP_SIDE_PX),)))
 
 
 def side_of(manifest: Manifest, at_least_px: int) -> int:
-    """The least side, in input pixels, that the graph takes and that is no shorter than `at_least_px`."""
+    """The shortest side of at least `at_least_px` that the graph takes, in input pixels."""
     return -(-at_least_px // manifest.size_multiple) * manifest.size_multiple

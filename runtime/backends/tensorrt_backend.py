@@ -1,8 +1,15 @@
-"""The TensorRT backend: `tensorrt` on data-centre NVIDIA GPUs, `tensorrt_rtx` on RTX ones, through the API they share.
+"""The TensorRT backend, for NVIDIA GPUs. See `Backend` for its functions.
 
-A plan comes from the bundle where it fits this GPU and this library; else from the user's cache; else it is compiled
-from the graph into that cache, never into the bundle. The files `tensorrt_*.py` are this backend's parts: the libraries,
-plans and profiles, how a plan is chosen and loaded, the cache of plans, CUDA calls and memory, and the slots that run.
+It uses `tensorrt` on data-centre GPUs and `tensorrt_rtx` on RTX GPUs; both have the same API. A plan (a compiled engine)
+comes from the bundle if one fits this GPU and library, else from the user's cache, else it is compiled now and stored in
+the cache. The bundle is never changed. The other files `tensorrt_*.py` are parts of this backend:
+
+    tensorrt_library       imports the two libraries
+    tensorrt_plan          compiles plans, and tells which plan fits
+    tensorrt_plan_cache    the user's cache of plans
+    tensorrt_loading       chooses and loads a plan
+    tensorrt_cuda          CUDA calls and buffers
+    tensorrt_slot          runs batches on a CUDA stream
 """
 
 from __future__ import annotations
@@ -33,12 +40,13 @@ PACKAGES = ("tensorrt-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-li
 # `export.build --target` → the library that compiles for it.
 TARGET_LIBRARIES: dict[str, libraries.Library] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 TARGETS = tuple(TARGET_LIBRARIES)
-# Two streams: one batch's copies run while the other computes.
+# Two streams, so that one batch is copied while the other computes.
 SLOTS = 2
 logger = logging.getLogger(__name__)
 
 
 def unavailable(bundle: Bundle, device: str | None) -> str | None:
+    """The reason why TensorRT cannot run this bundle on `device`, or None if it can."""
     index = device_index(device)
     if index is None:
         return f"it runs on cuda:0, cuda:1, …, not on device {device!r}"
@@ -50,7 +58,7 @@ def unavailable(bundle: Bundle, device: str | None) -> str | None:
 
 
 def native_precisions(device: str | None = None) -> tuple[Precision, ...]:
-    """float16 first: bfloat16 is as fast, and has 3 significand bits less."""
+    """float16 before bfloat16, which is as fast but has 3 significand bits less. () if TensorRT cannot run here."""
     index = device_index(device)
     if index is None or Cuda.problem(index) is not None:
         return ()
@@ -61,11 +69,15 @@ def native_precisions(device: str | None = None) -> tuple[Precision, ...]:
 
 
 def cannot_make(target: str) -> str | None:
+    """The reason why this machine cannot compile for `target` ("tensorrt" or "tensorrt-rtx"), or None if it can."""
     return libraries.missing(TARGET_LIBRARIES[target])
 
 
 def compile_engine(target: str, onnx: Path, manifest: Manifest) -> tuple[bytes, EngineFile] | None:
-    """A plan: for GPU 0 of this machine ("tensorrt"), or for every GPU that TensorRT-RTX knows ("tensorrt-rtx")."""
+    """Compile a plan for GPU 0 of this machine ("tensorrt"), or for every GPU that TensorRT-RTX knows ("tensorrt-rtx").
+
+    Returns the plan and its entry in the manifest. Raises BackendUnavailable or EngineError.
+    """
     return plans.compile_plan(onnx, manifest, TARGET_LIBRARIES[target])
 
 
@@ -76,9 +88,12 @@ def open_engine(
     min_precision: Precision | None = None,
     library: str | None = None,
 ) -> Engine:
-    """min_precision: not used, since a plan computes in the graph's own precision: strongly typed, without TF32.
+    """Load the bundle. device: "cuda" or None for GPU 0, "cuda:1" for GPU 1.
 
-    library: "tensorrt" or "tensorrt_rtx"; None takes the one whose plan the bundle has, else the first that can."""
+    min_precision: not used; a plan computes in the graph's own precision (strongly typed, without TF32).
+    library: "tensorrt" or "tensorrt_rtx"; None for the one that has a fitting plan in the bundle, else the first usable.
+    Raises BackendUnavailable with the reason of `unavailable`, EngineError if no plan can be compiled or loaded.
+    """
     reason = unavailable(bundle, device)
     if reason is not None:
         raise BackendUnavailable(f"{NAME}: {reason}")
@@ -97,7 +112,7 @@ def open_engine(
 
 
 def device_index(device: str | None) -> int | None:
-    """ "cuda" and None are GPU 0, "cuda:1" is GPU 1; None for what is no GPU."""
+    """The GPU's number: 0 for "cuda" and None, 1 for "cuda:1"; None for any other device."""
     name, _, index = (device or "cuda").partition(":")
     return int(index or 0) if name.lower() == "cuda" and (not index or index.isdecimal()) else None
 
@@ -117,7 +132,7 @@ class TensorRTEngine(Engine):
     ) -> None:
         manifest = bundle.manifest
         sizes = plans.batch_sizes(manifest)
-        # The graph is strongly typed, so what is in it is what runs.
+        # The graph is strongly typed, so it runs in the precision that it states.
         super().__init__(
             bundle, device=f"cuda:{cuda.device}", precision=manifest.precision, slots=SLOTS, batch_sizes=sizes
         )
@@ -127,24 +142,24 @@ class TensorRTEngine(Engine):
         self._fixed = warm_up_shapes(manifest, sizes)
         outputs = tuple(spec.name for spec in manifest.outputs)
         keys = {shapes_of(self._zeros(batch, side)) for batch, side in self._fixed}
-        # Only TensorRT-RTX knows when its kernels for a shape are ready, so it captures CUDA graphs by itself.
+        # TensorRT-RTX captures CUDA graphs by itself: only it knows when its kernels for a shape are ready.
         capture = library == "tensorrt"
         self._slots = [
             Slot(cuda, make_context, outputs=outputs, fixed=keys, capture=capture) for _ in range(SLOTS)
         ]
-        # None says that the engine is closed, to every thread that waits for a slot.
+        # None tells every thread that waits for a slot that the engine is closed.
         self._idle: SimpleQueue[Slot | None] = SimpleQueue()
         for slot in self._slots:
             self._idle.put(slot)
 
     @property
     def graph_launches(self) -> int:
-        """How many runs were one launch of a CUDA graph that we captured (TensorRT-RTX keeps its own)."""
+        """Runs that were one launch of a captured CUDA graph (TensorRT-RTX' own graphs are not counted)."""
         return sum(slot.graph_launches for slot in self._slots)
 
     @property
     def plain_runs(self) -> int:
-        """How many runs were enqueued kernel by kernel, or through TensorRT-RTX's own graphs."""
+        """Runs that were enqueued kernel by kernel, or through TensorRT-RTX' own graphs."""
         return sum(slot.plain_runs for slot in self._slots)
 
     def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
@@ -175,7 +190,7 @@ class TensorRTEngine(Engine):
         return next(fitting, None)
 
     def warm_up(self) -> None:
-        """Prepare every fixed shape on every slot, largest first so that its scratch memory serves the rest."""
+        """Prepare every fixed shape on every slot, the largest first, so that its scratch memory is enough for the rest."""
         self._cuda.use()
         slots = [self._take() for _ in self._slots]
         try:
@@ -186,22 +201,25 @@ class TensorRTEngine(Engine):
         finally:
             for slot in slots:
                 self._idle.put(slot)
-        # Once with `run`'s checks: a graph that gives NaN for black fails here, not at the first request.
+        # Once with the checks of `run`, so that a graph whose output is NaN fails now and not at the first request.
         self.run(self._zeros(1, self._fixed[0][1]))
 
     def _zeros(self, batch: int, side_px: int) -> dict[str, Array]:
         return zero_inputs(self.manifest.inputs, batch=batch, height=side_px, width=side_px)
 
     def _take(self) -> Slot:
-        """A slot of one's own; waits for one. Raises EngineError where the engine is closed."""
+        """Wait for an idle slot and take it. Raises EngineError if the engine is closed."""
         slot = self._idle.get()
         if slot is None:
-            self._idle.put(None)  # for the next that asks
+            self._idle.put(None)  # for the next waiting thread
             raise EngineError(f"{self.manifest.name}: the engine is closed")
         return slot
 
     def close(self) -> None:
-        """Wait for the runs in flight, then free the GPU's memory. Raises EngineError where CUDA refuses a part."""
+        """Wait for the runs in flight, then free the GPU's memory.
+
+        Raises the first EngineError if CUDA fails to free a part; the rest is freed.
+        """
         super().close()
         problems: list[EngineError] = []
         slots, self._slots = self._slots, []

@@ -1,9 +1,12 @@
-"""CUDA for the tensorrt backend: calls of cuda-python's runtime bindings, each checked, and buffers that are freed once.
+"""CUDA for the tensorrt backend: checked calls of cuda-python's runtime bindings, and growing host and device buffers.
 
-cuda-core has buffers, streams and graph builders as well. It makes none of them without a driver, so the failures that
-this file and `tensorrt_slot.py` handle (no memory, a broken capture) could not be tested on a machine without a GPU; the
-functions of the runtime bindings can be called, checked and replaced there. Nor has it a buffer that is pinned on the
-host, plain on the device, and grows.
+tensorrt_backend.py, tensorrt_library.py and tensorrt_plan.py call `Cuda`; tensorrt_slot.py also uses `Buffer`. Failed
+calls raise EngineError.
+
+cuda-core, which has buffers, streams and graph builders too, is not used. It creates them only with a driver, so the
+failures handled here and in tensorrt_slot.py (out of memory, a broken capture) could not be tested without a GPU; the
+functions of the runtime bindings can be replaced in a test. It also has no buffer with pinned host memory and device
+memory that grows.
 """
 
 from __future__ import annotations
@@ -24,11 +27,11 @@ from runtime.tensors import Array
 
 
 class Cuda:
-    """The CUDA runtime on one device. Raises EngineError naming the call that failed.
+    """The CUDA runtime on one device. Every method raises EngineError with the name of a failed call.
 
-    runtime: the module `cuda.bindings.runtime`, or one with the same functions.
-    lock: held by whoever makes or frees contexts and memory on the device, or captures a graph: a device-wide
-    synchronisation, which the former may do, breaks a capture on any stream (TensorRT issue 2888).
+    device: number of the GPU. runtime: the module `cuda.bindings.runtime`, or another with the same functions.
+    lock: hold it while creating or freeing contexts and memory, and while capturing a graph. Creating and freeing may
+    synchronise the whole device, which breaks a capture on any stream (TensorRT issue 2888).
     """
 
     def __init__(self, device: int = 0, runtime: Any = None) -> None:
@@ -38,7 +41,7 @@ class Cuda:
 
     @staticmethod
     def problem(device: int = 0, runtime: Any = None) -> str | None:
-        """Why GPU number `device` cannot be used here, or None."""
+        """The reason why GPU number `device` cannot be used here, or None if it can."""
         if runtime is None and (problem := no_gpu(device)) is not None:
             return problem
         if runtime is None and (find_spec("cuda") is None or find_spec("cuda.bindings") is None):
@@ -53,7 +56,7 @@ class Cuda:
         return None
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """One function of the CUDA runtime; its result without the return code."""
+        """Call a function of the CUDA runtime by name. Returns its results without the return code."""
         try:
             code, *results = getattr(self._cudart, name)(*arguments)
         except RuntimeError as error:  # cuda-python could not load the library itself
@@ -67,38 +70,43 @@ class Cuda:
         return text.decode() if isinstance(text, bytes) else str(text)
 
     def use(self) -> None:
-        """Make this the calling thread's device: CUDA keeps that per thread."""
+        """Make this the calling thread's device. CUDA has a current device per thread."""
         self.call("cudaSetDevice", self.device)
 
     def compute_capability(self) -> str:
+        """The GPU's compute capability, such as "8.9"."""
         attributes = self._cudart.cudaDeviceAttr
         major = self.call("cudaDeviceGetAttribute", attributes.cudaDevAttrComputeCapabilityMajor, self.device)
         minor = self.call("cudaDeviceGetAttribute", attributes.cudaDevAttrComputeCapabilityMinor, self.device)
         return f"{major}.{minor}"
 
     def stream(self) -> int:
-        """A stream of its own: the default stream waits for every other one."""
+        """Create a non-blocking stream. The default stream would wait for every other stream."""
         non_blocking = 1
         return int(self.call("cudaStreamCreateWithFlags", non_blocking))
 
     def copy_in(self, buffer: Buffer, stream: int) -> None:
+        """Enqueue the copy of a buffer from host to device."""
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         self.call("cudaMemcpyAsync", buffer.device, buffer.host, buffer.used, kind, stream)
 
     def copy_out(self, buffer: Buffer, stream: int) -> None:
+        """Enqueue the copy of a buffer from device to host."""
         kind = self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self.call("cudaMemcpyAsync", buffer.host, buffer.device, buffer.used, kind, stream)
 
     def synchronize(self, stream: int) -> None:
+        """Wait until everything enqueued on the stream is done."""
         self.call("cudaStreamSynchronize", stream)
 
     def begin_capture(self, stream: int) -> None:
-        # Thread-local: another thread's allocations do not spoil this capture.
+        """Start capturing a CUDA graph of what is enqueued on the stream."""
+        # Thread-local, so that another thread's allocations do not break this capture.
         mode = self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self.call("cudaStreamBeginCapture", stream, mode)
 
     def end_capture(self, stream: int) -> Any:
-        """An executable graph of what was enqueued since `begin_capture`."""
+        """End the capture. Returns the executable graph of what was enqueued since `begin_capture`."""
         graph = self.call("cudaStreamEndCapture", stream)
         try:
             return self.call("cudaGraphInstantiate", graph, 0)
@@ -106,12 +114,12 @@ class Cuda:
             self.call("cudaGraphDestroy", graph)
 
     def abandon_capture(self, stream: int) -> None:
-        """Leave capture mode after a failure; the graph, if there is one, is broken."""
+        """End a failed capture and discard its graph."""
         with suppress(EngineError):
             graph = self.call("cudaStreamEndCapture", stream)
             if graph is not None and int(graph) != 0:
                 self.call("cudaGraphDestroy", graph)
-        # The failed capture is also the thread's last error, which the next call would report as its own.
+        # Clear the thread's last error, which the next call would otherwise report as its own.
         with suppress(EngineError):
             self.call("cudaGetLastError")
 
@@ -128,7 +136,10 @@ def _cudart() -> Any:
 
 
 class Buffer:
-    """One tensor's memory on both sides: pinned on the host, plain on the device. Grows when asked, never shrinks."""
+    """Memory of one tensor: on the device and, if `pinned`, page-locked on the host too. Grows, never shrinks.
+
+    host, device: addresses, 0 if not allocated. size: allocated bytes. used: bytes of the latest `fit`.
+    """
 
     def __init__(self, cuda: Cuda, *, pinned: bool = True) -> None:
         self._cuda = cuda
@@ -139,7 +150,7 @@ class Buffer:
         self.used = 0
 
     def fit(self, size_bytes: int) -> bool:
-        """Make room for `size_bytes`. True where the addresses changed."""
+        """Grow to at least `size_bytes`. Returns whether the addresses changed."""
         self.used = size_bytes
         if size_bytes <= self.size:
             return False
@@ -150,11 +161,12 @@ class Buffer:
         return True
 
     def view(self, shape: Sequence[int], dtype: str) -> Array:
-        """The pinned memory as an array, without a copy. Valid until the buffer grows or is freed."""
+        """The host memory as an array, without a copy. Valid until the buffer grows or is freed."""
         raw = (ctypes.c_byte * self.used).from_address(self.host)
         return np.frombuffer(memoryview(raw), dtype=dtype).reshape(tuple(shape))
 
     def free(self) -> None:
+        """Free the memory on both sides. Freeing again does nothing."""
         device, host = self.device, self.host
         self.device = self.host = self.size = self.used = 0
         if device:

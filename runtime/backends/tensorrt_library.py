@@ -1,7 +1,8 @@
-"""TensorRT's two libraries: how each is imported, what it lacks here, its log, and the GPUs that it compiles for.
+"""Imports the two TensorRT libraries, and tells what is missing here and which GPUs each compiles for.
 
 `tensorrt` (data-centre GPUs) compiles for a GPU of this machine. `tensorrt_rtx` (RTX GPUs) has the same Python API,
-compiles on a machine without a GPU, and puts several compute capabilities into one plan.
+compiles on a machine without a GPU, and puts kernels for several compute capabilities into one plan.
+tensorrt_backend.py, tensorrt_loading.py and tensorrt_plan.py call it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from runtime.manifest import Manifest
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
 LIBRARIES: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
-# Import names, best first: the whole package, else its bindings alone (they load the libraries' package themselves).
+# Import names, best first: the full package, else its bindings alone (which load the package of libraries themselves).
 MODULES = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
@@ -30,7 +31,7 @@ LOG_MESSAGES = 20
 
 @cache
 def load_library(library: str) -> Any:
-    """TensorRT's or TensorRT-RTX's module. Raises BackendUnavailable saying which piece is missing."""
+    """Import `tensorrt` or `tensorrt_rtx` and return the module. Raises BackendUnavailable naming what is missing."""
     installed = [name for name in MODULES[library] if find_spec(name) is not None]
     package = PIP_NAMES[library]
     if not installed:
@@ -50,9 +51,9 @@ def load_library(library: str) -> Any:
 
 
 def missing(library: str, device: int = 0) -> str | None:
-    """Which piece `library` lacks to compile here and how to get it, or None.
+    """What `library` lacks to compile on this machine and how to get it, or None if nothing is missing.
 
-    device: the GPU that TensorRT compiles on; TensorRT-RTX needs none.
+    device: number of the GPU that TensorRT compiles on; TensorRT-RTX needs none.
     """
     try:
         load_library(library)
@@ -64,7 +65,7 @@ def missing(library: str, device: int = 0) -> str | None:
 
 @cache
 def library_log(library: str) -> Any:
-    """The library's one logger of this process (it takes no second one): keeps the last warnings and errors."""
+    """The library's logger, which keeps the latest warnings and errors. The library takes only one per process."""
     base: Any = load_library(library).ILogger
 
     class Log(base):
@@ -73,11 +74,11 @@ def library_log(library: str) -> Any:
             self.messages: deque[str] = deque(maxlen=LOG_MESSAGES)
 
         def log(self, severity: Any, message: str) -> None:
-            if severity <= base.Severity.WARNING:  # the lower, the worse
+            if severity <= base.Severity.WARNING:  # lower is more severe
                 self.messages.append(message)
 
         def take(self) -> str:
-            """The messages since the last call, for an error message."""
+            """The messages since the last call, joined for an error message."""
             text = "; ".join(self.messages)
             self.messages.clear()
             return text or f"{library} gave no reason"
@@ -86,9 +87,9 @@ def library_log(library: str) -> Any:
 
 
 def target_gpus(library: str, manifest: Manifest | None = None) -> tuple[str, ...] | None:
-    """The compute capabilities that `library` compiles for, "8.6" and the like; None: those of this machine's GPUs.
+    """The compute capabilities that `library` compiles for, such as "8.6"; None if only for this machine's GPUs.
 
-    manifest: leaves out GPUs that lack its precision.
+    manifest: if given, GPUs that lack its precision are left out.
     """
     members = getattr(load_library(library), "ComputeCapability", None)
     if members is None:

@@ -1,4 +1,4 @@
-"""Chooses TensorRT's library and plan for a bundle on a GPU, loads the plan, and makes execution contexts of it.
+"""Chooses the TensorRT library and plan for a bundle on a GPU, loads the plan and makes execution contexts from it.
 
 `tensorrt_backend.open_engine` calls `choose`, `candidates`, `deserialize` and `context_maker`, in this order.
 """
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def usable_libraries(
     manifest: Manifest, compute_capability: str, device: int = 0
 ) -> tuple[list[str], list[str]]:
-    """The libraries that can run the bundle on such a GPU (number `device`), and for each of the others why not."""
+    """The libraries that can run the bundle on GPU number `device`, and for each of the others the reason why not."""
     usable: list[str] = []
     reasons: list[str] = []
     for library in libraries.LIBRARIES:
@@ -42,8 +42,8 @@ def usable_libraries(
             and float(compute_capability) < libraries.FIRST_BFLOAT16
         ):
             problem = (
-                f"{library}: a GPU of compute capability {compute_capability} has no bfloat16, "
-                f"{libraries.FIRST_BFLOAT16} is the first"
+                f"{library}: a GPU of compute capability {compute_capability} has no bfloat16, which needs at least "
+                f"{libraries.FIRST_BFLOAT16}"
             )
         if problem is None:
             usable.append(library)
@@ -55,9 +55,10 @@ def usable_libraries(
 def choose(
     bundle: Bundle, compute_capability: str, library: str | None = None, device: int = 0
 ) -> EngineFile:
-    """What the plan must fit: `library`, else the one for which the bundle has such a plan, else the first usable.
+    """Choose the library. Returns the entry that a fitting plan would have: library, its version, GPU, graph and shapes.
 
-    Raises BackendUnavailable where `library` cannot run the bundle on such a GPU.
+    library: None for the one that has a fitting plan in the bundle, else the first usable.
+    Raises BackendUnavailable if no library, or not `library`, can run the bundle on such a GPU.
     """
     usable, reasons = usable_libraries(bundle.manifest, compute_capability, device)
     allowed = [name for name in usable if library in (None, name)]
@@ -71,7 +72,10 @@ def choose(
 def candidates(
     bundle: Bundle, wanted: EngineFile, cache: PlanCache, device: int = 0
 ) -> Iterator[tuple[str, bytes]]:
-    """(where it comes from, plan), cheapest first; the last is compiled now, on GPU number `device`."""
+    """Yields (description of the source, plan) for each plan that may fit, cheapest first.
+
+    First the bundle's plans, then the cache's; the last is compiled when it is asked for, on GPU number `device`.
+    """
     manifest = bundle.manifest
     for entry in manifest.engines:
         if plans.fits(entry, wanted):
@@ -102,9 +106,10 @@ def candidates(
 def deserialize(
     runtime: Any, plan_sources: Iterable[tuple[str, bytes]], reason: Callable[[], str]
 ) -> tuple[Any, str]:
-    """The first plan that loads, and where it came from. Loading a plan is the only check of whether it fits.
+    """Load the first plan that TensorRT accepts; only loading shows whether a plan really fits.
 
-    plan_sources: as `candidates` gives them. reason: takes the library's log. Raises EngineError with that for each plan.
+    plan_sources: from `candidates`. reason: returns the library's log.
+    Returns the TensorRT engine and a description of its source. Raises EngineError with the log of every plan.
     """
     problems: list[str] = []
     for source, plan in plan_sources:
@@ -119,9 +124,9 @@ def deserialize(
 def context_maker(
     trt: Any, engine: Any, library: str, reason: Callable[[], str]
 ) -> Callable[[bool], Context]:
-    """Returns make(fixed): an execution context for one fixed shape, or one that meets any shape.
+    """Returns make(fixed), which makes an execution context for one fixed shape (True) or for varying shapes (False).
 
-    reason: takes the library's log, for error messages.
+    reason: returns the library's log, for error messages.
     """
     strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
     if library == "tensorrt":
@@ -133,7 +138,7 @@ def context_maker(
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
         config.set_runtime_cache(compiled)
-        # Specialised kernels at once where warm-up pays for them; behind the scenes for a shape seen once.
+        # Fixed shapes get specialised kernels at once, during warm-up; other shapes get them in the background.
         config.dynamic_shapes_kernel_specialization_strategy = kernels.EAGER if fixed else kernels.LAZY
         graphs = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE if fixed else trt.CudaGraphStrategy.DISABLED
         config.cuda_graph_strategy = graphs

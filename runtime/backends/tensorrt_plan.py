@@ -1,7 +1,7 @@
-"""Compiles a bundle's graph into a TensorRT plan, and says what such a plan fits.
+"""Compiles a bundle's graph into a TensorRT plan, and tells whether a plan fits a machine and graph.
 
-The tensorrt backend calls `compile_plan` at a build, and at a start where no plan of the bundle fits. `describe` gives the
-plan's entry in a manifest, which is also its key in the cache; `fits` compares two entries.
+The tensorrt backend calls `compile_plan` during a build, and at server start if no plan of the bundle fits. `describe`
+returns a plan's entry in the manifest, which is also its key in the plan cache; `fits` compares two entries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from runtime.manifest import EngineFile, Manifest
 from runtime.tasks import ItemKind
 from runtime.tensors import TensorSpec
 
-# Compute capability of a plan that runs on every GPU its library compiles for.
+# In place of a compute capability: the plan runs on every GPU that its library compiles for.
 ANY = "any"
 TURING = "7.5"
 WHOLE_SIDE_PX = 1024
@@ -32,9 +32,9 @@ OPTIMAL_TILES = 4
 
 @dataclass(frozen=True)
 class Profile:
-    """The shapes one optimisation profile takes: 1..max_batch items, sides from size_multiple to max_side_px.
+    """The shapes of a TensorRT optimisation profile: 1 to max_batch items, sides from min_side_px to max_side_px.
 
-    best_batch, best_side_px: what its kernels are chosen for. Sides are 0 where no input has a varying side.
+    best_batch, best_side_px: the shape that kernels are tuned for. Sides are 0 if the inputs have no varying sides.
     """
 
     max_batch: int
@@ -44,6 +44,7 @@ class Profile:
     min_side_px: int = 0
 
     def takes(self, batch: int, longest_side_px: int) -> bool:
+        """Whether the profile covers such a batch."""
         return batch <= self.max_batch and longest_side_px <= self.max_side_px
 
     def __str__(self) -> str:
@@ -52,7 +53,10 @@ class Profile:
 
 
 def profiles(manifest: Manifest) -> tuple[Profile, ...]:
-    """The profiles of a bundle's plan: batches of samples, or batches of tiles and single larger pictures, or these alone."""
+    """The optimisation profiles of a bundle's plan.
+
+    Samples: one for batches. Tiles: one for batches of tiles, one for single larger pictures. Whole pictures: one.
+    """
     return PROFILES[tasks.items_of(manifest)](manifest)
 
 
@@ -72,7 +76,7 @@ def _tile_profiles(manifest: Manifest) -> tuple[Profile, ...]:
 
 
 def _whole_profiles(manifest: Manifest) -> tuple[Profile, ...]:
-    """Sides up to twice that of the largest square: a picture of the same area may be four times as wide as high."""
+    """Sides up to twice the side of the largest square, for pictures up to four times as wide as high."""
     multiple, square = manifest.size_multiple, isqrt(manifest.max_whole_px) or WHOLE_SIDE_PX
     longest = min(shapes.side_of(manifest, 2 * square), _longest_side_px(manifest))
     return (Profile(1, 1, longest, max(multiple, longest // 2 // multiple * multiple), multiple),)
@@ -92,24 +96,24 @@ PROFILES: Mapping[ItemKind, Callable[[Manifest], tuple[Profile, ...]]] = {
 
 
 def profile_key(manifest: Manifest) -> str:
-    """`profiles` in one line: plans with the same key take the same shapes."""
+    """`profiles` as one line of text. Plans with equal keys take the same shapes."""
     return " ".join(map(str, profiles(manifest)))
 
 
 def batch_sizes(manifest: Manifest) -> tuple[int, ...]:
-    """The batch lengths worth preparing on a GPU, ascending."""
+    """The batch sizes that an engine on a GPU is prepared for, ascending."""
     return shapes.batch_sizes(manifest, "cuda")
 
 
 def compile_plan(
     onnx: Path, manifest: Manifest, library: str, *, compute_capability: str | None = None, device: int = 0
 ) -> tuple[bytes, EngineFile]:
-    """Compile `onnx` at the precision that is in it.
+    """Compile `onnx` in the precision that the graph states.
 
-    compute_capability: "8.6" for one; None takes all that TensorRT-RTX compiles for, or that of TensorRT's GPU.
-    device: the number of the GPU that TensorRT compiles on and for; TensorRT-RTX needs none.
-    Returns the plan and its entry for the manifest. Raises BackendUnavailable where the library is missing or cannot
-    compile here, EngineError with the parser's or the compiler's words.
+    compute_capability: such as "8.6"; None for all that TensorRT-RTX compiles for, or for the GPU that TensorRT uses.
+    device: number of the GPU that TensorRT compiles on and for; TensorRT-RTX needs none.
+    Returns the plan and its entry in the manifest. Raises BackendUnavailable if the library is missing or cannot compile
+    here, EngineError with the message of the parser or compiler.
     """
     if library == "tensorrt":
         own = _own_gpu(device, compute_capability)
@@ -126,7 +130,7 @@ def compile_plan(
     try:
         return _compile(onnx, manifest, library, known), entry
     except EngineError as error:
-        # Turing lacks kernels that all later GPUs have (matrix products in float32, for one); the rest need not suffer.
+        # Turing lacks some kernels, such as float32 matrix products. Then compile for the later GPUs only.
         if TURING not in known or not re.search("turing|sm_?75", str(error), re.IGNORECASE):
             raise
         later = tuple(target for target in known if target != TURING)
@@ -134,7 +138,7 @@ def compile_plan(
 
 
 def _own_gpu(device: int, expected: str | None) -> str:
-    """The compute capability of GPU number `device`, which becomes this thread's. Raises unless it is `expected`."""
+    """The compute capability of GPU `device`, which becomes this thread's. Raises BackendUnavailable if not `expected`."""
     problem = Cuda.problem(device)
     if problem is not None:
         raise BackendUnavailable(f"tensorrt compiles only on the GPU that it compiles for: {problem}")
@@ -154,7 +158,7 @@ def _compile(onnx: Path, manifest: Manifest, library: str, compute_capabilities:
     logger.messages.clear()
     try:
         builder = trt.Builder(logger)
-    except TypeError as error:  # the binding's word for a null pointer
+    except TypeError as error:  # the binding's error for a null pointer
         raise BackendUnavailable(f"{library} cannot compile here: {logger.take()}") from error
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
@@ -163,12 +167,12 @@ def _compile(onnx: Path, manifest: Manifest, library: str, compute_capabilities:
         problems = "; ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in errors)
         raise EngineError(f"{manifest.name}: {library} cannot read {onnx}: {problems or logger.take()}")
     config = builder.create_builder_config()
-    # On by default; it would run a float32 graph with significands of 10 bits.
+    # TF32 is on by default and would run a float32 graph with 11 significand bits.
     config.clear_flag(trt.BuilderFlag.TF32)
     for profile in profiles(manifest):
         _add_profile(builder, network, config, manifest, profile)
     if library == "tensorrt":
-        # Plans are matched by compute capability, which GPUs of different size share (H100, H200, a MIG slice).
+        # Plans are matched by compute capability, which is the same for GPUs of different size (H100, H200, a MIG slice).
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
     if compute_capabilities:
         config.num_compute_capabilities = len(compute_capabilities)
@@ -181,7 +185,7 @@ def _compile(onnx: Path, manifest: Manifest, library: str, compute_capabilities:
 
 
 def describe(onnx: Path, manifest: Manifest, library: str, compute_capability: str) -> EngineFile:
-    """What identifies a plan: the entry of the manifest, and the key of the cache."""
+    """The entry of a plan in the manifest. Two plans with equal entries are interchangeable."""
     version = str(load_library(library).__version__)
     # A bundle that is still being built has no list of files yet.
     info = manifest.files.get(onnx.name) or file_info(onnx)
@@ -196,7 +200,7 @@ def describe(onnx: Path, manifest: Manifest, library: str, compute_capability: s
 
 
 def fits(plan: EngineFile, wanted: EngineFile) -> bool:
-    """Whether `plan` runs where `wanted` names this GPU, this library's version, this graph and these shapes."""
+    """Whether `plan` was compiled for the GPU, library version, graph and shapes of `wanted`."""
     same = all(
         getattr(plan, name) == getattr(wanted, name)
         for name in ("library", "library_version", "onnx_sha256", "profile")
@@ -215,7 +219,7 @@ def _add_profile(builder: Any, network: Any, config: Any, manifest: Manifest, pr
     names = {network.get_input(i).name for i in range(network.num_inputs)}
     if names != specs.keys():
         raise EngineError(
-            f"{manifest.name}: the graph takes {sorted(names)}, the manifest says {sorted(specs)}"
+            f"{manifest.name}: the graph takes {sorted(names)}, the manifest says {sorted(specs)}; build the bundle again"
         )
     entry = builder.create_optimization_profile()
     for name, spec in specs.items():

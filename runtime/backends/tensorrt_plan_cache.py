@@ -1,7 +1,7 @@
-"""The cache of plans compiled on this machine, in the user's own cache folder.
+"""The cache of TensorRT plans compiled on this machine, in the user's cache folder.
 
-The tensorrt backend looks here where no plan of the bundle fits, and stores what it compiles. A plan is executable code:
-the folder is private, and a plan whose hash differs from the index is not used.
+tensorrt_loading.py looks here if no plan of the bundle fits, and stores the plans that it compiles. A plan is executable
+code, so the folder is private to the user, and a plan whose hash differs from the index is not used.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def default_folder() -> Path:
 
 
 class PlanCache:
-    """A private folder of plans and an index of their hashes; the oldest go when there are more than MAX_PLANS.
+    """A private folder of plans with an index of their hashes. Keeps the MAX_PLANS newest plans.
 
-    Raises EngineError where the folder belongs to another user.
+    Raises EngineError if the folder belongs to another user.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class PlanCache:
             folder.chmod(0o700)
 
     def get(self, wanted: EngineFile) -> tuple[bytes | None, str]:
-        """The plan compiled for exactly `wanted`, or None; and where it comes from, or why there is none."""
+        """The plan compiled for exactly `wanted`, and a description of its source; or None, and the reason."""
         key = _key(wanted)
         expected = self._index().get(key)
         path = self.folder / f"{key}.plan"
@@ -60,7 +60,7 @@ class PlanCache:
         return plan, f"plan from {path}"
 
     def put(self, wanted: EngineFile, plan: bytes) -> Path:
-        """Store `plan` for the next start. Returns the file's path."""
+        """Store a plan. Returns the file's path."""
         key = _key(wanted)
         path = self.folder / f"{key}.plan"
         with FileLock(self.folder / LOCK):
@@ -75,7 +75,7 @@ class PlanCache:
         return path
 
     def _index(self) -> dict[str, str]:
-        """Key → sha256, oldest first. A broken index is an empty one: the plans are compiled again."""
+        """Key → sha256, oldest first. A damaged index counts as empty, so the plans are compiled again."""
         try:
             raw = json.loads((self.folder / INDEX).read_bytes())
         except (OSError, ValueError):
@@ -91,7 +91,7 @@ def _key(wanted: EngineFile) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, and readable by nobody else."""
+    """Write atomically, readable only by this user."""
     with atomic_write(path) as unfinished:
         unfinished.chmod(0o600)
         unfinished.write_bytes(data)

@@ -1,7 +1,7 @@
-"""Slots: a CUDA stream each, with execution contexts, buffers and CUDA graphs for the shapes that run on it.
+"""Slots of the TensorRT engine: each has a CUDA stream with execution contexts, buffers and CUDA graphs.
 
-`TensorRTEngine` keeps one slot for each run that may be in flight. A shape that comes again and again is prepared once:
-a context and buffers of its own, and a CUDA graph, so that a run is one launch. Other shapes share one context.
+`TensorRTEngine` has one slot per run that may be in flight and calls `Slot.run` with arrays; it returns arrays. A common
+shape gets its own context, buffers and CUDA graph, so that a run is a single launch. Rare shapes share a context.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from runtime.backends.tensorrt_cuda import Buffer, Cuda
 from runtime.errors import EngineError
 from runtime.tensors import Array
 
-# (name, shape) of every input: what a CUDA graph is captured for.
+# (name, shape) of every input. A CUDA graph is captured for one such combination.
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-# Shapes beyond the fixed ones that may have a graph at once, and how many shapes are remembered as seen once.
+# How many shapes beyond the fixed ones have a graph, and how many shapes seen once are remembered.
 DYNAMIC_GRAPHS = 8
 REMEMBERED = 64
 logger = logging.getLogger(__name__)
 
 
 def shapes_of(inputs: Mapping[str, Array]) -> Shapes:
+    """The shapes of a batch's inputs, sorted by name."""
     return tuple((name, tuple(array.shape)) for name, array in sorted(inputs.items()))
 
 
 class Context:
-    """A TensorRT execution context whose calls raise EngineError with the library's own words.
+    """A TensorRT execution context whose failed calls raise EngineError with the library's log.
 
-    reason: takes the library's log. keep: objects that must live as long as the context.
+    reason: returns the library's log. keep: objects that must live as long as the context.
     """
 
     def __init__(self, context: Any, reason: Callable[[], str], keep: tuple[Any, ...] = ()) -> None:
@@ -43,34 +44,36 @@ class Context:
         self._keep = keep
 
     def bind(self, profile: int, shapes: Shapes, stream: int) -> int:
-        """Choose the profile and the input shapes. Returns the bytes of scratch memory that a run takes."""
+        """Set the optimisation profile and the input shapes. Returns the bytes of scratch memory that a run needs."""
         self._check(self._context.set_optimization_profile_async(profile, stream), f"profile {profile}")
         for name, shape in shapes:
             self._check(self._context.set_input_shape(name, shape), f"{name}{list(shape)}")
         needed = int(self._context.update_device_memory_size_for_shapes())
-        # 0 means none or an error. The profile's own size is enough for any of its shapes, and set_device_memory
-        # reports nothing where the memory is too small.
+        # 0 means none or an error. Then take the profile's size, which is enough for any of its shapes, because
+        # set_device_memory does not report memory that is too small.
         return needed or int(self._context.engine.get_device_memory_size_for_profile_v2(profile))
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor for the bound input shapes."""
         return tuple(int(axis) for axis in self._context.get_tensor_shape(name))
 
     def place(self, addresses: Mapping[str, int], scratch: int, scratch_bytes: int) -> None:
-        """Say where the tensors and the scratch memory lie on the device."""
+        """Set the device addresses of the tensors and the scratch memory."""
         self._context.set_device_memory(scratch, scratch_bytes)
         for name, address in addresses.items():
             self._check(self._context.set_tensor_address(name, address), f"the address of {name}")
 
     def enqueue(self, stream: int) -> None:
+        """Enqueue one run on the stream."""
         self._check(self._context.execute_async_v3(stream), "the run")
 
-    def _check(self, accepted: bool, what: str) -> None:
+    def _check(self, accepted: bool, request: str) -> None:
         if not accepted:
-            raise EngineError(f"TensorRT refused {what}: {self._reason()}")
+            raise EngineError(f"TensorRT refused {request}: {self._reason()}")
 
 
 class Prepared:
-    """A context and its buffers. After `capture` it runs the shape that it is bound to as one CUDA graph."""
+    """An execution context with its buffers. After `capture`, a run is one launch of a CUDA graph."""
 
     def __init__(self, cuda: Cuda, stream: int, context: Context, outputs: tuple[str, ...]) -> None:
         self._cuda = cuda
@@ -83,7 +86,7 @@ class Prepared:
     def bind(
         self, profile: int, shapes: Shapes, dtypes: Mapping[str, np.dtype[Any]], scratch: Buffer
     ) -> None:
-        """Fix shapes and addresses. `scratch` may move, which breaks every graph that was captured with it."""
+        """Set the shapes and allocate buffers. `scratch` may move, which breaks all graphs captured with it."""
         needed = self._context.bind(profile, shapes, self._stream)
         scratch.fit(max(needed, 1))
         for name, shape in shapes:
@@ -96,7 +99,7 @@ class Prepared:
         )
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Copy in, run, copy out; returns when it is done. Outputs are the caller's."""
+        """Copy the inputs to the device, run, and return copies of the outputs, owned by the caller."""
         for name, array in inputs.items():
             self._inputs[name].view(array.shape, str(array.dtype))[...] = array
         if self._graph is None:
@@ -111,17 +114,21 @@ class Prepared:
 
     @property
     def captured(self) -> bool:
+        """Whether there is a CUDA graph."""
         return self._graph is not None
 
     def capture(self) -> None:
-        """Make copies and kernels one graph. Call after one plain run, which does what may not happen in a capture."""
+        """Capture copies and kernels as one CUDA graph. Call it after a plain run, which does the lazy initialisation.
+
+        If the capture fails, a warning is logged and later runs enqueue kernels one by one.
+        """
         self._cuda.begin_capture(self._stream)
         try:
             self._enqueue()
             self._graph = self._cuda.end_capture(self._stream)
         except EngineError as error:
             self._cuda.abandon_capture(self._stream)
-            logger.warning("no CUDA graph, kernels are enqueued one by one: %s", error)
+            logger.warning("no CUDA graph was captured, kernels are enqueued one by one: %s", error)
 
     def _enqueue(self) -> None:
         for buffer in self._inputs.values():
@@ -131,6 +138,7 @@ class Prepared:
             self._cuda.copy_out(buffer, self._stream)
 
     def free(self) -> None:
+        """Free the graph and the buffers."""
         if self._graph is not None:
             self._cuda.call("cudaGraphExecDestroy", self._graph)
             self._graph = None
@@ -139,10 +147,10 @@ class Prepared:
 
 
 class Slot:
-    """One stream and all that runs on it. Used by one thread at a time.
+    """A CUDA stream with its contexts, buffers and graphs. Used by one thread at a time.
 
-    make_context(fixed): makes a context for one fixed shape, or for any. outputs: the names of the graph's outputs.
-    fixed: shapes that are prepared when they first come. capture: whether to capture CUDA graphs.
+    make_context(fixed): from `tensorrt_loading.context_maker`. outputs: names of the graph's outputs.
+    fixed: shapes that are prepared on their first run. capture: whether to capture CUDA graphs.
     """
 
     def __init__(
@@ -160,7 +168,7 @@ class Slot:
         self._capture = capture
         self._choice = ShapeChoice(fixed)
         self._stream = cuda.stream()
-        # Contexts on one stream never run at once, so all share one scratch memory.
+        # Contexts on one stream never run at the same time, so all share one scratch memory.
         self._scratch = Buffer(cuda, pinned=False)
         self._own: dict[tuple[int, Shapes], Prepared] = {}
         self._shared: dict[int, Prepared] = {}
@@ -168,7 +176,10 @@ class Slot:
         self.plain_runs = 0
 
     def run(self, profile: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run one batch in the optimisation profile number `profile`. Raises EngineError."""
+        """Run one batch. profile: number of the optimisation profile. inputs: arrays [N, …] by name.
+
+        Returns the outputs [N, …] float32 by name. Raises EngineError.
+        """
         shapes = shapes_of(inputs)
         prepared = self._own.get((profile, shapes))
         worth_own = self._choice.visit(shapes)
@@ -180,12 +191,12 @@ class Slot:
                 self.plain_runs += 1
             return prepared.run(inputs)
         self.plain_runs += 1
-        # Making or freeing contexts and memory while another slot captures can break its capture.
+        # Creating or freeing contexts and memory while another slot captures can break its capture.
         with self._cuda.lock:
             return self._run_own(profile, inputs) if worth_own else self._run_shared(profile, inputs)
 
     def _run_own(self, profile: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Prepare a context of its own for this shape, and run."""
+        """Prepare a context for this shape and run it."""
         prepared = self._prepare(fixed=True)
         try:
             self._bind(prepared, profile, inputs)
@@ -199,7 +210,7 @@ class Slot:
         return outputs
 
     def _run_shared(self, profile: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run in the context that all shapes of this profile share which have none of their own."""
+        """Run in the context shared by all shapes of this profile that have none of their own."""
         if profile not in self._shared:
             self._shared[profile] = self._prepare(fixed=False)
         self._bind(self._shared[profile], profile, inputs)
@@ -214,7 +225,7 @@ class Slot:
         try:
             prepared.bind(profile, shapes_of(inputs), dtypes, self._scratch)
         finally:
-            # Graphs hold the scratch memory's old address. It may have moved before `bind` failed.
+            # Graphs contain the old address of the scratch memory, which may have moved even if `bind` failed.
             if self._scratch.device != scratch:
                 self._free_own()
 
@@ -225,12 +236,12 @@ class Slot:
                     self._own.pop(key).free()
 
     def _free_own(self) -> None:
-        prepared, self._own = self._own, {}
-        for one in prepared.values():
-            one.free()
+        own, self._own = self._own, {}
+        for prepared in own.values():
+            prepared.free()
 
     def free(self) -> None:
-        """Free all that the slot holds on the device. Raises EngineError where CUDA refuses a part; the rest is freed."""
+        """Free everything on the device. Raises the first EngineError if CUDA fails to free a part; the rest is freed."""
         problems: list[EngineError] = []
         parts: list[Prepared | Buffer] = [*self._own.values(), *self._shared.values(), self._scratch]
         self._own, self._shared = {}, {}
@@ -246,9 +257,10 @@ class Slot:
 
 
 class ShapeChoice:
-    """Which shapes are worth a context, buffers and a graph of their own.
+    """Chooses the shapes that get their own context, buffers and graph.
 
-    The fixed ones are, and any other from the second time it comes, until DYNAMIC_GRAPHS more recent ones took its place.
+    The fixed shapes always have their own. Any other gets one on its second run and loses it to more recently used ones
+    when there are more than DYNAMIC_GRAPHS.
     """
 
     def __init__(self, fixed: set[Shapes]) -> None:
@@ -258,7 +270,7 @@ class ShapeChoice:
         self._evicted: list[Shapes] = []
 
     def visit(self, shapes: Shapes) -> bool:
-        """Count one run of `shapes`. Returns whether they are worth their own."""
+        """Count a run of `shapes`. Returns whether they get their own context."""
         if shapes in self._fixed:
             return True
         if shapes in self._chosen:
@@ -276,6 +288,6 @@ class ShapeChoice:
         return True
 
     def evicted(self) -> list[Shapes]:
-        """The shapes that lost their place since the last call."""
+        """The shapes that lost their context since the last call."""
         shapes, self._evicted = self._evicted, []
         return shapes

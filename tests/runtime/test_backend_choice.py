@@ -45,7 +45,7 @@ def test_importing_every_backend_imports_no_engine_library() -> None:
 def test_auto_says_which_backend_and_why(tmp_path: Path) -> None:
     engine, why = backends.open_engine(make_bundle(tmp_path, "float32"), device="CPU")
     assert engine.backend == "openvino"
-    assert why == "tiny-upscaler runs on openvino (CPU) in float32: first that can"
+    assert why == "tiny-upscaler runs on openvino (CPU) in float32: the first backend that can"
 
 
 def test_auto_takes_a_gpu_through_onnxruntime_before_the_cpu(
@@ -64,7 +64,7 @@ def test_auto_takes_a_gpu_through_onnxruntime_before_the_cpu(
     monkeypatch.setattr(portable, "open_engine", on_cuda)
     _, why = backends.open_engine(bundle)
     assert tried == ["onnxruntime on cuda"]
-    assert why.endswith("first that can (tensorrt: no TensorRT for cuda)")
+    assert why.endswith("the first backend that can (tensorrt: no TensorRT for cuda)")
     assert backends.open_engine(bundle, device="cpu")[0].backend == "openvino"
     assert len(tried) == 1
 
@@ -139,7 +139,7 @@ class TestONNXRuntime:
         assert "built without CUDA" in str(portable.unavailable(bundle, "cuda:0"))
         assert portable.unavailable(bundle, "cuda:1") == "there is no GPU number 1: this machine has 1"
         monkeypatch.setattr(nvidia_driver, "gpu_count", lambda: 0)
-        assert portable.unavailable(bundle, "cuda:0") == "no NVIDIA GPU that a driver can use"
+        assert portable.unavailable(bundle, "cuda:0") == "there is no NVIDIA GPU with a working driver"
         monkeypatch.setattr(portable, "unavailable", lambda bundle, device: None)
         with (
             pytest.warns(UserWarning, match="not in available provider names"),

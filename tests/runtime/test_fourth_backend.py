@@ -75,7 +75,7 @@ def test_a_backend_is_one_file_and_one_line(tmp_path: Path) -> None:
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.splitlines() == [
-        "tiny-upscaler runs on repeating (CPU) in float32: first that can",
+        "tiny-upscaler runs on repeating (CPU) in float32: the first backend that can",
         "(1, 3, 4, 4)",
         "repeating None float32",
     ], done.stderr
