@@ -1,1 +1,1 @@
-"""Everything that happens before serving: generators, training, graph export, engines, verification."""
+"""Everything that happens before serving: model families, training, evaluation, reading checkpoints, building bundles."""

@@ -1,6 +1,7 @@
 """Writes a checkpoint under another code base's tensor names: `python -m export.convert IN OUT --to basicsr`.
 
-Tensors keep their values and dtypes to the bit; only their names and the file around them change.
+Only the tensors' names and the file's structure change: values and dtypes stay the same, bit for bit. The file can then be
+loaded in that code base. `ganforge convert` runs the same.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ PICKLED = (".pth", ".pt", ".ckpt")
 
 
 def convert(source: Path, target: Path, to: str, overrides: Mapping[str, str] | None = None) -> str:
-    """Write the generator in `source` to `target`, whole or not at all, and say what was done.
+    """Write the generator in `source` to `target`, completely or not at all. Returns a sentence on what was done.
 
-    to: one of TARGETS. overrides: `--set key=value` pairs for what the file leaves open.
-    Raises InvalidInput where the file holds no generator, and where the other code base's network cannot be like it.
+    to: one of TARGETS. overrides: `--set key=value` pairs for settings that the file leaves open.
+    Raises InvalidInput if the file holds no generator, or the other code base's network has no such configuration.
     """
     if target.suffix not in (expected := SUFFIXES.get(to, PICKLED)):
         raise InvalidInput(
@@ -66,7 +67,10 @@ def convert(source: Path, target: Path, to: str, overrides: Mapping[str, str] | 
 
 
 def writer(contents: Contents, config: Any, to: str) -> tuple[str, Callable[[Path], None]]:
-    """The code base's name, and a function that writes its file. Raises InvalidInput where it has no such network."""
+    """The code base's name, and a function that writes the file to a path.
+
+    Raises InvalidInput if the code base's network has no such configuration.
+    """
     tensors = {
         key: value.detach().clone(memory_format=torch.contiguous_format)
         for key, value in contents.tensors.items()
@@ -86,7 +90,7 @@ def writer(contents: Contents, config: Any, to: str) -> tuple[str, Callable[[Pat
 
 
 def writable_naming(model: str, to: str) -> Naming:
-    """The tensor names of `model` that `--to` calls `to`. Raises InvalidInput listing those there are."""
+    """The naming of `model` for `--to`. Raises InvalidInput, listing those there are, if there is none."""
     by_target = {naming.target: naming for naming in namings(model) if naming.target}
     if to not in by_target:
         raise InvalidInput(
@@ -102,12 +106,12 @@ def writable_naming(model: str, to: str) -> Naming:
     "--to", type=click.Choice(TARGETS), required=True, help="The code base, or file format, to write for."
 )
 @click.option(
-    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="What IN leaves open, e.g. scale=3; repeatable."
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="A setting that IN leaves open, e.g. scale=3; repeatable."
 )  # fmt: skip
 def main(source: Path, target: Path, to: str, settings: tuple[str, ...]) -> None:
-    """Write to OUT the generator in the checkpoint IN (PATH or shipped:NAME), exactly, under another code base's names.
+    """Write the checkpoint IN (PATH or shipped:NAME) to OUT under the tensor names of another code base.
 
-    A file at OUT is replaced once the new one is whole.
+    An existing file at OUT is replaced when the new one is complete.
     """
     try:
         click.echo(f"{target}: {convert(source, target, to, parse_settings(settings))}")

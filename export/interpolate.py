@@ -1,7 +1,8 @@
 """`python -m export.interpolate A B --alpha 0.8 OUT`: mix the weights of two generators that were trained alike.
 
-Network interpolation (ESRGAN, arXiv 1809.00219, section 3.4): every parameter is (1 − α)·A + α·B. With A trained for
-PSNR and B, from there, against a discriminator, α trades fidelity for sharpness without the artefacts of either.
+Network interpolation (ESRGAN, arXiv 1809.00219, section 3.4): every parameter becomes (1 − α)·A + α·B. If A was trained for
+PSNR, and B was then trained from A against a discriminator, α trades fidelity for sharpness. With `--strip PICTURE` it
+draws the answers at six alphas instead. `ganforge interpolate` runs the same.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ STRIP_PX = 48
 
 
 def interpolate(a: Mapping[str, Tensor], b: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """(1 − α)·A + α·B for each tensor of two state dicts; equal to its ends at α = 0 and 1, bit for bit.
+    """(1 − α)·A + α·B for each tensor of two state dicts; at α = 0 and 1 exactly A and B.
 
-    alpha: in [0, 1]. Whole numbers (batch norm's counts) are those of the nearer end. Raises InvalidInput for any
-    other alpha, and where names or shapes differ.
+    alpha: in [0, 1]. Integer tensors (batch norm's counts) are copied from the nearer of the two. Raises InvalidInput for
+    another alpha, or if names or shapes differ.
     """
     if not 0 <= alpha <= 1:
         raise InvalidInput("alpha", f"got {alpha:g}, expected a number from 0 to 1")
@@ -55,7 +56,7 @@ def interpolate(a: Mapping[str, Tensor], b: Mapping[str, Tensor], alpha: float) 
 
 
 def between(a: Checkpoint, b: Checkpoint, alpha: float) -> Checkpoint:
-    """The generator between both; `a` and `b` stay as they are. Raises InvalidInput naming what else differs."""
+    """A new checkpoint between `a` and `b`. Raises InvalidInput naming what differs if they are not the same generator."""
     ours, theirs = asdict(a.config), asdict(b.config)
     different = [(key, ours[key], theirs.get(key)) for key in ours if ours[key] != theirs.get(key)]
     if a.model != b.model:
@@ -72,9 +73,9 @@ def between(a: Checkpoint, b: Checkpoint, alpha: float) -> Checkpoint:
 
 
 def strip(a: Checkpoint, b: Checkpoint, picture: Array) -> Array:
-    """The answers to the middle of `picture` at α = 0, 0.2 … 1 from left to right.
+    """The generators' answers to the middle of `picture` at α = 0, 0.2 … 1, from left to right.
 
-    [H, W, 3] uint8 → [S·side, 6·S·side, 3] uint8, where side is STRIP_PX or the picture's own.
+    [H, W, 3] uint8 → [S·side, 6·S·side, 3] uint8, where side is STRIP_PX, or the picture's shorter side if that is less.
     """
     height, width = picture.shape[:2]
     side = min(STRIP_PX, height, width)
@@ -88,14 +89,14 @@ def strip(a: Checkpoint, b: Checkpoint, picture: Array) -> Array:
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--alpha", type=float, help="From 0, which is A, to 1, which is B.")
-@click.option("--model", metavar="NAME", help="The generator, where the files do not name it (.pth).")
+@click.option("--alpha", type=float, help="From 0 (A) to 1 (B).")
+@click.option("--model", metavar="NAME", help="The generator, if the files do not name it.")
 @click.option(
     "--strip", "picture", metavar="PICTURE", type=click.Path(path_type=Path),
-    help="Draw its middle at six alphas, side by side, into OUT, a picture.",
+    help="Instead of a checkpoint, write to OUT a picture: the middle of PICTURE at six alphas, side by side.",
 )  # fmt: skip
 def main(a: str, b: str, target: Path, alpha: float | None, model: str | None, picture: Path | None) -> None:
-    """Write to OUT the generator that lies between those of the checkpoints A and B (PATH or shipped:NAME)."""
+    """Mix the weights of the checkpoints A and B (PATH or shipped:NAME), and write the result to OUT."""
     try:
         if alpha is not None and picture is not None:
             raise InvalidInput("alpha", "a strip has alphas of its own; give --alpha or --strip, not both")

@@ -1,4 +1,4 @@
-"""`python -m export.build`."""
+"""Runs `python -m export.build`, whose command is in command.py."""
 
 from export.build.command import main
 

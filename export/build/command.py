@@ -1,4 +1,7 @@
-"""The command line of `python -m export.build`: makes BuildOptions of it, and says what a build does or would do."""
+"""The command `python -m export.build`: turns its options into BuildOptions, and runs the build or describes it (--dry-run).
+
+`ganforge build` runs the same. The exit status is 2 for options that cannot work, 1 where the build fails.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from runtime.errors import GanforgeError, InvalidInput
 from runtime.tasks import ItemKind
 from runtime.tensors import Precision
 
-# What is wrong with the command line, and what went wrong while building.
+# Exit statuses: the options are wrong, the build failed.
 BAD_INPUT, FAILED = 2, 1
 
 
@@ -36,7 +39,11 @@ BAD_INPUT, FAILED = 2, 1
     "--weights", metavar="PATH|shipped:NAME|random:SEED", help="A checkpoint.  [default: what ships]"
 )
 @click.option(
-    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Configuration, e.g. blocks=23; repeatable."
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A setting of the network, e.g. blocks=23; repeatable.",
 )
 @click.option("--scale", metavar="N", type=int, help="Short for --set scale=N.")
 @click.option(
@@ -47,13 +54,25 @@ BAD_INPUT, FAILED = 2, 1
 )
 @click.option("--fp32", "precisions", flag_value="float32", multiple=True, help="Full precision.  [default]")
 @click.option(
-    "--fp16", "precisions", flag_value="float16", multiple=True, help="float16 inside, float32 at the ends."
+    "--fp16",
+    "precisions",
+    flag_value="float16",
+    multiple=True,
+    help="Compute in float16; inputs and outputs stay float32.",
 )
 @click.option(
-    "--bf16", "precisions", flag_value="bfloat16", multiple=True, help="bfloat16 inside, float32 at the ends."
+    "--bf16",
+    "precisions",
+    flag_value="bfloat16",
+    multiple=True,
+    help="Compute in bfloat16; inputs and outputs stay float32.",
 )
 @click.option(
-    "--fastest", "precisions", flag_value="fastest", multiple=True, help="What this machine computes fastest."
+    "--fastest",
+    "precisions",
+    flag_value="fastest",
+    multiple=True,
+    help="The precision that this machine computes fastest.",
 )
 @click.option(
     "--min-precision",
@@ -61,15 +80,24 @@ BAD_INPUT, FAILED = 2, 1
     help="Lowest precision that engines may compute in, as on the server.  [default: the bundle's]",
 )
 @click.option(
-    "--target", "targets", metavar="|".join(TARGETS), multiple=True, help="Repeatable.  [default: all it can]"
+    "--target",
+    "targets",
+    metavar="|".join(TARGETS),
+    multiple=True,
+    help="Engines to make; repeatable.  [default: all that can be made here]",
 )
 @click.option("--tile", metavar="N", type=int, help="Side of a tile, in input pixels.  [default: measured]")
-@click.option("--halo", metavar="N", type=int, help="Overlap of tiles, in input pixels.  [default: measured]")
+@click.option(
+    "--halo",
+    metavar="N",
+    type=int,
+    help="Border of a tile that is computed and cut off, in input pixels.  [default: measured]",
+)
 @click.option(
     "--max-whole-px",
     metavar="N",
     type=int,
-    help="Largest picture of a network that is never tiled, in pixels.  [default: measured]",
+    help="For networks that are never tiled: the largest picture to serve, in pixels.  [default: measured]",
 )
 @click.option(
     "--classes",
@@ -125,7 +153,7 @@ def main(
             name=name,
             precision=fastest(model, available) if precision == "fastest" else as_precision(precision),
             targets=available,
-            class_names=tuple(one.strip() for one in classes.split(",")) if classes is not None else (),
+            class_names=tuple(label.strip() for label in classes.split(",")) if classes is not None else (),
             all_required=bool(targets),
             tile=tile,
             halo=halo,
@@ -148,7 +176,10 @@ def main(
 
 
 def run(options: BuildOptions, left_out: dict[str, str], *, fall_back: bool) -> None:
-    """Build; where `fall_back` and the narrow precision misses its tolerance, build float32 instead, and say so."""
+    """Build the bundle and print what was built.
+
+    left_out: target → why it is not made. fall_back: build float32 where the asked precision misses its tolerance.
+    """
     steps = Steps(STEPS)
     steps.say(f"{options.model} in {options.precision}; targets: {describe_targets(options, left_out)}")
     try:
@@ -166,17 +197,17 @@ def run(options: BuildOptions, left_out: dict[str, str], *, fall_back: bool) -> 
 
 
 def fastest(model: str, targets: tuple[str, ...]) -> Precision:
-    """The precision in which `targets` run fastest on this machine, of those for which the model has a tolerance."""
+    """Of the precisions for which the model has a tolerance, the one that `targets` compute fastest on this machine."""
     tolerances = families.get(model).tolerances
     return next((precision for precision in native_precisions(targets) if precision in tolerances), "float32")
 
 
 def parse_overrides(config: type, settings: tuple[str, ...], scale: int | None) -> dict[str, str]:
-    """`--set key=value` pairs and `--scale` as overrides of a configuration."""
+    """`--set key=value` pairs and `--scale` as overrides: key → value, as text. Raises InvalidInput if they disagree."""
     overrides = parse_settings(settings)
     if scale is not None:
         if not hasattr(config(), "scale"):
-            raise InvalidInput("scale", f"got {scale}, but this generator has none")
+            raise InvalidInput("scale", f"got {scale}, but this generator has no scale")
         if overrides.setdefault("scale", str(scale)) != str(scale):
             raise InvalidInput(
                 "scale", f"got {scale}, and --set scale={overrides['scale']}; give one of them"
@@ -214,7 +245,7 @@ def describe_targets(options: BuildOptions, left_out: dict[str, str]) -> str:
 
 
 def rehearse(options: BuildOptions, left_out: dict[str, str]) -> str:
-    """What a build with these options would do. The weights are loaded, so that whatever does not fit fails now."""
+    """What a build with these options would do, as text. It loads the weights, so wrong options raise InvalidInput here too."""
     loaded = load(options)
     source = loaded.checkpoint
     lines = {
@@ -243,7 +274,7 @@ def or_measured(value: int | None) -> str:
     return "measured" if value is None else str(value)
 
 
-# What a dry run says of picture sizes, by what a request runs as.
+# The lines of a dry run about picture sizes, by what a request is cut into.
 SIZES: Mapping[ItemKind, Callable[[BuildOptions], dict[str, str]]] = {
     "tiles": lambda options: {"tile, halo": f"{or_measured(options.tile)}, {or_measured(options.halo)}"},
     "whole": lambda options: {"largest": f"{or_measured(options.max_whole_px)} (pixels, never tiled)"},

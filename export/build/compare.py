@@ -1,4 +1,4 @@
-"""How far one array lies from another: PSNR and the largest difference. The build's verification and tile search use it."""
+"""Compares two arrays by PSNR and largest difference. verify.py and tiles.py call `difference` and get a Difference."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy as np
 from export.families.spec import Tolerance
 from runtime.tensors import Array, TensorSpec
 
-# Equal arrays are infinitely close, which JSON cannot say. Float32 arithmetic itself lies near 150 dB.
+# The PSNR of equal arrays would be infinite, which JSON cannot hold. Rounding to float32 alone gives about 150 dB.
 EQUAL_DB = 200.0
 
 
 @dataclass(frozen=True)
 class Difference:
-    """psnr_db: with the output's range as peak, at most 200. max_abs: of one value, in units of the output."""
+    """psnr_db: PSNR with the width of the output's range as peak, at most 200. max_abs: the largest absolute difference of
+    one value, in units of the output.
+    """
 
     psnr_db: float
     max_abs: float
@@ -35,7 +37,7 @@ NONE = Difference(EQUAL_DB, 0.0)
 
 
 def difference(actual: Array, expected: Array, *, peak: float) -> Difference:
-    """PSNR against `peak` and the largest absolute difference, computed in float64."""
+    """Compare two arrays of one shape, in float64. Raises ValueError where the shapes differ."""
     if actual.shape != expected.shape:
         raise ValueError(f"shapes differ: {actual.shape} and {expected.shape}")
     off = np.abs(actual.astype(np.float64) - expected)

@@ -1,7 +1,7 @@
-"""The targets of a build: which engines it can make here, and with which backend each is checked.
+"""The targets of a build: which engines can be made on this machine, and compiling them.
 
-The backends say what they can (see `runtime.backends.Backend`). `resolve` turns `--target` into targets,
-`native_precisions` serves `--fastest`, and `compile_all` is the build's step.
+A target is a kind of engine; each belongs to a backend, which declares its targets (see `runtime.backends.Backend`).
+command.py calls `resolve` for `--target` and `native_precisions` for `--fastest`; the pipeline calls `compile_all`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from runtime.errors import BackendUnavailable, EngineError, InvalidInput
 from runtime.manifest import EngineFile, Manifest
 from runtime.tensors import Precision
 
-# Target → the backend that runs its engines; those that run everywhere first.
+# Target → the name of the backend that runs it; those that run on every machine come first.
 TARGETS = {
     target: name for name, _ in reversed(backends.PREFERENCE) for target in backends.load(name).TARGETS
 }
@@ -45,16 +45,17 @@ def resolve(asked: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 def native_precisions(targets: Sequence[str]) -> tuple[Precision, ...]:
-    """The precisions that the best of the backends of `targets` has natively on this machine, fastest first."""
+    """The precisions that the preferred backend among those of `targets` computes natively on this machine, fastest first."""
     return backends.native_precisions({TARGETS[target] for target in targets})
 
 
 def compile_all(
     targets: tuple[str, ...], folder: Path, manifest: Manifest, steps: Steps, *, all_required: bool
 ) -> tuple[EngineFile, ...]:
-    """Compile what `targets` need into the bundle in `folder`; those that need nothing are left out.
+    """Compile the engines of `targets` into the bundle in `folder`; returns those that were written.
 
-    all_required: raise where one cannot be made (EngineError, BackendUnavailable), instead of a warning.
+    Targets that run the graph itself need no engine. all_required: raise EngineError or BackendUnavailable where an engine
+    cannot be made, instead of warning.
     """
     compiled = []
     for name in targets:

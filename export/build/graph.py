@@ -1,4 +1,7 @@
-"""Exports a torch module to a checked ONNX graph whose names and axes are the signature's; and example inputs for it."""
+"""Exports a torch module as a checked ONNX graph (`write_graph`), and makes random inputs for it (`example`).
+
+The graph's inputs, outputs and free axes have the names that the signature gives them. pipeline.py and the benchmarks call it.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,17 @@ from runtime.tensors import TensorSpec
 
 # Convolution in bfloat16 entered the standard with 22.
 OPSET = 22
-# Sizes of the free axes while the graph is traced: any but 1, which the tracer would take for a constant.
+# Sizes of the free axes while the graph is traced. Not 1: the tracer would take it for a constant.
 TRACED = {"N": 2, "H": 12, "W": 20}
 
 
 def example(
     signature: Signature, *, batch: int, height: int = 1, width: int = 1, seed: int = 0
 ) -> tuple[Tensor, ...]:
-    """Random inputs of the signature: floats uniform in their range or standard normal, labels in theirs.
+    """Random inputs, one tensor for each of the signature's.
 
-    height, width: in pixels, for inputs that have these axes free.
+    Floats are uniform in their range, or standard normal where they have none; labels are uniform in their range.
+    height, width: in pixels, used by inputs whose height and width vary.
     """
     generator = torch.Generator().manual_seed(seed)
     sizes = {"N": batch, "H": height, "W": width}
@@ -48,14 +52,14 @@ def _draw(spec: TensorSpec, shape: list[int], generator: torch.Generator) -> Ten
 
 
 def free_axes(signature: Signature) -> set[str]:
-    """The names of the inputs' axes that vary, beside the batch."""
+    """The names of the inputs' axes that vary, except the batch: {"H", "W"} for pictures, empty for samples."""
     return {axis for spec in signature.inputs for axis in spec.shape if isinstance(axis, str)} - {"N"}
 
 
 def write_graph(module: nn.Module, signature: Signature, path: Path) -> onnx.ModelProto:
-    """Trace `module` with torch's dynamo exporter, name its ends and free axes after `signature`, check and save it.
+    """Export `module` with torch's dynamo exporter, check the graph and write it to `path`. Returns the graph.
 
-    Raises onnx.checker.ValidationError where the graph breaks the standard.
+    Raises onnx.checker.ValidationError where the graph breaks the ONNX standard.
     """
     multiple = signature.size_multiple
     inputs = example(

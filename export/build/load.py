@@ -1,6 +1,6 @@
-"""First step of a build: the weights, and everything that can be wrong with the options, before any work is done.
+"""First step of a build: `load` reads the weights and checks all options, before any long work is done.
 
-`load` is called by `pipeline.build` and by `--dry-run`.
+`pipeline.build` and `--dry-run` call it and get a LoadedModel.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from runtime.tensors import Precision
 class LoadedModel:
     """A generator with its weights, and what a build knows before it writes a byte.
 
-    items: what a request to it is cut into. name: of the bundle. replaces: what is at its place now, for people; "" if
-    nothing.
+    tolerance: of the bundle's precision. items: what a request is cut into. name: of the bundle. replaces: a description of
+    the bundle that this one will replace; "" if there is none.
     """
 
     checkpoint: Checkpoint
@@ -56,13 +56,13 @@ def load(options: BuildOptions) -> LoadedModel:
     if replaces and options.keep_existing:
         raise InvalidInput(
             "keep_existing",
-            f"{options.output / name} exists: {replaces}; choose another --name, or leave it out",
+            f"{options.output / name} exists: {replaces}; choose another --name, or leave out --keep-existing",
         )
     return LoadedModel(loaded, signature, tolerance, items, name, replaces)
 
 
 def tolerance_of(spec: Spec, model: str, precision: Precision) -> Tolerance:
-    """How far a bundle in `precision` may lie from float32. Raises InvalidInput where the SPEC does not say."""
+    """How far a bundle in `precision` may lie from float32 torch. Raises InvalidInput if the SPEC has no tolerance for it."""
     if precision not in spec.tolerances:
         known = ", ".join(spec.tolerances) or "none"
         raise InvalidInput(
@@ -74,7 +74,7 @@ def tolerance_of(spec: Spec, model: str, precision: Precision) -> Tolerance:
 
 
 def check_class_names(names: tuple[str, ...], signature: Signature, model: str) -> None:
-    """Raises InvalidInput unless there is one different name for each class."""
+    """Raises InvalidInput unless each class has a name of its own."""
     if not signature.classes:
         raise InvalidInput("classes", f"got {len(names)} names, but {model} has no classes")
     if len(set(names)) != signature.classes or len(names) != signature.classes or not all(names):
@@ -85,9 +85,9 @@ def check_class_names(names: tuple[str, ...], signature: Signature, model: str) 
 
 
 def existing(place: Path) -> str:
-    """What lies where the bundle will be, for people; "" for nothing. Raises InvalidInput for what is no bundle.
+    """A description of the bundle at `place`; "" if nothing is there. Raises InvalidInput if something else is.
 
-    The manifest is read leniently: a bundle of an older format, or a damaged one, may be replaced as well.
+    A manifest that cannot be parsed is no error: bundles of an older format and damaged ones may be replaced too.
     """
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return ""

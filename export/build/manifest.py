@@ -1,4 +1,4 @@
-"""Last step of a build: the measured error and the report, then the manifest, with which the bundle takes its place."""
+"""Last step of a build: `commit` writes report.json and the manifest, and moves the bundle to its place. pipeline.py calls it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOOLS = ("ganforge", "torch", "onnx", "onnxscript", "openvino", "onnxruntime", "
 
 
 def versions() -> dict[str, str]:
-    """The versions of everything that shapes a bundle and is installed."""
+    """The installed versions of the tools that make a bundle, by name, for its manifest."""
     versions = {"python": platform.python_version()}
     for name in TOOLS:
         try:
@@ -45,9 +45,10 @@ def commit(
     speed: Mapping[str, Any],
     seconds: Mapping[str, float],
 ) -> Bundle:
-    """Write report.json and the manifest, and put the bundle in its place.
+    """Write report.json and the manifest (which gets the largest measured error), and move the bundle to its place.
 
-    verified: one entry an engine. not_run: backend → why it was not compared here. seconds: step → how long it took.
+    verified: one entry an engine. not_run: backend → why it was not compared here. speed: of the engine that serves here.
+    seconds: step → how long it took.
     """
     worst = reduce(Difference.worst, (engine.worst for engine in verified), NONE)
     manifest = replace(manifest, error={"psnr_db": worst.psnr_db, "max_abs": worst.max_abs})

@@ -1,4 +1,4 @@
-"""What one build is asked to do. `command.py` makes it of the command line, tests make it directly."""
+"""What a build is asked to do: BuildOptions. command.py makes one of the command line, tests make it directly."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from runtime.tensors import Precision
 class BuildOptions:
     """The options of one build.
 
-    weights, overrides: as in `checkpoint.load`. output: the folder that bundles lie in.
-    name: of the bundle; None for the task's usual one. class_names: in place of those in the checkpoint, if any.
-    targets: names of `engines.TARGETS`; all_required: the user named them, so that each must be made.
-    tile, halo, max_whole_px: in input pixels (max_whole_px: height times width); None to measure.
+    model: the family. weights, overrides: as in `checkpoint.load`. output: the folder that holds the bundles.
+    name: of the bundle; None for the task's usual name. class_names: replace those in the checkpoint; () to keep them.
+    targets: names of `engines.TARGETS`. all_required: fail if one of them cannot be made, since the user named it.
+    tile, halo: in input pixels; None to measure. max_whole_px: height times width in input pixels; None to measure.
     min_precision: the lowest that engines may compute in; None for `precision`.
     keep_existing: fail where a bundle of this name exists, instead of replacing it.
     """

@@ -1,4 +1,4 @@
-"""The photographs that ship, as arrays: the tile search, verification, previews and benchmarks measure with them."""
+"""The shipped photographs as arrays (`crop`). The tile search, verification, preview and benchmarks run models on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.tensors import Array
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 NAMES = ("astronaut.jpg", "rocket.jpg")
-# Where a crop is centred, on the picture's subject, as parts of its height and width.
+# Where crops are centred, on the picture's subject, as shares of its height and width.
 CENTRES = {"astronaut.jpg": (0.22, 0.44), "rocket.jpg": (0.5, 0.5)}
 
 
@@ -22,9 +22,9 @@ def _pixels(name: str) -> Array:
 
 
 def crop(height: int, width: int, *, channels: int = 3, name: str = NAMES[0]) -> Array:
-    """[channels, height, width] float32 in [0, 1]: a window around the picture's subject, mirrored where it ends.
+    """A crop around the picture's subject, mirrored beyond its edges: [channels, height, width] float32 in [0, 1].
 
-    One channel is the mean of the three; any other number repeats them.
+    One channel is the mean of R, G and B; more than three repeat them. name: one of NAMES.
     """
     colours = _pixels(name)
     picture = colours.mean(axis=0, keepdims=True) if channels == 1 else colours[np.arange(channels) % 3]

@@ -1,7 +1,7 @@
-"""From a checkpoint to a bundle, step by step; each step is a file of this package.
+"""Builds a bundle from a checkpoint, step by step; each step is a file of this package.
 
-The manifest comes last, and with it the folder takes its name: a build that fails or is killed leaves no bundle.
-`command.py` is the command line; tests and benchmarks call `build`.
+The manifest is written last, and then the folder is renamed: a build that fails or is killed leaves no bundle.
+command.py calls `build`, and so do tests; it returns the Bundle.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ STEPS = ("load", "precision", "graph", "sizes", "engines", "verify", "preview", 
 
 
 def build(options: BuildOptions, steps: Steps | None = None) -> Bundle:
-    """Make, check and write one bundle. An existing one of its name is replaced at the end, in one step.
+    """Make, check and write a bundle. An existing bundle of its name is replaced at the very end, atomically.
 
-    steps: shows the progress; None for one of its own.
-    Raises InvalidInput for options that cannot work, OutOfTolerance where an engine strays too far from float32
-    torch, BackendUnavailable where nothing here can run the graph.
+    steps: shows the progress; None for a new one.
+    Raises InvalidInput for options that cannot work, OutOfTolerance if an engine's output is too far from float32
+    torch's, BackendUnavailable if no backend here can run the graph.
     """
     steps = steps or Steps(STEPS)
     with steps.step("load", f"{options.model}, weights {options.weights or 'as shipped'}"):
@@ -44,7 +44,7 @@ def build(options: BuildOptions, steps: Steps | None = None) -> Bundle:
         if loaded.replaces:
             steps.note(f"NOTE: {options.output / loaded.name} will be replaced: {loaded.replaces}")
     original, signature = loaded.checkpoint.module, loaded.signature
-    with steps.step("precision", f"{options.precision} inside, no batch norm, no transposed convolution"):
+    with steps.step("precision", f"{options.precision}, batch norm and transposed convolutions rewritten"):
         fixed = None if free_axes(signature) else example(signature, batch=2)
         module = at_precision(rewrite(original, fixed), options.precision)
     with staging(options.output, loaded.name) as writer, ExitStack() as open_engines:

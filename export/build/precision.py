@@ -1,6 +1,7 @@
-"""Puts a module at the precision of its bundle: the build's second step.
+"""Converts a module to the precision of its bundle: the build's second step.
 
-Weights and arithmetic are float16 or bfloat16 inside; images, latents and outputs stay float32, labels int64.
+Weights and arithmetic become float16 or bfloat16; images, latents and outputs stay float32, labels int64. pipeline.py calls
+`at_precision`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.b
 
 
 class CastAtEnds(nn.Module):
-    """A module in `dtype` that takes and gives float32: a cast at each end. Labels (int64) pass as they are."""
+    """A module in `dtype` whose inputs and outputs are float32: they are cast. Labels (int64) are not."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -27,5 +28,5 @@ class CastAtEnds(nn.Module):
 
 
 def at_precision(module: nn.Module, precision: Precision) -> nn.Module:
-    """`module` (float32) with its weights and arithmetic at `precision`, its inputs and outputs as they were."""
+    """`module` (float32) with weights and arithmetic in `precision` and its old inputs and outputs. `module` itself changes."""
     return module if precision == "float32" else CastAtEnds(module, TORCH[precision])

@@ -1,4 +1,4 @@
-"""The bundle's preview.png: what the model does, made through the engine that serves it. The build's step before last."""
+"""Draws the bundle's preview.png, which shows what the model does, with the engine that serves it. pipeline.py calls it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.tasks.task import Source
 from runtime.tensors import Array
 from runtime.tiling.inline import run_picture
 
-# Side of the crop at most, in pixels; slow networks take 10 s for it.
+# The largest side of the crop, in pixels; slow networks take 10 s for it.
 CROP_PX = 128
 SAMPLES = 64
 # With classes: one column each, this many samples down.
@@ -25,8 +25,8 @@ COLUMNS = 16
 
 
 def preview(engine: Engine) -> bytes:
-    """A PNG: a photograph (resized by bicubic interpolation where the model changes its size) beside the model's output, or
-    a sheet of samples of seed 0.
+    """A PNG file. A model that takes pictures: a photograph, resized to the output's size, beside the model's output. A
+    model that takes latents: a sheet of samples of seed 0.
     """
     return pixels.encode(DRAW[tasks.of(engine.manifest).source](engine), "png")
 

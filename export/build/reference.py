@@ -1,6 +1,6 @@
-"""torch as an engine: what every other engine is compared with, behind the same interface.
+"""A torch module behind the interface of an engine (TorchEngine), so that others can be compared with it.
 
-The build's tile search and verification use it, and the evaluation of checkpoints.
+The build's tile search and verification use it, and the evaluation and interpolation of checkpoints.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ CPU = torch.device("cpu")
 
 
 class TorchEngine(Engine):
-    """A torch module, run eagerly on `device`. It takes any batch up to 64 as it is, unpadded.
+    """Runs a torch module eagerly on `device`, with any batch up to 64, unpadded.
 
-    `run` raises EngineError, as every engine, where a layer refuses the inputs' size.
+    module: takes the inputs of the bundle's manifest by position, in order. `run` raises EngineError where a layer does not
+    take the inputs' size.
     """
 
     backend = "torch"

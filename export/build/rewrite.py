@@ -1,4 +1,4 @@
-"""Rewrites a network into layers that run fast everywhere, without changing what it computes. A step of the build.
+"""Rewrites a network into layers that every library runs fast, without changing what it computes. pipeline.py calls `rewrite`.
 
 - A batch norm in eval mode is a scale and a shift of each channel. It is folded into the convolution or linear
   layer in front of it, and where there is none it stays as that scale and shift.
@@ -26,10 +26,10 @@ Foldable = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
 def rewrite(module: nn.Module, example: tuple[Tensor, ...] | None = None) -> nn.Module:
-    """A copy of `module` (eval mode, float32) that computes the same without batch norm and transposed convolution.
+    """A copy of `module` (eval mode, float32) that computes the same without batch norm and transposed convolutions.
 
-    example: inputs whose every size but the batch's is fixed; layers that see a single pixel in them always do, and
-    become matrix products. None where height and width vary.
+    example: inputs, if all their sizes but the batch are fixed: transposed convolutions that see a single pixel then become
+    matrix products. None if height and width vary.
     """
     module = copy.deepcopy(module)
     holder = nn.Sequential(module)  # so that a module which is itself a layer can be replaced
@@ -49,7 +49,7 @@ def rewrite(module: nn.Module, example: tuple[Tensor, ...] | None = None) -> nn.
 
 
 class Affine(nn.Module):
-    """x · scale + shift, one of each a channel. [N, C, …] → the same shape."""
+    """x · scale + shift, with a scale and a shift for each channel. [N, C, …] → the same shape."""
 
     def __init__(self, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
@@ -108,9 +108,9 @@ def shuffle(x: Tensor, stride: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Axis:
-    """How one axis of a transposed convolution falls into phases. All in pixels.
+    """How one axis of a transposed convolution splits into phases. All in pixels.
 
-    taps[r]: for output phase r, kernel index → position among the convolution's taps.
+    taps[r]: for output phase r, kernel index → tap of the ordinary convolution. length: how many taps it has.
     before, after: padding of the input. cut_before, cut_after: what is cut from the shuffled output.
     """
 
@@ -123,7 +123,7 @@ class Axis:
 
 
 def split(kernel: int, stride: int, padding: int, output_padding: int, dilation: int) -> Axis:
-    """Where each kernel tap goes.
+    """Split one axis of a transposed convolution of these settings into its phases.
 
     Input i and tap k meet at output o = i·s - p + k·d. Written o + cut = q·s + r, phase r of the convolution's output
     q takes tap k from input q + (r + p - cut - k·d)/s, where that is whole. Of the s possible cuts, the one with
@@ -210,7 +210,10 @@ def pixel_product(layer: nn.ConvTranspose2d) -> PixelProduct:
 
 
 def scale_and_shift(norm: BatchNorm) -> tuple[Tensor, Tensor]:
-    """What the batch norm does in eval mode, per channel, in float64."""
+    """The scale and shift that a batch norm applies to each channel in eval mode, both [C] float64.
+
+    Raises ValueError if it keeps no running statistics.
+    """
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("the batch norm keeps no running statistics, so it is no fixed scale and shift")
     scale = (norm.running_var.double() + norm.eps).rsqrt()

@@ -1,7 +1,7 @@
-"""Decides which picture sizes a network runs on: tiles chosen by measurement, or the largest picture it takes whole.
+"""Decides on which picture sizes a network runs: tiles, or whole pictures up to a limit. Both are measured.
 
-What a request is cut into (`runtime.tasks.ItemKind`) decides which search runs; samples have one size, and need none.
-`load.py` calls `check`, the pipeline `choose`.
+What a request is cut into (`runtime.tasks.ItemKind`) decides which search runs (tiles.py, whole.py); samples have a fixed
+size and need no search. load.py calls `check`, pipeline.py `choose`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ ONLY_FOR: Mapping[str, ItemKind] = {"tile": "tiles", "halo": "tiles", "max_whole
 
 @dataclass(frozen=True)
 class Sizes:
-    """The outcome. fields: of the manifest. report: for report.json, under the key of the same name; or None.
+    """The outcome of a search; empty for samples. fields: of the manifest. report: entries of report.json.
 
-    speed: how long tiles or whole pictures took, for the report; empty for samples.
+    speed: how long tiles or whole pictures took, for the report's "speed".
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -42,13 +42,13 @@ class Sizes:
 
 
 def check(items: ItemKind, signature: Signature, options: BuildOptions) -> None:
-    """Raises InvalidInput where the user's own sizes cannot work with this network."""
+    """Raises InvalidInput if a tile, halo or limit that the user gave cannot work with this network."""
     for option, kind in ONLY_FOR.items():
         value = getattr(options, option)
         if value is not None and items != kind:
             raise InvalidInput(
                 option,
-                f"got {value}, but {options.model} runs on {IN_WORDS[items]}, and this is for {IN_WORDS[kind]}",
+                f"got {value}, but {options.model} runs on {IN_WORDS[items]}; this option is for those on {IN_WORDS[kind]}",
             )
     tiles.check(signature, options.tile, options.halo)
     whole.check(signature, options.max_whole_px)
@@ -57,7 +57,7 @@ def check(items: ItemKind, signature: Signature, options: BuildOptions) -> None:
 def choose(
     items: ItemKind, bundle: Bundle, original: nn.Module, options: BuildOptions, steps: Steps
 ) -> Sizes:
-    """Search the sizes with the engine that will serve here. original: the module in float32."""
+    """Find the sizes with the engine that would serve `bundle` here. original: the module in float32, before rewriting."""
     if items not in SEARCHES:
         return Sizes()
     return SEARCHES[items](bundle, original, options, steps)

@@ -1,4 +1,4 @@
-"""How fast the engine that serves a bundle here is, without a server around it: figures for report.json."""
+"""The speed of the engine that serves a bundle here, without a server, for report.json. pipeline.py calls `speed`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMED_S = 0.2
 
 
 def speed(engine: Engine, signature: Signature, sizes: Sizes) -> dict[str, Any]:
-    """The times that the search of sizes measured; where it had nothing to measure, the best time of a few batches."""
+    """The times that the search for sizes measured; for samples, the best time of a few batches, measured here."""
     device = {"backend": engine.backend, "device": engine.device, "executed": engine.precision}
     return {**device, **(sizes.speed or {"batches": _batches(engine, signature)})}
 

@@ -1,4 +1,4 @@
-"""The hidden folder in which a build writes its bundle, and the removal of those that killed builds left."""
+"""The hidden folder in which pipeline.py writes a bundle (`staging`). Those that killed builds have left are removed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from runtime.files import UNFINISHED_SUFFIX
 
 @contextmanager
 def staging(parent: Path, name: str) -> Iterator[Writer]:
-    """A Writer whose folder is locked while this process lives. Folders that killed builds of `name` left are removed first.
+    """A context manager: a Writer for the bundle `name` in `parent`. Its folder is removed unless the bundle is committed.
 
-    SIGTERM ends the build as Ctrl-C does, so that its folder goes too. Raises InvalidInput where `parent` cannot be
-    written to.
+    The folder is locked while this process lives, and folders that killed builds of `name` have left are removed first.
+    SIGTERM ends the build as Ctrl-C does, so that the folder is removed then too. Raises InvalidInput if `parent` cannot
+    be written to.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +45,7 @@ def staging(parent: Path, name: str) -> Iterator[Writer]:
 
 
 def clear_abandoned(parent: Path, name: str) -> None:
-    """Remove staging folders of `name` that no living process holds. A lock goes with its process, however it ends."""
+    """Remove the staging folders of `name` that no process has locked. The lock of a process that dies is released."""
     for folder in parent.glob(f".{name}.*{UNFINISHED_SUFFIX}"):
         with suppress(OSError):
             lock = os.open(folder, os.O_RDONLY)

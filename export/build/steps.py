@@ -1,4 +1,4 @@
-"""Shows a build's steps: a spinner on a terminal, plain lines elsewhere. The pipeline and its steps write through it."""
+"""Prints the progress of a build: a spinner on a terminal, plain lines elsewhere. pipeline.py and its steps use Steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 
 
 class Steps:
-    """Numbers the steps of a build and times each. seconds: step → how long it took."""
+    """Numbers, announces and times the steps of a build. names: the steps in order. seconds: step → how long it took."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
@@ -20,7 +20,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str, doing: str) -> Iterator[None]:
-        """Run a step. doing: what it does, in words, shown meanwhile."""
+        """A context manager around a step. doing: what it does, shown while it runs."""
         head = f"[{self.names.index(name) + 1}/{len(self.names)}] {name}: {doing}"
         started = time.monotonic()
         if self._console.is_terminal:
@@ -37,7 +37,7 @@ class Steps:
         )
 
     def note(self, text: str) -> None:
-        """A line of detail inside a step."""
+        """Print a line of detail inside a step."""
         self.say(f"      {text}")
 
     def say(self, text: str) -> None:

@@ -1,14 +1,14 @@
-"""Chooses tile and halo by measurement on real photographs; `sizes.py` calls `choose` with the engines to measure.
+"""Chooses tile and halo by measurement on photographs; sizes.py calls `choose` with the engines and gets a Choice.
 
-A halo is what tiling costs: its pixels are computed and thrown away. How wide it must be depends on the weights, so the
-halo is the least one whose stitched output equals whole-image inference, and the tile the one with the least time per
-useful pixel, (tile - 2·halo)². How close a stitched image is depends on the halo and hardly on the tile, so the halo is
-searched at one tile and the chosen pair is measured again.
+The halo's pixels are computed and thrown away, so it is what tiling costs. How wide it must be depends on the weights. The
+halo is the least whose stitched output equals whole-image inference; the tile is the one with the least time per useful
+pixel, of which it has (tile - 2·halo)². The error of a stitched image depends on the halo and hardly on the tile, so the
+halo is searched with one tile and the chosen pair is compared again.
 
-Where two tiles are about as fast, the smaller one is taken: a request waits for the tiles in front of it. Smaller ones
-beside it, down to half its side, serve images that it would cover badly: 200×200 is four tiles of 192, or of 128.
+Of tiles that are about as fast, the smallest is taken, because a request waits for the tiles in front of it. Smaller tiles,
+down to half its side, are served too, for images that it would cover badly: 200×200 is four tiles of 192, or of 128.
 
-Every comparison is the hardest case: windows overlap by exactly twice the halo.
+Comparisons use the hardest case: tiles overlap by exactly twice the halo.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from runtime.values import to_model
 
 TILES = (96, 128, 192, 256)
 HALOS = (4, 6, 8, 10, 12, 16, 24, 32, 48)
-# How much slower a smaller tile may be, a useful pixel, and still be preferred.
+# A smaller tile is preferred if its time per useful pixel is at most so many times the fastest tile's.
 ABOUT_AS_FAST = 1.1
 REQUIRED_DB = 60.0
-# Nobody sees a seam where no pixel moves by more than one of 256 levels. Half of that is asked for here, since other
-# pictures will be harder than the few that are measured.
+# Nobody sees a seam if no pixel changes by more than one of 256 levels. Half of that is required here, since other
+# pictures may be harder than the few that are measured.
 REQUIRED_LEVELS = 0.5
 REQUIRED_MAX = REQUIRED_LEVELS / 255
 # Pictures are compared in [0, 1], whatever range the network has.
 PEAK = 1.0
 # Seconds a search should take. A network too slow for it is measured on one photograph and on smaller pieces.
 BUDGET_S = 90.0
-# Side in pixels of the picture that tells how fast the network is.
+# Side in pixels of the first picture, which shows how fast the network is.
 TRIAL_PX = 64
-# Tiles up to this side are timed whatever the search has taken by then: a choice needs something to choose from.
+# Tiles up to this side are timed however long the search has taken, so that there is something to choose from.
 ALWAYS_TIMED_PX = 192
 # Seconds over which one tile is timed at least; a tile that takes longer is run once.
 TIMED_S = 0.2
@@ -51,9 +51,10 @@ TIMED_S = 0.2
 
 @dataclass(frozen=True)
 class Choice:
-    """The pair that was chosen, and why. tile, halo: input pixels. close: stitched against whole.
+    """The chosen tile and halo, in input pixels, and what was measured.
 
-    sizes: the tile and the smaller ones that serve beside it, ascending.
+    sizes: the tile and the smaller ones that are served too, ascending. close: how far a stitched image is from the whole
+    one. good: whether that is as close as required.
     halos: {"tile", "halo", "psnr_db", "max_abs"} per comparison made.
     tiles: {"tile", "ms", "ns_per_useful_px"} per tile timed.
     """
@@ -72,7 +73,7 @@ class Choice:
 
 
 def check(signature: Signature, tile: int | None, halo: int | None) -> None:
-    """Raises InvalidInput where the user's own tile or halo cannot work."""
+    """Raises InvalidInput if a tile or halo that the user gave cannot work."""
     multiple = signature.size_multiple
     if tile is not None and (tile < 1 or tile % multiple):
         expected = (
@@ -99,10 +100,10 @@ def choose(
     halo: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Choice:
-    """Measure what was not given.
+    """Find the best tile and halo.
 
-    engine: is timed. comparer: computes stitched and whole images, in float32 (the halo is a property of the weights;
-    the rounding of a narrower type would hide it). tile, halo: pixels, to keep what the user asked for. clock: seconds.
+    engine: is timed. comparer: computes stitched and whole images, in float32: rounding to a narrower type would hide how
+    large a halo the weights need. tile, halo: in input pixels, what the user asked for; None to measure. clock: seconds.
     """
     search = TileSearch(engine, comparer, clock)
     multiple = engine.manifest.size_multiple
@@ -129,7 +130,7 @@ def choose(
 
 
 def useful_side(tile: int, halo: int, multiple: int = 1) -> int:
-    """Pixels of a tile's side that reach the image."""
+    """How many pixels of a tile's side remain when the halo is cut off, a multiple of `multiple`."""
     return (tile - 2 * halo) // multiple * multiple
 
 
@@ -139,7 +140,7 @@ def is_seamless(difference: Difference) -> bool:
 
 
 class TileSearch:
-    """The measurements of one search; each tile is timed once, and each comparison kept for the report."""
+    """The measurements of one search. Each tile is timed once, and all comparisons are kept for the report."""
 
     def __init__(self, engine: Engine, comparer: Engine, clock: Callable[[], float]) -> None:
         self.engine, self.comparer, self._clock = engine, comparer, clock
@@ -154,7 +155,7 @@ class TileSearch:
         self._names = photographs.NAMES if affordable else photographs.NAMES[:1]
 
     def least_halo(self, tile: int, halos: list[int]) -> int:
-        """The least halo without seams, by bisection; the largest where none is."""
+        """The least of `halos` without seams, by bisection; the largest if all have seams."""
         low, high = 0, len(halos) - 1
         while low < high:
             middle = (low + high) // 2
@@ -165,7 +166,7 @@ class TileSearch:
         return halos[low]
 
     def fastest_tile(self, tiles: list[int], halo: int) -> int:
-        """The tile with the least time a useful pixel, or the smallest of those that are about as fast."""
+        """The smallest of the tiles whose time per useful pixel is about the least."""
         tiles = [size for size in tiles if _fits(size, halo, self._multiple)]
         for size in tiles:
             affordable = size <= ALWAYS_TIMED_PX or self._affordable(size * size * self.engine.slots)
@@ -180,10 +181,10 @@ class TileSearch:
         return next((size for size, cost in s_per_px.items() if cost <= limit), tiles[0])
 
     def compare(self, tile: int, halo: int, *, thorough: bool = False) -> Difference:
-        """Stitched against whole, where windows overlap by exactly 2·halo.
+        """How far stitched images are from whole ones, where tiles overlap by exactly 2·halo.
 
-        thorough: the last word on a pair; a slow network gets one row of two windows for it instead of a square, and
-        a very slow one smaller windows.
+        thorough: the final comparison of a pair. A slow network then gets two tiles instead of four, and a very slow
+        one smaller tiles.
         """
         if thorough and not self._affordable(_compared_px(tile, halo) // 2):
             smaller = (size for size in TILES if size < tile and _fits(size, halo, self._multiple))
@@ -230,7 +231,7 @@ class TileSearch:
             return difference(stitched, whole.result(), peak=PEAK)
 
     def _trial(self) -> float:
-        """Pixels a second of the comparer."""
+        """Run the comparer once; its speed in pixels a second."""
         image = self._photograph(photographs.NAMES[0], TRIAL_PX, TRIAL_PX)
         started = self._clock()
         run_whole(self.comparer, image)

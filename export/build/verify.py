@@ -1,4 +1,4 @@
-"""Compares a bundle's outputs with float32 torch, through the engines that serve it. `verify_all` is the build's step."""
+"""Compares the outputs of a bundle's engines with float32 torch. pipeline.py calls `verify_all`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ IMAGE_CASES = ((1, 1, 1), (2, 7, 5), (1, 33, 48), (2, 33, 48), (1, 64, 64), (1, 
 SAMPLE_BATCHES = (1, 3, 8)
 # Seconds for the comparison with narrow arithmetic in torch: many CPUs have none, and emulate it slowly.
 ARITHMETIC_S = 10.0
-# A case of fewer input values than these takes about as long as one with so many: a run's overhead has no size.
+# Smaller inputs take about as long as inputs of this many values: a run has a fixed overhead.
 OVERHEAD_VALUES = 1000
 
 
@@ -46,7 +46,7 @@ class OutOfTolerance(EngineError):
 
 @dataclass(frozen=True)
 class Case:
-    """One batch and what float32 torch makes of it; the graph's own tensors, by name."""
+    """A batch of inputs and float32 torch's outputs for it, by the graph's tensor names."""
 
     inputs: dict[str, Array]
     expected: dict[str, Array]
@@ -62,7 +62,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """How far one engine's output of one case lies from float32 torch."""
+    """How far one engine's output for one case lies from float32 torch's. shapes: of the inputs, by name."""
 
     shapes: dict[str, list[int]]
     difference: Difference
@@ -70,7 +70,7 @@ class Row:
 
 @dataclass
 class Verified:
-    """How far one engine's outputs lie, a row for each case that it takes."""
+    """How far one engine's outputs lie from float32 torch's, a row for each case that it ran."""
 
     backend: str
     device: str
@@ -94,10 +94,10 @@ def verify_all(
     options: BuildOptions,
     steps: Steps,
 ) -> tuple[list[Verified], dict[str, str]]:
-    """Compare the engine that would serve here, every other backend of the targets, and the graph's arithmetic in torch.
+    """Compare with float32 torch: the serving engine, the other backends of the targets, and torch at the bundle's precision.
 
-    The latter because a CPU runs a narrow graph in float32, which says nothing of what a GPU will make of it.
-    module: the rewritten one, at the bundle's precision. Returns what was verified, and backend → why it was not run.
+    The last shows the errors that a GPU would make: a CPU may run a float16 or bfloat16 graph in float32. module: the
+    rewritten module, at the bundle's precision. Returns a Verified for each engine, and backend → why it was not run.
     Raises OutOfTolerance at the first engine beyond the tolerance.
     """
     reference = TorchEngine(bundle, loaded.checkpoint.module)
@@ -127,7 +127,7 @@ def verify_all(
 
 
 def cases(reference: Engine, signature: Signature, tile_sizes: tuple[int, ...]) -> list[Case]:
-    """Batches of several sizes with what `reference` makes of them: photographs, or random latents and labels."""
+    """Batches of several sizes (photographs, or random latents and labels) with the outputs of `reference` for them."""
     return [Case(inputs, reference.run(inputs)) for inputs in _inputs(signature, tile_sizes)]
 
 
@@ -169,10 +169,10 @@ def verify(
 ) -> Verified:
     """Run every case that fits the engine's batch. Raises OutOfTolerance with the figures of the case that fails.
 
-    budget_s: cases that would end after it are left out, judging by the one before (some types are slow). clock: seconds.
+    budget_s: cases that would probably take longer than this are left out (some types are slow). clock: seconds.
     """
     if engine.device == "CPU":
-        # A processor runs any batch; its engines' sizes only say which are worth waiting for.
+        # CPU engines run any batch; their batch sizes are only those that the scheduler should gather.
         engine.batch_sizes = tuple(sorted({*engine.batch_sizes, *(case.batch for case in cases)}))
     verified = Verified(engine.backend, engine.device, engine.precision)
     started = clock()

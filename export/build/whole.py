@@ -1,8 +1,7 @@
-"""How large a picture a network takes that must see it whole, measured on the engine that will serve it here.
+"""Measures the largest picture that a network which is never tiled can serve here; sizes.py calls `measure`.
 
-A whole picture occupies the device by itself, and its memory grows with it. So pictures of growing size are run until
-one takes too long or too much memory; the largest before it is the limit that the bundle states, and servers refuse
-larger ones with that number.
+Such a picture occupies the device alone, and needs memory in proportion to its pixels. So larger and larger pictures are run
+until one takes too long or too much memory. The one before is the limit that the bundle states; servers refuse larger ones.
 """
 
 from __future__ import annotations
@@ -20,17 +19,19 @@ from runtime.errors import EngineError, InvalidInput
 from runtime.tensors import Array
 from runtime.values import to_model
 
-# Sides of the squares that are tried, in input pixels: twice the pixels each time, up to the usual 24-megapixel photo.
+# Sides of the squares that are tried, in input pixels: twice the area each time, up to a camera's 24 megapixels.
 SIDES = (128, 181, 256, 362, 512, 724, 1024, 1448, 2048, 2896, 4096, 4899)
-# Seconds for which one picture may occupy the device: other requests wait that long for it.
+# Seconds for which a picture may occupy the device: other requests have to wait for it.
 LONGEST_S = 4.0
-# Memory that one picture may add to the most that the process had before the search.
+# By how much a picture may raise the process's peak memory over that before the search.
 MOST_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
-class Run:
-    """One picture that was run. side: in input pixels. ms: of the second time. mib: memory added since the search began."""
+class TimedPicture:
+    """A square picture that was run. side: in input pixels. ms: of its second run. mib: growth of the process's peak memory
+    since the search began.
+    """
 
     side: int
     ms: float
@@ -39,7 +40,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Limit:
-    """max_px: pixels of the largest picture. reason: why no larger one, for people. runs: what was measured."""
+    """The outcome. max_px: pixels of the largest picture. reason: why no larger one, in words. runs: what was measured."""
 
     max_px: int
     reason: str
@@ -50,7 +51,7 @@ class Limit:
 
 
 def check(signature: Signature, max_px: int | None) -> None:
-    """Raises InvalidInput where the user's own limit is smaller than any picture."""
+    """Raises InvalidInput if the limit that the user gave is smaller than any picture."""
     least = signature.size_multiple**2
     if max_px is not None and max_px < least:
         raise InvalidInput("max_whole_px", f"got {max_px}, expected {least} pixels or more")
@@ -63,21 +64,21 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     peak_bytes: Callable[[], int] = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
 ) -> Limit:
-    """Run growing pictures through `engine`. max_px: the user's own limit, which is run once and kept.
+    """Run larger and larger pictures through `engine`. max_px: a limit that the user gave: only it is run, and kept.
 
-    clock: in seconds. peak_bytes: the most memory that the process has had so far.
-    Raises EngineError where not even the smallest picture can be run.
+    clock: in seconds. peak_bytes: the process's peak memory so far.
+    Raises EngineError if even the smallest picture cannot be run.
     """
     multiple, before_bytes = engine.manifest.size_multiple, peak_bytes()
 
-    def run_square(side: int) -> Run:
+    def run_square(side: int) -> TimedPicture:
         ms = _second_run_s(engine, side, clock) * 1e3
-        return Run(side, round(ms, 3), round((peak_bytes() - before_bytes) / 2**20, 1))
+        return TimedPicture(side, round(ms, 3), round((peak_bytes() - before_bytes) / 2**20, 1))
 
     if max_px is not None:
         run = run_square(max(math.isqrt(max_px) // multiple * multiple, multiple))
         return Limit(max_px, "asked for", (asdict(run),))
-    runs: list[Run] = []
+    runs: list[TimedPicture] = []
     reason = "no larger one was tried"
     for side in (side // multiple * multiple for side in SIDES):
         try:

@@ -1,6 +1,7 @@
 """Checkpoints: files opened safely, identified, loaded strictly into a generator, and written.
 
-open the file (`reading`) → take off what lies around the state dict (`wrappers`) → whose tensor names these are
-(`naming`, and each family's `checkpoints.py`) or which other network it is (`unsupported`): `identification`.
-`checkpoint` makes a module of it. Called by the build, inspect, convert, interpolate, the training and the evaluation.
+`checkpoint.load` gives a generator with its weights. `identification.identify` says what a file holds: it opens the file
+(`reading`), finds the state dicts in it (`wrappers`), and recognises one by its tensor names (`naming`, and each family's
+`checkpoints.py`) or says which unsupported network it is (`unsupported`). Called by the build, training, evaluation,
+inspect, convert and interpolate.
 """

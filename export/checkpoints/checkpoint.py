@@ -1,8 +1,7 @@
-"""Weights in and out of a generator: `load` gives a module, `save` writes a safetensors file of ours.
+"""Loads a generator with its weights (`load`) and saves them to a safetensors file (`save`).
 
-A file of ours has the generator's name, its configuration and the class names in the metadata. Its tensors are
-float16, which halves the file; they become float32 again when they are loaded. Called by the build, the training, the
-evaluation and the commands beside them.
+A file that `save` writes has the generator's name, its configuration and the class names in its metadata. Its tensors are
+float16, which halves the file; `load` converts them to float32. Called by the build, training, evaluation and the commands.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ SHIPPED = Path(__file__).resolve().parents[1] / "weights"
 RANDOM = "random:"
 COMES_WITH = "shipped:"
 BOOLEANS = {"true": True, "false": False}
-LISTED = 5  # problems in a message before the rest is only counted
+LISTED = 5  # how many problems a message names; the others are only counted
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A generator with its weights.
 
-    module: in eval mode, float32. source: a file's name, or "random:SEED". sha256: of the file, "" for random weights.
-    naming: the code base whose tensor names the file had, "" for random weights. notes: what the user should know of
-    how the file was read.
+    module: in eval mode, float32. source: a file's name, or "random:SEED". sha256: of the file; "" for random weights.
+    naming: the code base whose tensor names the file has; "" for random weights. notes: what the user should know about
+    how the file was read, a sentence each.
     """
 
     model: str
@@ -52,7 +51,7 @@ class Checkpoint:
 
 
 def save(path: Path, model: str, config: Any, module: nn.Module, class_names: tuple[str, ...] = ()) -> None:
-    """Write the module's weights to `path`, whole or not at all; floats as float16."""
+    """Write the module's weights to `path`, completely or not at all. Floats become float16."""
     tensors = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in module.state_dict().items()
@@ -64,16 +63,16 @@ def save(path: Path, model: str, config: Any, module: nn.Module, class_names: tu
 
 
 def metadata(model: str, config: Any, class_names: tuple[str, ...]) -> dict[str, str]:
-    """What a file of ours says about itself."""
+    """The safetensors metadata of a file that we write: model, config (JSON), class_names (JSON)."""
     return {"model": model, "config": json.dumps(asdict(config)), "class_names": json.dumps(class_names)}
 
 
 def load(model: str, source: str | None = None, overrides: Mapping[str, str] | None = None) -> Checkpoint:
     """The generator `model` with the weights of `source`, in eval mode, float32.
 
-    source: a path to a checkpoint in any tensor names that the family knows, "random:SEED", "shipped:NAME", or None for
-    the shipped weights of the generator's own name.
-    overrides: `--set key=value` pairs, for what the file does not say; with random weights, over the defaults.
+    source: the path of a checkpoint whose tensor names the family knows, "shipped:NAME", "random:SEED", or None for the
+    weights shipped under the generator's name.
+    overrides: `--set key=value` pairs for settings that the file leaves open; for random weights, in place of the defaults.
     Raises InvalidInput naming the option, the key or the tensor that does not fit.
     """
     spec = families.get(model)
@@ -106,9 +105,9 @@ def load(model: str, source: str | None = None, overrides: Mapping[str, str] | N
 
 
 def resolve_config(contents: Contents, spec: Spec, overrides: Mapping[str, str]) -> Any:
-    """The configuration of a checkpoint, with `overrides` for what the file does not say.
+    """The configuration of a checkpoint, with `overrides` for settings that the file leaves open.
 
-    Raises InvalidInput where one contradicts the file.
+    Raises InvalidInput if an override contradicts the file.
     """
     stored = {key: str(value) for key, value in contents.config.items()}
     ours, config = (configure(spec.config(), settings) for settings in (stored, stored | dict(overrides)))
@@ -117,24 +116,25 @@ def resolve_config(contents: Contents, spec: Spec, overrides: Mapping[str, str])
         if getattr(config, key) != getattr(ours, key) and overrides[key] not in alternatives.get(key, ()):
             possible = " or ".join((str(contents.config[key]), *alternatives.get(key, ())))
             raise InvalidInput(
-                "set", f"{key}: got {overrides[key]}, but {contents.path.name} has {possible}; leave it out"
+                "set",
+                f"{key}: got {overrides[key]}, but {contents.path.name} has {possible}; leave out this --set",
             )
     return config
 
 
 def open_assumptions(contents: Contents, overrides: Mapping[str, str]) -> tuple[str, ...]:
-    """What was taken for the settings that the file leaves open and `overrides` do not give, a sentence each."""
+    """A sentence for each setting that neither the file nor `overrides` decide: which value was assumed."""
     return tuple(str(assumption) for assumption in contents.assumptions if assumption.key not in overrides)
 
 
 def locate(source: str) -> Path:
-    """The file that a path or "shipped:NAME" means. Raises InvalidInput where there is none."""
+    """The file of a path or of "shipped:NAME". Raises InvalidInput if there is none."""
     if source.startswith(COMES_WITH):
         path = SHIPPED / f"{source.removeprefix(COMES_WITH)}.safetensors"
         if not path.is_file():
             shipped = ", ".join(COMES_WITH + path.stem for path in sorted(SHIPPED.glob("*.safetensors")))
             raise InvalidInput(
-                "weights", f"{source} does not ship; give a path, {RANDOM}SEED, or one of {shipped}"
+                "weights", f"{source} is not shipped; give a path, {RANDOM}SEED, or one of {shipped}"
             )
         return path
     path = Path(source)
@@ -147,9 +147,10 @@ def locate(source: str) -> Path:
 
 
 def configure(base: Any, overrides: Mapping[str, str]) -> Any:
-    """`base`, a dataclass, with `overrides` applied; each text must parse as the type of the value it replaces.
+    """`base`, a dataclass, with `overrides`, each parsed as the type of the value that it replaces.
 
-    Of our own, although msgspec and pydantic convert texts as well: their errors speak of `$.key`, not of `--set`.
+    Raises InvalidInput for an unknown key or a text that does not parse. Written by hand, although msgspec and pydantic
+    parse texts too, because their errors name `$.key` where the user typed `--set`.
     """
     types = {field.name: type(getattr(base, field.name)) for field in fields(base)}
     parsed: dict[str, Any] = {}
@@ -165,7 +166,7 @@ def configure(base: Any, overrides: Mapping[str, str]) -> Any:
 
 
 def build(spec: Spec, config: Any) -> nn.Module:
-    """The module of a configuration. Raises InvalidInput where there can be none."""
+    """The module of a configuration, with its initial weights. Raises InvalidInput if the configuration cannot work."""
     try:
         return spec.module(config)
     except ValueError as error:
@@ -177,13 +178,13 @@ def build(spec: Spec, config: Any) -> nn.Module:
 
 
 def outline(spec: Spec, config: Any) -> nn.Module:
-    """The module on the meta device: its shapes, without memory for its weights. Raises InvalidInput as `build`."""
+    """The module on the meta device: it has the tensors' shapes and no memory for them. Raises InvalidInput as `build` does."""
     with torch.device("meta"):
         return build(spec, config)
 
 
 def random_module(spec: Spec, config: Any, source: str) -> nn.Module:
-    """The module as its initialisation leaves it, from the seed in "random:SEED"."""
+    """The module with initial weights drawn from the seed in `source`, "random:SEED". In eval mode, float32."""
     seed = source.removeprefix(RANDOM)
     if not seed.isdigit():
         raise InvalidInput("weights", f"got {source!r}, expected {RANDOM}SEED with a whole number")
@@ -193,7 +194,10 @@ def random_module(spec: Spec, config: Any, source: str) -> nn.Module:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    """The tensors (floats as float32) of a file that holds nothing else, under its own names, and its metadata."""
+    """The tensors of a file that holds nothing else, under its own names, and its metadata. Floats become float32.
+
+    For files of other networks than generators: classifiers and feature networks. Raises InvalidInput.
+    """
     file = open_file(path)
     if not all(isinstance(value, Tensor) for value in file.content.values()):
         raise InvalidInput("weights", f"{path.name}: expected a state dict of tensors, got something else")
@@ -203,13 +207,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy `tensors` into `module`, in its dtypes; each parameter must be there with its shape, and nothing else."""
+    """Copy `tensors` into `module`, converted to its dtypes. Raises InvalidInput unless names and shapes are the same."""
     check_fit(module, tensors, path)
     module.load_state_dict(dict(tensors), strict=False)  # batch norm's counts, which may be missing
 
 
 def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raises InvalidInput naming the tensors that `module` lacks, that it has beside these, or of other shapes."""
+    """Raises InvalidInput naming the tensors that are missing, unexpected or of another shape than in `module`."""
     wanted = {key: value for key, value in module.state_dict().items() if not key.endswith(COUNTS)}
     given = {key: value for key, value in tensors.items() if not key.endswith(COUNTS)}
     problems = [f"missing {key}" for key in wanted.keys() - given.keys()]

@@ -1,8 +1,8 @@
-"""What a checkpoint file holds: which generator, in whose tensor names, with what configuration.
+"""Identifies a checkpoint file: which generator, under whose tensor names, with what configuration.
 
-`identify(path)` opens the file, tries each state dict that it may mean against the tensor names of every family
-(`export/models/<name>/checkpoints.py`), and returns the tensors under our names. A family without that file is read
-under our own names alone.
+`identify(path)` opens the file, compares each state dict in it with the tensor names of every family
+(`export/models/<name>/checkpoints.py`), and returns Contents: the tensors under our names. A family without that file can
+only be read under our names. checkpoint.py, inspect and convert call it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from export.checkpoints.wrappers import Candidate, candidates
 from runtime.errors import InvalidInput
 
 OURS = "ganforge"
-LISTED = 5  # names in a message before the rest is only counted
+LISTED = 5  # how many names a message lists; the others are only counted
 # How many batches a batch norm has seen: no generator computes with it.
 COUNTS = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a checkpoint holds, under our names.
+    """What a checkpoint holds.
 
-    format: of the file, for people. naming: the code base whose tensor names the file has; OURS for a file of ours, ""
-    where it is not known. model: the generator; "" where no generator has such names.
-    tensors: in the file's own dtypes. config: what the file, or its tensors' shapes, say of the configuration.
-    assumptions: what `config` has only because it is usual. inside: the keys and prefixes around the tensors.
-    notes: what the user should know.
+    format: of the file, in words. naming: the code base whose tensor names the file has; OURS for a file that we wrote, ""
+    if it is not known. model: the generator; "" if no generator has such tensor names.
+    tensors: under our names, in the file's dtypes. config: the settings known from the metadata or the tensors' shapes.
+    assumptions: the settings in `config` that are only assumed. inside: the keys and prefixes around the tensors.
+    notes: what the user should know about how the file was read.
     """
 
     path: Path
@@ -58,21 +58,21 @@ class Contents:
 
 
 def namings(model: str) -> tuple[Naming, ...]:
-    """The tensor names in which the family `model` is read, the preferred first; none where it has no list of them."""
+    """The tensor names under which the family `model` can be read, the preferred first; () if it lists none."""
     module = families.part(model, "checkpoints")
     return module.NAMINGS if module else ()
 
 
 def all_namings() -> Iterator[tuple[str, Naming]]:
-    """Every family's, with the family's name."""
+    """The namings of all families, each with the family's name."""
     return ((model, naming) for model in families.names() for naming in namings(model))
 
 
 def identify(path: Path) -> Contents:
     """What the checkpoint at `path` holds.
 
-    Raises InvalidInput for a file that cannot be read, is incomplete or holds numbers of no use, UnsupportedCheckpoint
-    for one that is recognised as something else.
+    Raises InvalidInput for a file that cannot be read, is incomplete or has tensors that cannot be computed with (NaN,
+    quantized), UnsupportedCheckpoint for one that is recognised as something else.
     """
     file = open_file(path)
     if {"model", "config"} <= file.metadata.keys():
@@ -93,17 +93,22 @@ def identify(path: Path) -> Contents:
 
 
 def named_model(path: Path, model: str | None = None) -> str:
-    """The family whose weights `path` holds: `model` where it is given, else what the file says. Raises InvalidInput."""
+    """The family whose weights `path` holds: `model` if it is given, otherwise as the file says.
+
+    Raises InvalidInput if the file does not say it.
+    """
     if model is not None:
         return model
     in_file = identify(path).model
     if not in_file:
-        raise InvalidInput("model", f"is missing, and {path.name} does not say which generator it holds")
+        raise InvalidInput(
+            "model", f"is missing, and {path.name} does not say which generator it holds; give --model NAME"
+        )
     return in_file
 
 
 def unknown_network(contents: Contents) -> InvalidInput:
-    """The error for a state dict whose names no generator has."""
+    """The error to raise for a state dict whose tensor names belong to no generator."""
     listed = ", ".join(list(contents.tensors)[:LISTED])
     return InvalidInput(
         "weights",
@@ -146,7 +151,7 @@ def _own(file: CheckpointFile) -> Contents:
 
 
 def _translated(file: CheckpointFile, candidate: Candidate, model: str, naming: Naming) -> Contents:
-    """The tensors under our names. Raises InvalidInput where some are missing or there are others."""
+    """The candidate under our names. Raises InvalidInput if tensors are missing or unexpected."""
     given = {name: tensor for name, tensor in candidate.tensors.items() if not name.endswith(COUNTS)}
     ours = naming.to_ours(given)
     problems = [f"missing {name}" for name in ours if name not in given]
@@ -156,7 +161,7 @@ def _translated(file: CheckpointFile, candidate: Candidate, model: str, naming: 
         raise InvalidInput(
             "weights",
             f"{file.path.name} has the tensor names of {model} in {naming.name}, "
-            f"but is not whole: {'; '.join(problems[:LISTED])}{more}",
+            f"but is incomplete: {'; '.join(problems[:LISTED])}{more}",
         )
     tensors = {ours[name]: given[name] for name in ours}
     inferred = naming.infer(tensors)
@@ -174,7 +179,7 @@ def _translated(file: CheckpointFile, candidate: Candidate, model: str, naming: 
 
 
 def _checked(contents: Contents) -> Contents:
-    """With notes on tensor names and dtypes in front. Raises InvalidInput naming a tensor that cannot be computed with."""
+    """`contents` with notes on tensor names and dtypes. Raises InvalidInput naming a tensor that cannot be computed with."""
     for name, tensor in contents.tensors.items():
         if reason := _unusable(tensor):
             raise InvalidInput("weights", f"{contents.path.name}: {name} {reason}")
@@ -186,7 +191,7 @@ def _checked(contents: Contents) -> Contents:
 
 
 def _unusable(tensor: Tensor) -> str:
-    """Why no generator can compute with it; "" where one can."""
+    """Why no generator can compute with `tensor`; "" if one can."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         kind = "meta" if tensor.is_meta else "quantized" if tensor.is_quantized else str(tensor.layout)
         return f"is {kind}, expected plain numbers; save its dense values"

@@ -1,4 +1,4 @@
-"""The names that a public code base gives to a generator's tensors, as data: a family's `checkpoints.py` lists them.
+"""Naming: the names that a public code base gives to a generator's tensors, as data. Each family's checkpoints.py lists some.
 
 `identification` recognises a file by them and translates its tensors to our names; `export.convert` translates back.
 """
@@ -14,9 +14,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Assumption:
-    """A setting that a file's tensors leave open, and the usual value that is taken for it.
+    """A setting that a file's tensors leave open, and the usual value, which is assumed.
 
-    key, value: of the configuration. alternatives: what `--set` may say instead. because: for people, why it is open.
+    key, value: of the configuration. alternatives: values that `--set` may give instead. because: why it is open, in words.
     """
 
     key: str
@@ -31,7 +31,7 @@ class Assumption:
 
 @dataclass(frozen=True)
 class Inferred:
-    """What the shapes of a file's tensors say about the configuration. assumptions: on what they do not decide."""
+    """The configuration as a file's tensor shapes determine it. assumptions: for settings that they do not determine."""
 
     config: Mapping[str, Any]
     assumptions: tuple[Assumption, ...] = ()
@@ -41,14 +41,14 @@ class Inferred:
 class Naming:
     """One code base's names for a generator's tensors.
 
-    name: the code base, for people. recognised_by: regular expressions; a file has these names where each expression
-    matches the name of one of its tensors in full.
-    to_ours: for the names in a file, some of which may be missing: all that should be there, as {theirs: ours}.
-    from_ours: the other way round, for all of our names. infer: the configuration, from tensors under our names.
-    under: the prefix that such files have, where only the prefix tells them from another code base's.
-    target: what `python -m export.convert --to` calls it; "" where it is only read.
-    wrapped: written files hold the state dict under a key, "params_ema" or "params".
-    lacks: for a configuration, what of it this code base's network cannot be; "" where it can be all of it.
+    name: the code base, in words. recognised_by: regular expressions; a file has these names if each expression matches
+    the whole name of one of its tensors.
+    to_ours: from the names in a file, some of which may be missing, to {their name: our name} for all that should be there.
+    from_ours: from our names, all of them, to {our name: their name}. infer: the configuration from tensors under our names.
+    under: prefixes, one of which such a file has around its names; () if they are not needed to recognise it.
+    target: the name for `python -m export.convert --to`; "" if files in these names are only read.
+    wrapped: whether written files hold the state dict under a key, "params_ema" or "params".
+    lacks: what in a configuration this code base's network does not have, in words; "" if it has everything.
     """
 
     name: str

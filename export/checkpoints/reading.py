@@ -1,8 +1,8 @@
-"""Opens any checkpoint file without running anything that it holds.
+"""Opens a checkpoint file without running code from it.
 
-The bytes decide what a file is, never its suffix, and only what torch.save or safetensors wrote is parsed. Pickles go
-through torch's restricted unpickler (`weights_only`), which makes tensors and plain values and nothing else.
-`identification` and `checkpoint.read` call `open_file`.
+The first bytes decide what a file is, not its suffix. Only files of torch.save and safetensors are parsed; pickles are read
+by torch's restricted unpickler (`weights_only`), which makes nothing but tensors and plain values. `identification` and
+`checkpoint.read` call `open_file` and get a CheckpointFile.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from export.checkpoints.unsupported import (
 from runtime.errors import InvalidInput
 
 ZIP = b"PK\x03\x04"
-# torch.save's own number, pickled at the front of a file of the older form.
+# torch.save's magic number, pickled at the start of files that PyTorch before 1.6 wrote.
 LEGACY = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
-# A safetensors file begins with the length of its JSON header, which no real one takes beyond this.
+# A safetensors file begins with the length of its JSON header. The format allows at most this.
 MAX_HEADER_BYTES = 100_000_000
 SAVE_AGAIN = "save what its state_dict() gives, with torch.save or as .safetensors"
 
@@ -39,8 +39,8 @@ SAVE_AGAIN = "save what its state_dict() gives, with torch.save or as .safetenso
 class CheckpointFile:
     """An opened file.
 
-    format: what kind of file it is, for people. content: tensors by name, or dictionaries with such inside.
-    metadata: the text entries in a safetensors file's header; none in other files.
+    format: what kind of file it is, in words. content: tensors by name, or nested dictionaries of them.
+    metadata: the text entries in a safetensors file's header; empty for other files.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class CheckpointFile:
 
 
 def open_file(path: Path) -> CheckpointFile:
-    """Read `path` onto the CPU. Raises InvalidInput; UnsupportedCheckpoint where the file is of a kind known here."""
+    """Read `path` onto the CPU. Raises InvalidInput; UnsupportedCheckpoint if it is recognised as another kind of file."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -86,16 +86,16 @@ def read_safetensors(path: Path) -> CheckpointFile:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         return CheckpointFile(path, "safetensors", load_file(path), metadata)
-    except Exception as error:  # the library has its own, and passes on the system's
+    except Exception as error:  # SafetensorError, OSError and others
         raise InvalidInput("weights", f"{path.name} cannot be read: {error}") from error
 
 
 def refuse_archives(path: Path) -> None:
-    """Raises InvalidInput where a zip file is not what torch.save writes."""
+    """Raises InvalidInput if a zip file is damaged, UnsupportedCheckpoint if torch.save did not write it."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception as error:  # a damaged table of contents has many ways to be wrong
+    except Exception as error:  # zipfile raises many types for a damaged table of contents
         raise InvalidInput(
             "weights", f"{path.name} cannot be read: it is damaged or cut short ({error}); fetch it again"
         ) from error
@@ -112,9 +112,9 @@ def refuse_archives(path: Path) -> None:
 
 def read_pickle(path: Path, format: str) -> CheckpointFile:
     try:
-        with path.open("rb") as file:  # by its name, torch would take one in .safetensors for such
+        with path.open("rb") as file:  # given a path, torch would read *.safetensors as safetensors
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler meets whatever bytes there are
+    except Exception as error:  # the unpickler raises many types for damaged bytes
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise UnsupportedCheckpoint(
                 path, "a pickle that asks for code", (refused[1],), f"nothing of it was run; {SAVE_AGAIN}"

@@ -25,9 +25,9 @@ NO_GENERATOR = (
 
 
 class UnsupportedCheckpoint(InvalidInput):
-    """A file that is recognised and cannot be used.
+    """Raised for a file that is recognised and cannot be used.
 
-    kind: what it is, for people. evidence: the names or bytes by which it was recognised. advice: what to do instead.
+    kind: what it is, in words. evidence: the names or bytes by which it was recognised. advice: what to do instead.
     """
 
     def __init__(self, path: Path, kind: str, evidence: tuple[str, ...], advice: str) -> None:
@@ -47,7 +47,7 @@ class FileKind:
 
 @dataclass(frozen=True)
 class PickleKind:
-    """A kind of pickle that has all of `keys` at its top."""
+    """A kind of pickle: a dictionary that has all of `keys`."""
 
     name: str
     keys: tuple[str, ...]
@@ -56,10 +56,10 @@ class PickleKind:
 
 @dataclass(frozen=True)
 class NetworkKind:
-    """A kind of network.
+    """A kind of network, recognised by its tensors' names.
 
-    keys: regular expressions; each matches the name of one of the network's tensors in full. without: expressions that
-    match none of them. suits: a further condition on the tensors. detail: what follows the name, such as the scale.
+    keys: regular expressions; each must match the whole name of a tensor. without: expressions that must match none.
+    suits: a further condition on the tensors. detail: text after the name, such as the scale.
     """
 
     name: str
@@ -90,7 +90,7 @@ FILES = (
     ),
     FileKind("a web page", b"<html", "the download gave a page in place of the file; fetch it again"),
 )
-# protobuf: the version of the format, then the producer's name, its version or the graph.
+# ONNX is protobuf: the format's version comes first, then the producer's name or version, or the graph.
 ONNX = re.compile(rb"\x08[\x01-\x1f][\x12\x1a:B]")
 
 
@@ -110,12 +110,12 @@ PICKLES = (
 
 
 def times(pattern: str) -> Callable[[Mapping[str, Tensor]], str]:
-    """The scale, where each layer whose weight's name is `pattern` doubles the side."""
+    """A function that gives the scale as text, if each layer whose weight's name matches `pattern` doubles the side."""
     return lambda tensors: f" ×{2 ** sum(1 for key in tensors if re.fullmatch(pattern, key))}"
 
 
 def ends(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
-    """How many values a stack of linear layers takes and gives."""
+    """The numbers of inputs and outputs of a stack of linear layers."""
     weights = sorted(
         (key for key in tensors if key.endswith("weight")), key=lambda key: int(key.split(".")[0])
     )
@@ -138,7 +138,7 @@ def perceptron(tensors: Mapping[str, Tensor]) -> str:
     return f": linear layers, {inputs} values in, {outputs} out{picture}"
 
 
-# The first that fits is the name, so a special kind stands before the general one.
+# The first kind that matches is reported, so special kinds come before general ones.
 NETWORKS = (
     NetworkKind("SRGAN", (r"block1\.0\.weight", r"block2\.prelu\.weight", r"block\d+\.0\.conv\.weight"),
             detail=times(r"block\d+\.\d+\.conv\.weight")),
@@ -182,7 +182,7 @@ NETWORKS = (
 
 
 def refuse_bytes(path: Path, head: bytes) -> None:
-    """Raises UnsupportedCheckpoint where a file's first bytes, `head`, are those of another kind of file."""
+    """Raises UnsupportedCheckpoint if the file's first HEAD_BYTES bytes, `head`, are those of another kind of file."""
     for kind in FILES:
         if head[kind.at : kind.at + len(kind.begins)].lower() == kind.begins.lower():
             raise UnsupportedCheckpoint(path, kind.name, (f"its bytes {kind.begins!r}",), kind.advice)
@@ -191,7 +191,7 @@ def refuse_bytes(path: Path, head: bytes) -> None:
 
 
 def refuse_pickle(path: Path, keys: Iterable[object]) -> None:
-    """Raises UnsupportedCheckpoint where a pickle with these keys at its top holds no generator's weights."""
+    """Raises UnsupportedCheckpoint if a pickled dictionary with these keys is known to hold no generator's weights."""
     present = set(keys)
     for kind in PICKLES:
         if present >= set(kind.keys):
@@ -199,7 +199,7 @@ def refuse_pickle(path: Path, keys: Iterable[object]) -> None:
 
 
 def refuse_network(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raises UnsupportedCheckpoint where the tensors are those of a network that no generator here is."""
+    """Raises UnsupportedCheckpoint if the tensors are those of a network that cannot be built here."""
     for kind in NETWORKS:
         evidence = matching_names(kind.keys, tensors)
         complete = len(evidence) == len(kind.keys)
@@ -208,7 +208,7 @@ def refuse_network(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def matching_names(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
-    """For each pattern that matches a name in full, the first name that it matches."""
+    """For each pattern the first name that it matches as a whole; patterns that match none are left out."""
     names = list(names)
     first = (next((name for name in names if re.fullmatch(pattern, name)), None) for pattern in patterns)
     return tuple(name for name in first if name is not None)

@@ -1,7 +1,7 @@
-"""The state dicts that a file may mean: dictionaries in dictionaries are opened, and prefixes taken off every name.
+"""Finds the state dicts in a file's content: opens nested dictionaries, and removes prefixes such as `module.` from names.
 
-`identification` takes the first candidate whose tensor names it knows. They come in the order of preference, EMA
-weights first.
+`identification` calls `candidates` and takes the first one whose tensor names it knows. Candidates come in order of
+preference, EMA weights first.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 
 from torch import Tensor
 
-# Keys under which a state dict lies. EMA weights come first: they give the better pictures.
+# Keys that hold a state dict. EMA weights come first: they give better pictures.
 WRAPPERS = (
     "params_ema", "params-ema", "state_dict_ema", "model_ema", "generator_ema", "netG_ema", "G_ema", "g_ema", "ema",
     "model_state_dict", "state_dict", "params", "model", "net", "generator", "netG", "net_g", "G", "g",
 )  # fmt: skip
-# Prefixes of a generator's names, where other networks may lie beside it; EMA weights first again.
+# Prefixes of the generator's tensors in a file that may hold other networks too; EMA weights first.
 ROLES = ("generator_ema.", "netG_ema.", "G_ema.", "generator.", "netG.", "net_g.", "G.")
-# Prefixes that are on every name: DataParallel, torch.compile, Lightning and the like add them.
+# Prefixes that all names have: DataParallel, torch.compile, Lightning and others add them.
 AROUND = ("module.", "_orig_mod.", "model.", "net.", "network.")
-# What averaging adds beside the network that it wraps.
+# Tensors that averaging adds to those of the network.
 COUNTERS = ("steps", "n_averaged", "step_counter")
 DEPTH = 4
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A state dict that the file may mean.
+    """A state dict in the file.
 
-    inside: the keys and prefixes taken off, outermost first. notes: what was used and what was ignored beside it.
+    inside: the keys and prefixes that were removed, outermost first. notes: which parts of the file were used and ignored.
     """
 
     tensors: Mapping[str, Tensor]
@@ -40,7 +40,7 @@ class Candidate:
 
 
 def candidates(content: Mapping[Any, Any]) -> Iterator[Candidate]:
-    """Every state dict that a file's content may mean, the preferred one first."""
+    """Every state dict in a file's content, with and without prefixes, the preferred one first."""
     for candidate in _without_wrappers(content, (), ()):
         yield from _without_prefixes(candidate)
 

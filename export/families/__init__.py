@@ -1,10 +1,10 @@
-"""Finds the model families: every folder `export/models/<name>/` whose `generator.py` defines a SPEC. Nothing is listed.
+"""Finds the model families: every folder `export/models/<name>/` whose `generator.py` defines a SPEC. There is no list.
 
-Beside `generator.py` a family may have `recipes.py` (RECIPES, by name, the default first: how it is trained) and
-`checkpoints.py` (NAMINGS: the names that other code bases give to its tensors). They are imported only when asked
-for, so that this package depends on no family. Other files and folders in `export/models/` are helpers, not families.
+A family may also have `recipes.py` (RECIPES: how it is trained, by name, the default first) and `checkpoints.py` (NAMINGS:
+the names that other code bases give to its tensors). They are imported only when they are asked for, so that this package
+depends on no family. Other files and folders in `export/models/` are helpers, not families.
 
-Called by the build, the training, the checkpoint readers and the tests.
+Called by the build, training, the checkpoint readers, the benchmarks and the tests.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def get(name: str) -> Spec:
 
 
 def part(name: str, file: str) -> ModuleType | None:
-    """The module `file` of a family ("recipes", "checkpoints"); None where the family has none."""
+    """The module `file` ("recipes" or "checkpoints") of the family `name`; None if it has none."""
     module = f"{PACKAGE}.{name}.{file}"
     return importlib.import_module(module) if find_spec(module) else None
 

@@ -1,4 +1,4 @@
-"""Parses `--set KEY=VALUE`, which the build, convert and other commands have; checkpoint.configure applies it."""
+"""Parses `--set KEY=VALUE` of the build, convert and evaluate commands. checkpoint.configure applies the result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from runtime.errors import InvalidInput
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, str]:
-    """`--set key=value` pairs as overrides of a configuration."""
+    """`--set key=value` pairs as overrides: key → value, as text. Raises InvalidInput for anything else."""
     overrides: dict[str, str] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")

@@ -1,6 +1,6 @@
-"""What every model family declares about its generator, as data: the SPEC in `export/models/<name>/generator.py`.
+"""Spec: what a model family declares about its generator, as data. It is the SPEC in `export/models/<name>/generator.py`.
 
-The build, training, evaluation and checkpoint readers read it, so that none of them branches on a family's name.
+The build, training, evaluation and checkpoint readers read it (`families.get`) and never branch on a family's name.
 """
 
 from __future__ import annotations
@@ -33,11 +33,9 @@ class Signature:
     """What one configuration of a generator takes and gives.
 
     scale: output pixels per input pixel along a side; 1 for a generator of samples.
-    size_multiple: height and width must be multiples of this many pixels (pixel-unshuffle in front), else 1.
-    tiled: whether pictures may be cut into tiles; False for networks with global statistics, which must see them
-        whole.
-    latent_size: values in one latent; 0 where there is none.
-    classes: number of classes a label chooses from; 0 where there are no labels.
+    size_multiple: height and width must be multiples of this many pixels; more than 1 where a pixel-unshuffle comes first.
+    tiled: whether pictures may be cut into tiles; False for networks with global statistics, which need whole pictures.
+    latent_size: values in a latent; 0 if it takes none. classes: number of classes; 0 if it takes no labels.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -51,9 +49,9 @@ class Signature:
 
 @dataclass(frozen=True)
 class Spec:
-    """A generator: `export/models/<name>/generator.py` holds exactly one, called SPEC.
+    """A generator. `export/models/<name>/generator.py` holds exactly one, called SPEC.
 
-    config: a frozen dataclass of the module's options; every field has a default.
+    task: what it is served for. config: a frozen dataclass of the module's options; every field has a default.
     module: builds the nn.Module from a config; its forward takes the signature's inputs by position, in order.
     signature: what a config takes and gives.
     tiny: a config small enough for a test to run in milliseconds.

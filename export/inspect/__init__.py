@@ -1,1 +1,1 @@
-"""Says what a checkpoint file is: `python -m export.inspect FILE`."""
+"""The command `python -m export.inspect FILE`, which says what a checkpoint file is. Its code is in __main__.py."""

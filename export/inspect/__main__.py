@@ -1,4 +1,7 @@
-"""`python -m export.inspect FILE`: a short table of what a checkpoint is, or of what it is instead."""
+"""`python -m export.inspect FILE`: prints a table of what a checkpoint holds, or what else the file is.
+
+`ganforge inspect` runs the same.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def main(file: str) -> None:
 
 
 def description(contents: Contents) -> dict[str, str]:
-    """What the table says beside the file's name and hash."""
+    """The rows of the table between the file's name and its hash."""
     dtypes = sorted({dtype(tensor) for tensor in contents.tensors.values()})
     notes = (*contents.notes, *checkpoint.open_assumptions(contents, {}))
     class_names = {"class names": ", ".join(contents.class_names)} if contents.class_names else {}
@@ -56,7 +59,7 @@ def description(contents: Contents) -> dict[str, str]:
 
 
 def parameter_count(contents: Contents) -> int:
-    """How many numbers training changed: batch norm's statistics are not among them."""
+    """The number of trained parameters, without batch norm's running statistics."""
     return sum(
         tensor.numel()
         for key, tensor in contents.tensors.items()

@@ -54,7 +54,7 @@ def run(*arguments: object) -> Result:
         (("--model", "dcgan", *TINY, "--set", "width=many"), "--set: width is given twice"),
         (("--model", "dcgan", *TINY, "--set", "channels=two"), "got 'two', expected int"),
         (("--model", "dcgan", *TINY, "--set", "channels=2"), "channels: got 2, expected 1 or 3"),
-        (("--model", "dcgan", *TINY, "--scale", "2"), "--scale: got 2, but this generator has none"),
+        (("--model", "dcgan", *TINY, "--scale", "2"), "--scale: got 2, but this generator has no scale"),
         (
             ("--model", "esrgan", "--weights", "random:0", "--scale", "5"),
             "scale: got 5, expected one of [1, 2, 3, 4, 8]",
@@ -63,7 +63,7 @@ def run(*arguments: object) -> Result:
         (("--model", "dcgan", *TINY, "--target", "coreml"), "--target: got 'coreml', expected one of onnx"),
         (
             ("--model", "dcgan", *TINY, "--tile", "64"),
-            "--tile: got 64, but dcgan runs on samples, and this is for tiles",
+            "--tile: got 64, but dcgan runs on samples; this option is for those on tiles",
         ),
         (("--model", "dcgan", *TINY, "--halo", "8"), "--halo: got 8, but dcgan runs on samples"),
         (

@@ -131,7 +131,7 @@ def test_a_single_up_convolution_is_taken_as_two_and_three_may_be_asked_for(tmp_
         note = "one up-convolution may be ×2 or ×3: taken as scale=2; if that is wrong, add --set scale=3"
         assert (note in loaded.notes) == (not asked)
         assert (note in inspected(path).output, inspected(path).exit_code) == (True, 0)
-        with pytest.raises(InvalidInput, match=r"scale: got 4, but .x\.pth has 2 or 3; leave it out"):
+        with pytest.raises(InvalidInput, match=r"scale: got 4, but .x\.pth has 2 or 3; leave out this --set"):
             checkpoint.load("esrgan", str(path), {"scale": "4"})
 
 
