@@ -1,8 +1,9 @@
-"""`python -m export.evaluate SUBJECT …`: how good is a checkpoint, a bundle, a server's model, or bicubic?
+"""`python -m export.evaluate SUBJECT …`: measures the quality of a checkpoint, a bundle, a server's model or bicubic.
 
-A network that takes pictures is measured against originals (--hr), a generator of samples against real pictures (--data,
+A network that takes pictures is compared with originals (--hr), a generator of samples with real pictures (--data,
 --classifier). The figures are printed as tables and, with --json, written to a file.
-This is the only file of export/ that imports the server's client: a running server can be measured too.
+This is the only file of export/ that imports the server's client, since it can also measure a running server.
+`ganforge evaluate` runs the same.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ MAX_PIXELS = 1 << 28
 
 
 class ServerSubject(Subject):
-    """A model of a running server, measured through the client: what callers get.
+    """A model of a running server, measured through the client.
 
-    model: its name; "" for the only one. A server says how many classes a model has by their names alone.
+    model: its name; "" if the server has only one. Its number of classes is that of the class names the server lists.
     """
 
     def __init__(self, client: Client, model: str) -> None:
@@ -85,31 +86,33 @@ class ServerSubject(Subject):
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("subject", metavar="SUBJECT")
-@click.option("--model", metavar="NAME", help="Of a .pth file: its family. Of a server: which of its models.")
+@click.option("--model", metavar="NAME", help="For a .pth file: its family. For a server: which model.")
 @click.option(
     "--set",
     "settings",
     metavar="KEY=VALUE",
     multiple=True,
-    help="What a checkpoint leaves open, e.g. scale=3.",
+    help="A setting that a checkpoint leaves open, e.g. scale=3; repeatable.",
 )
-@click.option("--scale", type=click.IntRange(min=1), help="Of bicubic: output pixels per input pixel.")
-@click.option("--hr", type=click.Path(path_type=Path), help="Folder of the originals to come near to.")
+@click.option("--scale", type=click.IntRange(min=1), help="For bicubic: output pixels per input pixel.")
+@click.option(
+    "--hr", type=click.Path(path_type=Path), help="Folder of the originals to compare answers with."
+)
 @click.option(
     "--lr",
     type=click.Path(path_type=Path),
     help="Folder of the network's inputs.  [default for upscalers: --hr reduced as MATLAB does]",
 )
-@click.option(
-    "--vgg19", type=click.Path(path_type=Path), help="VGG19's weights, for a perceptual distance as well."
-)
+@click.option("--vgg19", type=click.Path(path_type=Path), help="VGG19's weights; adds a perceptual distance.")
 @click.option(
     "--features",
     metavar="NAME",
     help=f"Features for the perceptual distance.  [default: {feature_nets.DEFAULT}]",
 )
-@click.option("--data", type=click.Path(path_type=Path), help="Real pictures, labelled: an .npz, a folder.")
-@click.option("--floor-data", type=click.Path(path_type=Path), help="The test set, where it is another file.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Real pictures with labels: .npz, IDX, CIFAR or folder."
+)
+@click.option("--floor-data", type=click.Path(path_type=Path), help="The test set, if it is another file.")
 @click.option(
     "--classifier",
     type=click.Path(path_type=Path),
@@ -119,14 +122,18 @@ class ServerSubject(Subject):
 @click.option(
     "--count", type=click.IntRange(min=2), default=10_000, show_default=True, help="Samples to draw."
 )
-@click.option("--seed", type=click.IntRange(0, 2**40), default=0, show_default=True, help="Of the samples.")
-@click.option("--untrained", is_flag=True, help="Measure the checkpoint's generator before training as well.")
-@click.option("--inception", is_flag=True, help="FID and Inception Score as papers state them.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**40), default=0, show_default=True, help="Seed of the samples."
+)
+@click.option("--untrained", is_flag=True, help="Also measure the generator with untrained weights.")
+@click.option("--inception", is_flag=True, help="Also compute FID and Inception Score as in papers.")
 @click.option(
     "--device", default="cpu", show_default=True, help="Where torch's networks run: cpu, cuda or cuda:N."
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Of torch.  [default: one a core]")
-@click.option("--json", "target", type=click.Path(path_type=Path), help="File to write all figures to.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: one a core]")
+@click.option(
+    "--json", "target", type=click.Path(path_type=Path), help="Also write all figures to this file."
+)
 def main(
     subject: str,
     model: str | None,
@@ -159,10 +166,13 @@ def main(
 def open_subject(
     text: str, *, model: str | None, overrides: Mapping[str, str], scale: int | None, device: torch.device
 ) -> Subject:
-    """What `text` names. overrides: of a checkpoint's configuration. Raises InvalidInput where `text` names nothing."""
+    """Open what `text` names, to be measured. Raises InvalidInput if it names nothing.
+
+    overrides: for settings that a checkpoint leaves open. scale: of bicubic. device: of a checkpoint's network.
+    """
     path = checkpoint.locate(text) if text.startswith(checkpoint.COMES_WITH) else Path(text)
     if overrides and not path.is_file():
-        raise InvalidInput("set", f"is for a checkpoint's file, and {text} is none")
+        raise InvalidInput("set", f"is only for a checkpoint's file, which {text} is not; leave out --set")
     if text == BICUBIC:
         if scale is None:
             raise InvalidInput("scale", "is missing; bicubic needs --scale N")

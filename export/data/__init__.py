@@ -1,7 +1,8 @@
-"""Data to train and measure on: labelled pictures (labelled.py), crops and pairs for super-resolution (crops.py, pairs.py).
+"""Reads pictures to train on and to measure with: labelled pictures (labelled.py), crops and pairs for super-resolution
+(crops.py, pairs.py).
 
-Recipes and the evaluation import from here. Pictures are kept in memory as uint8; crops of those that do not fit are
-decoded again each time.
+Recipes, the training loop and the evaluation import from here. Pictures are kept in memory as uint8. Crops may come from
+more pictures than fit in memory: the others are decoded again for each crop.
 """
 
 from export.data.batches import Prefetcher, generator

@@ -1,6 +1,6 @@
-"""Batches prepared in advance by threads, each a function of the run's seed and its own number and of nothing else.
+"""Prepares training batches in advance, in threads. A batch depends only on the run's seed and on its own number.
 
-The training loop takes its batches from a Prefetcher; recipes draw them with the random numbers of `generator`.
+The training loop takes its batches from a Prefetcher; recipes draw a batch's random numbers from `generator`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 def generator(seed: int, number: int) -> torch.Generator:
-    """The random generator of batch `number` (0 or more) of the run with `seed`.
+    """The random generator for batch `number` (0 or more) of a run with `seed`.
 
-    A batch needs no batch before it, so a resumed run continues with the same ones and saves no state for it.
+    It does not depend on earlier batches, so a resumed run continues with the same batches and has no state to save.
     """
     sequence = np.random.SeedSequence([seed % 2**64, number])
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
@@ -29,9 +29,8 @@ def generator(seed: int, number: int) -> torch.Generator:
 class Prefetcher(Generic[T]):
     """Calls `make(number)` in threads, from `first` on, while the caller uses earlier results.
 
-    depth: how many results are finished or under way and not yet taken; at least one per worker. waited_s: seconds for
-    which take() has blocked; where that is much of a run, loading is the bottleneck. A context manager, which stops the
-    threads.
+    A context manager, which stops the threads. depth: how many results are made ahead of the caller; at least one per
+    worker. waited_s: how long take() has blocked so far, in seconds. If that is much of the run, loading is the bottleneck.
     """
 
     def __init__(
@@ -54,11 +53,11 @@ class Prefetcher(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for what is under way and drop what has not begun."""
+        """Wait for running calls and cancel those that have not begun."""
         self.pool.shutdown(cancel_futures=True)
 
     def take(self, number: int) -> T:
-        """`make(number)`, or the exception that it raised. Numbers must be taken in order, from `first` on."""
+        """The result of `make(number)`; raises what it raised. Numbers must be taken in order, from `first` on."""
         if number != self.next:
             raise ValueError(f"took number {number}, expected {self.next}: they are made in order")
         future = self.under_way.popleft()

@@ -1,7 +1,7 @@
-"""Reads CIFAR-10 and CIFAR-100 in the form "for Python" of https://www.cs.toronto.edu/~kriz/cifar.html; Readers of labelled.py.
+"""Reads the Python version of CIFAR-10 and CIFAR-100, as a folder or a .tar.gz; labelled.py calls its READERS.
 
-A folder or a .tar.gz. Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images". The files are pickles,
-which plain_pickle.py reads.
+The data: https://www.cs.toronto.edu/~kriz/cifar.html (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny
+Images"). The files are pickles, which plain_pickle.py reads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from export.data import plain_pickle
 from export.data.sets import Labelled, Reader, Split, as_damaged, labelled
 from runtime.errors import InvalidInput
 
-SHAPE = (3, 32, 32)  # of a picture: a row of the file's array
+SHAPE = (3, 32, 32)  # of a picture, which is a row of the file's array
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ LAYOUTS = (
         labels_key="fine_labels",
     ),
 )
-# The files of both datasets; which dataset it is shows once they are open.
+# The names of all files of both datasets.
 ALL_FILES = frozenset(
     name for layout in LAYOUTS for name in (layout.names_file, *layout.files["train"], *layout.files["test"])
 )
@@ -62,7 +62,7 @@ def read_folder(path: Path, size: int, channels: int, split: Split) -> Labelled:
 
 
 def read_archive(path: Path, size: int, channels: int, split: Split) -> Labelled:
-    """The same from a .tar.gz; nothing is unpacked to the disk."""
+    """Read a .tar.gz in memory; nothing is unpacked to disk."""
     contents = {}
     with (
         as_damaged(path.name, tarfile.TarError, zlib.error, EOFError, OSError),
@@ -106,12 +106,12 @@ def dictionary(name: str, contents: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def text(value: Any) -> str:
-    """Python 2, which wrote these files, kept its text as bytes."""
+    """`value` as text. Python 2 wrote these files, so their strings are read as bytes."""
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
 def list_under(name: str, content: Mapping[str, Any], key: str, types: tuple[type, ...]) -> list[Any]:
-    """The list of `types` under `key`. Raises InvalidInput where there is none."""
+    """The list under `key`, whose members must be of `types`. Raises InvalidInput if there is no such list."""
     values = content.get(key)
     if not isinstance(values, list) or not all(isinstance(value, types) for value in values):
         expected = f"`{key}`, a list of {' or '.join(kind.__name__ for kind in types)}"
@@ -122,7 +122,7 @@ def list_under(name: str, content: Mapping[str, Any], key: str, types: tuple[typ
 def batch(
     name: str, content: Mapping[str, Any], labels_key: str, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[N, 32, 32, 3] uint8 and [N] int64."""
+    """The pictures, [N, 32, 32, 3] uint8, and labels, [N] int64, of one file. Raises InvalidInput for wrong shapes or labels."""
     rows, labels = content.get("data"), list_under(name, content, labels_key, (int,))
     if not isinstance(rows, np.ndarray) or rows.shape[1:] != (math.prod(SHAPE),):
         got = rows.shape if isinstance(rows, np.ndarray) else f"a {type(rows).__name__}"

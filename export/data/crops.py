@@ -1,4 +1,4 @@
-"""Random crops of pictures with their ×S reductions, which super-resolution recipes train on: `Crops`."""
+"""Crops: random crops of pictures with their ×S reductions. The super-resolution recipes draw their batches from it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from export.data.resize import resized_part
 from runtime.errors import InvalidInput
 
 GIB = 2**30
-# Numbers this large, modulo a range of at most 2**22, prefer none of it by more than one part in 2**40.
+# Drawing below this, modulo a range of at most 2**22, is uniform to one part in 2**40.
 DRAWN_BELOW = 2**62
 
 
 class Crops:
-    """Aligned crops of every picture in a folder and below.
+    """Aligned low- and high-resolution crops of every picture in a folder and its subfolders. Thread-safe.
 
-    scale: S, high-resolution pixels a low-resolution one, along a side. patch_px: side of the low-resolution crops.
-    cache_gib: decoded pictures kept in memory; the others are decoded again for each crop, so that a dataset of any
-    size fits. names: of the pictures in use; sizes: the range of their sides, in words; skipped: those that cannot be
-    decoded or are too small, with the reason. Raises InvalidInput where that leaves nothing.
+    scale: S, high-resolution pixels per low-resolution pixel along a side. patch_px: side of the low-resolution crops.
+    cache_gib: memory for decoded pictures; those beyond it are decoded again for each crop, so that any dataset fits.
+    names: of the pictures in use. sizes: the range of their sides, in words. skipped: the reasons why others cannot be
+    decoded or are too small. Raises InvalidInput if no picture can be used.
 
-    A low-resolution crop is computed when it is needed, from the pixels under it (a millisecond or two for 36 px at
-    scale 4), and equals bit for bit that crop of the whole picture's reduction: no reduced pictures are kept.
-    Thread-safe.
+    Low-resolution crops are computed when needed, from the pixels under them (1 to 2 ms for 36 px at scale 4). They equal,
+    bit for bit, a crop of the whole picture's reduction.
     """
 
     def __init__(self, folder: Path, *, scale: int, patch_px: int, cache_gib: float = 8.0) -> None:
@@ -37,7 +36,7 @@ class Crops:
         left_bytes, skipped = cache_gib * GIB, []
         sides: set[int] = set()
         paths = pictures_under(folder)
-        # All are decoded once, those that cannot be kept too: better a damaged file now than in the middle of a run.
+        # Every file is decoded now, even if it cannot be kept, so that a damaged one is noticed before the run starts.
         for path, image in zip(paths, decode_all(paths, self.read), strict=True):
             if isinstance(image, InvalidInput):
                 skipped.append(image.problem)
@@ -56,9 +55,9 @@ class Crops:
     def batch(
         self, random: torch.Generator, count: int, *, part: slice = slice(None)
     ) -> tuple[Tensor, Tensor]:
-        """The rows `part` of `count` random crops, each turned and flipped at random.
+        """The rows `part` of a batch of `count` random crops, each rotated and mirrored at random.
 
-        What each row shows depends on `random` and `count` alone, so that processes can divide one batch. Returns
+        A row depends only on `random` and `count`, so that processes can share a batch. Returns
         low [N, 3, patch, patch] and high [N, 3, S·patch, S·patch], float32 in [0, 1], channels last.
         """
         drawn = torch.randint(DRAWN_BELOW, (count, 4), generator=random)[part].tolist()
@@ -71,7 +70,7 @@ class Crops:
         return as_floats(channels_second(low)), as_floats(channels_second(high))
 
     def crop(self, picture: int, top: int, left: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
-        """The crop that four numbers choose, each taken modulo its range.
+        """The crop that is chosen by four numbers, each taken modulo its range.
 
         Returns low [patch, patch, 3] and high [S·patch, S·patch, 3], uint8.
         """
@@ -85,7 +84,10 @@ class Crops:
         return turned(low, turn % 8), turned(image[rows, columns], turn % 8)
 
     def read(self, path: Path) -> np.ndarray:
-        """[S·H, S·W, 3] uint8. Raises InvalidInput where the picture cannot be decoded, or a crop does not fit in it."""
+        """A picture cropped to a multiple of the scale, [S·H, S·W, 3] uint8.
+
+        Raises InvalidInput if it cannot be decoded or is smaller than a crop.
+        """
         image = read_picture(path)
         height, width = (length // self.scale * self.scale for length in image.shape[:2])
         least = self.scale * self.patch_px
@@ -96,11 +98,11 @@ class Crops:
 
 
 def turned(image: np.ndarray, turn: int) -> np.ndarray:
-    """[H, W, C] mirrored where `turn` is odd, then turned by turn // 2 quarters."""
+    """[H, W, C] mirrored if `turn` is odd, then rotated by turn // 2 quarter turns."""
     quarters, mirror = divmod(turn, 2)
     return np.rot90(image[:, ::-1] if mirror else image, quarters)
 
 
 def channels_second(images: np.ndarray) -> Tensor:
-    """[N, H, W, C] → [N, C, H, W], in the same memory."""
+    """[N, H, W, C] → [N, C, H, W], a view of the same memory."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Reads folders of picture files, whose subfolders, if any, are classes; the last Reader of labelled.py."""
+"""Reads a folder of picture files; its subfolders, if it has any, are the classes. labelled.py calls READER."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from runtime.errors import InvalidInput
 
 
 def read(path: Path, size: int, channels: int, split: Split) -> Labelled:
-    """Every picture below `path`, grey or coloured as `channels` says; class names are the subfolders', sorted.
+    """Every picture below `path`, in grey for 1 channel and RGB for 3. The class names are the subfolders', sorted.
 
-    A picture whose shorter side is longer than `size` is reduced to that; then its longer side is cropped to the middle.
+    Larger pictures are reduced until the shorter side is `size` and the middle of the longer side is kept; smaller ones are
+    centred on black. `split` is ignored: a folder is read whole.
     """
     files = pictures_under(path)
     names = classes(path, files)
@@ -44,7 +45,7 @@ def read(path: Path, size: int, channels: int, split: Split) -> Labelled:
 
 
 def classes(folder: Path, files: Sequence[Path]) -> tuple[str, ...]:
-    """The subfolders that hold pictures. Raises InvalidInput where other pictures, without a class, lie beside them."""
+    """The subfolders that hold pictures. Raises InvalidInput if there are pictures beside them, which have no class."""
     loose = [file.name for file in files if file.parent == folder]
     if loose and len(loose) < len(files):
         raise InvalidInput(
@@ -56,7 +57,7 @@ def classes(folder: Path, files: Sequence[Path]) -> tuple[str, ...]:
 
 
 def fitted(file: Path, size: int, channels: int) -> np.ndarray:
-    """[size, size, channels] uint8."""
+    """A picture, reduced and framed: [size, size, channels] uint8."""
     return framed(read_picture(file, channels, shorter_px=size)[None], size)[0]
 
 

@@ -1,4 +1,4 @@
-"""Reads IDX files, the format of MNIST (http://yann.lecun.com/exdb/mnist) and its kin; a Reader of labelled.py."""
+"""Reads IDX files, the format of MNIST (http://yann.lecun.com/exdb/mnist) and similar data. labelled.py calls READER."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def images_in(folder: Path, prefix: str) -> Path | None:
 
 
 def read(path: Path, size: int, channels: int, split: Split) -> Labelled:
-    """A folder's images of `split`, or the images of one file, with the labels of the file beside it if there is one."""
+    """The images of `split` in a folder, or those of a single file, with the labels of the file beside it if there is one."""
     images = path if path.is_file() else images_in(path, PREFIXES[split])
     if images is None:
         expected = f"{PREFIXES[split]}-images-idx3-ubyte, plain or .gz"
@@ -41,7 +41,7 @@ def read(path: Path, size: int, channels: int, split: Split) -> Labelled:
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
-    """The file's array of `axes` axes, uint8. Raises InvalidInput where it is another, or not whole."""
+    """The file's uint8 array with `axes` axes. Raises InvalidInput for another type or number of axes, or a damaged file."""
     with as_damaged(path.name, gzip.BadGzipFile, zlib.error, EOFError):
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     magic, expected = content[:4], bytes((0, 0, BYTES, axes))

@@ -1,7 +1,7 @@
-"""Reads pictures for generators of samples, with labels where there are any, from any known format: `read_labelled`.
+"""Reads pictures, with their labels if there are any, in any known format: `read_labelled` returns them as Labelled.
 
-Recipes call it to train and the evaluation to compare with. A format is one Reader in a file of its own; READERS lists
-them.
+The recipes of DCGAN and ACGAN call it, and so does the evaluation. A format is a Reader in a file of its own, listed in
+READERS.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from export.data import cifar, folders, idx, npz
 from export.data.sets import Labelled, Split
 from runtime.errors import InvalidInput
 
-# The first that recognises a path reads it. A folder of pictures comes last: it recognises every folder.
+# The first reader that recognises a path reads it. folders.READER comes last, since it recognises every folder.
 READERS = (npz.READER, idx.READER, *cifar.READERS, folders.READER)
 
 
 def read_labelled(path: Path, size: int, channels: int, split: Split = "train") -> Labelled:
-    """The pictures at `path`, [N, channels, size, size] uint8, whichever format of READERS it has.
+    """The pictures at `path`, [N, channels, size, size] uint8, and their labels, in whichever of the formats they are.
 
-    split: for sources that have both; others (a folder, an .npz with `images`, one file of IDX) are read whole.
-    Pictures smaller than `size` are centred on black; larger ones are reduced where they come from a folder and refused
-    where they come from an archive. Raises InvalidInput naming what came and what was expected.
+    split: which part to read of data that has both; others (a folder, an .npz with `images`, a single IDX file) are read
+    whole. Smaller pictures are centred on black. Larger ones are reduced if they come from a folder, and refused if they
+    come from an archive. Raises InvalidInput naming what came and what was expected.
     """
     for reader in READERS:
         if reader.recognises(path):

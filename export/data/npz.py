@@ -1,4 +1,4 @@
-"""Reads NumPy archives with `images` (and `labels`, `classes`), or with the same per split; a Reader of labelled.py."""
+"""Reads NumPy archives (.npz) that hold `images` and maybe `labels` and `classes`. labelled.py calls READER."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, 
 
 
 def read(path: Path, size: int, channels: int, split: Split) -> Labelled:
-    """`train_images`, `train_labels` (`test_…`) where there are such, else `images`, `labels`; names in `classes`."""
+    """The arrays `train_images` and `train_labels` (or `test_…`) if the archive has them, otherwise `images` and `labels`.
+
+    `classes` has the class names.
+    """
     with as_damaged(path.name, *DAMAGE_ERRORS), path.open("rb") as file, np.load(file) as archive:
         prefix = f"{split}_" if f"{split}_images" in archive else ""
         if f"{prefix}images" not in archive:

@@ -1,4 +1,6 @@
-"""Whole pictures with their ×S reductions, which super-resolution is measured on; recipes and the evaluation read them."""
+"""Reads whole pictures with their ×S reductions, by name, to measure super-resolution on. The ESRGAN recipes call
+`read_held_out`, the evaluation `read_pairs`.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,18 @@ class Pair:
 
 
 def read_held_out(folder: Path, scale: int) -> dict[str, Pair]:
-    """Set5's layout, `HR/` and `LR_bicubic/X<scale>/`; a folder of plain pictures is reduced here."""
+    """The pairs in `folder`: as in Set5, in `HR/` and `LR_bicubic/X<scale>/`, or plain pictures, which are reduced here."""
     if (folder / "HR").is_dir():
         return read_pairs(folder / "HR", folder / "LR_bicubic" / f"X{scale}", scale)
     return read_pairs(folder, None, scale)
 
 
 def read_pairs(high: Path, low: Path | None, scale: int) -> dict[str, Pair]:
-    """Every picture of the folder `high`, by its path in there without the ending.
+    """A pair for every picture in the folder `high`, by the picture's relative path without its suffix.
 
-    low: the folder of their reductions, NAMEx<scale>.png or of the same name; None to compute them, bicubic, from the
-    pictures cropped to a multiple of `scale`. Raises InvalidInput naming a picture without a reduction, or whose size
-    does not fit it: leaving it out would change the figure.
+    low: the folder of the reductions, called NAMEx<scale>.png or as the picture. None computes them, bicubic, from the
+    picture cropped to a multiple of `scale`. Raises InvalidInput naming a picture whose reduction is missing or has the
+    wrong size: without that picture the measured mean would be another.
     """
     reductions = {path.stem: path for path in pictures_under(low, "validate")} if low else {}
     pairs = {}
@@ -65,6 +67,6 @@ def pair(name: str, image: np.ndarray, small: np.ndarray, scale: int) -> Pair:
     """`image` cropped to `scale` times the size of `small`; both [H, W, 3] uint8."""
     height, width = (length * scale for length in small.shape[:2])
     if not (0 <= image.shape[0] - height < scale and 0 <= image.shape[1] - width < scale):
-        got = f"{image.shape[1]}×{image.shape[0]} px, its reduction {small.shape[1]}×{small.shape[0]}"
-        raise InvalidInput("validate", f"{name} is {got}; expected it {scale} times as large")
+        got = f"{image.shape[1]}×{image.shape[0]} px, its reduction {small.shape[1]}×{small.shape[0]} px"
+        raise InvalidInput("validate", f"{name} is {got}; expected {scale} times the reduction's size")
     return Pair(planes(image[:height, :width]), planes(small))

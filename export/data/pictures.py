@@ -1,4 +1,7 @@
-"""Decodes and writes picture files, and converts pixels between files' form and networks'. All of export/data reads by it."""
+"""Reads and writes picture files, and converts pixels between files ([H, W, C] uint8) and networks ([N, C, H, W] float32).
+
+The other files of export/data, the recipes, run.py and interpolate call it.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,16 @@ from runtime.errors import InvalidInput
 T = TypeVar("T")
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
-SPACES = {1: "b-w", 3: "srgb"}  # channels → what libvips calls their colours
-FILES_WITH_BAR = 200  # fewer are read before anybody could look at a progress bar
-QUEUED_FILES = 64  # at most so many are being decoded or wait to be taken, which bounds their memory
+SPACES = {1: "b-w", 3: "srgb"}  # channels → libvips's name of the colour space
+FILES_WITH_BAR = 200  # fewer files are read too quickly for a progress bar
+QUEUED_FILES = 64  # decoded ahead of the caller at most, which limits the memory
 
 
 def read_picture(path: Path, channels: int = 3, shorter_px: int | None = None) -> np.ndarray:
-    """[H, W, channels] uint8, upright: sRGB for 3 channels, grey for 1. Alpha is flattened on black.
+    """The picture in a file, [H, W, channels] uint8: sRGB for 3 channels, grey for 1.
 
-    shorter_px: a picture whose shorter side is longer than this is reduced to it, antialiased (Lanczos). Raises
-    InvalidInput where the file is no picture, damaged or cut short.
+    It is rotated upright as its EXIF tag says, and alpha is flattened on black. shorter_px: reduce the picture (Lanczos)
+    until its shorter side is so long, if it is longer. Raises InvalidInput if the file is no picture, damaged or cut short.
     """
     try:
         # Without fail_on, the missing part of a truncated file comes out grey.
@@ -46,7 +49,7 @@ def read_picture(path: Path, channels: int = 3, shorter_px: int | None = None) -
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write an [H, W, C] uint8 picture; the file's ending says the format."""
+    """Write an [H, W, C] uint8 picture in the format of the file's suffix. Raises InvalidInput if that fails."""
     try:
         pyvips.Image.new_from_array(np.ascontiguousarray(image)).write_to_file(str(path))
     except pyvips.Error as error:
@@ -54,7 +57,7 @@ def write_picture(path: Path, image: np.ndarray) -> None:
 
 
 def pictures_under(folder: Path, field: str = "data") -> list[Path]:
-    """Every picture in `folder` and below, sorted. Raises InvalidInput where there is none."""
+    """The paths of all pictures in `folder` and its subfolders, sorted. Raises InvalidInput for `field` if there is none."""
     if not folder.is_dir():
         raise InvalidInput(field, f"no folder at {folder}, expected one with pictures in it")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
@@ -66,9 +69,9 @@ def pictures_under(folder: Path, field: str = "data") -> list[Path]:
 
 
 def decode_all(paths: Sequence[Path], read: Callable[[Path], T]) -> Iterator[T | InvalidInput]:
-    """`read(path)` of every path, in order, computed in threads; many files get a progress bar on a terminal.
+    """Yield `read(path)` for every path, in order, computed in threads; with a progress bar if there are many.
 
-    An InvalidInput that `read` raises is yielded in the result's place, so that a caller can skip that file.
+    If `read` raises InvalidInput, the error is yielded instead of a result, so that the caller can skip the file.
     """
 
     def attempt(path: Path) -> T | InvalidInput:
@@ -100,12 +103,12 @@ def decode_all(paths: Sequence[Path], read: Callable[[Path], T]) -> Iterator[T |
 
 
 def planes(image: np.ndarray) -> Tensor:
-    """[H, W, C] → [C, H, W]."""
+    """[H, W, C] → [C, H, W], of the same dtype."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def mirrored(images: Tensor, which: Tensor) -> Tensor:
-    """[N, C, H, W] with the pictures that `which`, [N] bool, names flipped left to right."""
+    """`images`, [N, C, H, W], of which those where `which`, [N] bool, is true are mirrored left to right."""
     return torch.where(which[:, None, None, None], images.flip(3), images)
 
 

@@ -1,7 +1,7 @@
-"""Reads pickles of plain values and byte arrays without running anything that they name; cifar.py calls `loads`.
+"""Reads pickles of plain values and uint8 arrays without running code that they name; cifar.py calls `loads`.
 
-A pickle may call whatever it can import. Here it can import a few names only, and each stands for a class or function
-of this file: not even NumPy's own, whose arrays trust what a pickle says of their memory.
+A pickle can call anything that it can import. This unpickler lets it import only a few names, and gives stubs from this
+file for them. NumPy's own array type is not safe either: it trusts what the pickle says about its memory.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from runtime.errors import InvalidInput
 
 
 class DtypeStub:
-    """Stands for numpy.dtype; only its code is kept, such as "u1"."""
+    """Replaces numpy.dtype; keeps only its code, such as "u1"."""
 
     def __init__(self, code: str | bytes, *_: Any) -> None:
         self.code = code.decode() if isinstance(code, bytes) else code
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order, fields and flags: single bytes have none."""
+        """Ignore byte order, fields and flags, which matter only for larger types than bytes."""
 
 
 class ArrayStub:
-    """Stands for numpy.ndarray: empty when made, filled by its state, as NumPy pickles its arrays."""
+    """Replaces numpy.ndarray. NumPy pickles an array as an empty one, to which __setstate__ then gives the values."""
 
     values: np.ndarray
 
@@ -49,11 +49,11 @@ class ArrayStub:
 
 
 def encoded(text: str, encoding: str = "latin1") -> bytes:
-    """Stands for codecs.encode: Python 3 writes bytes so where the pickle is to be read by Python 2."""
+    """Replaces codecs.encode, by which Python 3 pickles bytes for Python 2."""
     return text.encode("latin1")
 
 
-# What CIFAR's pickles name, and those that NumPy writes today.
+# The names in CIFAR's pickles and in those that NumPy writes today.
 ALLOWED: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("numpy.core.multiarray", "_reconstruct"): ArrayStub,
     ("numpy._core.multiarray", "_reconstruct"): ArrayStub,
@@ -68,7 +68,7 @@ DAMAGE_ERRORS = (
 
 
 class Unpickler(pickle.Unpickler):
-    """Refuses every name that is not ALLOWED."""
+    """An unpickler that refuses every name that is not ALLOWED."""
 
     def __init__(self, name: str, content: bytes) -> None:
         super().__init__(io.BytesIO(content), encoding="bytes")
@@ -76,7 +76,7 @@ class Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            expected = "only plain values and arrays; it is not CIFAR's, do not trust it"
+            expected = "only plain values and arrays; this is not CIFAR's file, do not trust it"
             raise InvalidInput(
                 "data", f"{self.name} is a pickle that names {module}.{name}, expected {expected}"
             )
@@ -84,9 +84,9 @@ class Unpickler(pickle.Unpickler):
 
 
 def loads(name: str, content: bytes) -> Any:
-    """The value pickled in `content`; `name` is the file's, for errors. A dictionary's arrays are NumPy's, uint8.
+    """The value pickled in `content`. Arrays in a dictionary become NumPy arrays, uint8. name: of the file, for errors.
 
-    Raises InvalidInput where the pickle names anything else, or is damaged.
+    Raises InvalidInput if the pickle names anything that is not allowed, or is damaged.
     """
     with as_damaged(name, *DAMAGE_ERRORS):
         value = Unpickler(name, content).load()

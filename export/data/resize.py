@@ -1,8 +1,8 @@
-"""Bicubic resizing as MATLAB's `imresize` does it, which super-resolution papers make their inputs with: `resize`.
+"""Bicubic resizing as MATLAB's `imresize` does it, by which super-resolution papers make their inputs (`resize`).
 
-The cubic kernel is Keys' with a = -0.5 (1981, "Cubic Convolution Interpolation for Digital Image Processing"),
-stretched when reducing so that it also antialiases. Rows first, then columns, rounded to 8 bits in between: so the
-result equals the published low-resolution pictures bit for bit.
+The kernel is Keys' cubic with a = -0.5 (1981, "Cubic Convolution Interpolation for Digital Image Processing"), stretched
+when reducing, for antialiasing. Rows are resized first, then columns, with rounding to 8 bits in between; so the result
+equals the published low-resolution pictures bit for bit. crops.py, pairs.py and the bicubic baseline of the evaluation call it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def resize(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def resized_part(image: np.ndarray, scale: float, rows: range, columns: range) -> np.ndarray:
-    """`resize(image, scale)[rows, columns]`, bit for bit, from no more than the pixels under it.
+    """`resize(image, scale)[rows, columns]`, bit for bit, computed only from the pixels that it depends on.
 
-    image: [H, W, C] uint8. rows, columns: of the result, without gaps.
+    image: [H, W, C] uint8. rows, columns: contiguous ranges of the result.
     """
     row_weights, row_taps = contributions(image.shape[0], scale, rows)
     column_weights, column_taps = contributions(image.shape[1], scale, columns)
@@ -34,11 +34,11 @@ def resized_part(image: np.ndarray, scale: float, rows: range, columns: range) -
 
 
 def along_rows(image: np.ndarray, weights: np.ndarray, taps: np.ndarray) -> np.ndarray:
-    """[H, W, C] uint8, and each output row's weights and taps [out, P] → [out, W, C] uint8."""
+    """Resize along the rows: [H, W, C] uint8 → [out, W, C] uint8. weights, taps: [out, P], as `contributions` gives them."""
     values = image.astype(np.float64, order="C").reshape(len(image), -1)
     resized = np.zeros((len(weights), values.shape[1]))
     term = np.empty_like(resized)
-    # No matrix product: its order of adding, and so its rounding, would depend on the size of the part.
+    # Not a matrix product: its order of summation, and so its rounding, would depend on the part's size.
     for tap in np.flatnonzero(weights.any(axis=0)):
         np.take(
             values, taps[:, tap], axis=0, out=term, mode="clip"
@@ -51,7 +51,7 @@ def along_rows(image: np.ndarray, weights: np.ndarray, taps: np.ndarray) -> np.n
 
 
 def contributions(length: int, scale: float, outputs: range | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """For each output pixel the weights of its taps and their input indices: [out, P] float64 and int64.
+    """For each output pixel, the weights of the input pixels it depends on and their indices: [out, P] float64 and int64.
 
     length: of the input. outputs: the output pixels to compute, by default all.
     """

@@ -1,4 +1,7 @@
-"""What the readers of labelled pictures (labelled.py lists them) share: their result, and framing to a generator's size."""
+"""What the readers of labelled pictures share: their result (Labelled), their interface (Reader), checks and framing.
+
+cifar.py, folders.py, idx.py and npz.py use it; `framed` also serves the evaluation.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Labelled:
-    """images: [N, C, H, W] uint8. labels: [N] int64, or None. class_names: () where the source has none.
+    """Pictures and maybe labels. images: [N, C, H, W] uint8. labels: [N] int64, or None. class_names: () if there are none.
 
-    skipped: files that could not be decoded, each with the reason.
+    skipped: the files that could not be decoded, each with the reason.
     """
 
     images: Tensor
@@ -32,7 +35,10 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Reader:
-    """One format. expected: its description, for an error. read: (path, size, channels, split) → pictures."""
+    """Reads one format. expected: a description of it, for errors. recognises: whether a path has this format.
+
+    read: (path, size in pixels, channels, split) → pictures; raises InvalidInput.
+    """
 
     expected: str
     recognises: Callable[[Path], bool]
@@ -41,12 +47,13 @@ class Reader:
 
 @contextmanager
 def as_damaged(name: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turns these exceptions into an InvalidInput that calls the file `name` damaged."""
+    """A context manager that turns `errors` into an InvalidInput saying that the file `name` is damaged."""
     try:
         yield
     except errors as error:
         raise InvalidInput(
-            "data", f"{name} is damaged or cut short ({type(error).__name__}: {error}), expected it whole"
+            "data",
+            f"{name} is damaged or cut short ({type(error).__name__}: {error}), expected a complete file",
         ) from error
 
 
@@ -58,9 +65,9 @@ def labelled(
     size: int,
     channels: int,
 ) -> Labelled:
-    """The arrays of the archive `name`, checked, and centred on black squares of `size` pixels.
+    """Check the arrays of the archive `name`, and centre the pictures on black squares of `size` pixels.
 
-    images: [N, H, W] or [N, H, W, C] uint8. labels: [N], integers. Raises InvalidInput naming what does not fit.
+    images: [N, H, W] or [N, H, W, C] uint8. labels: [N], integers. Raises InvalidInput naming what is wrong.
     """
     if images.ndim == 3:
         images = images[..., None]
@@ -84,7 +91,7 @@ def labelled(
 
 
 def framed(images: np.ndarray, size: int) -> np.ndarray:
-    """[N, H, W, C] → [N, size, size, C]: a larger side is cropped to its middle, a smaller one gets black borders."""
+    """[N, H, W, C] → [N, size, size, C]: of a longer side the middle is kept, a shorter one gets black borders."""
     frame = np.zeros((len(images), size, size, images.shape[3]), images.dtype)
     (from_rows, to_rows), (from_columns, to_columns) = (centred(side, size) for side in images.shape[1:3])
     frame[:, to_rows, to_columns] = images[:, from_rows, from_columns]
@@ -92,7 +99,7 @@ def framed(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def centred(length: int, size: int) -> tuple[slice, slice]:
-    """The pixels to copy when `length` pixels are centred in `size`: where they lie in the one, and in the other."""
+    """How to centre `length` pixels in `size`: which of the former to copy, and where they go in the latter."""
     common = min(length, size)
     starts = ((length - common) // 2, (size - common) // 2)
     return slice(starts[0], starts[0] + common), slice(starts[1], starts[1] + common)

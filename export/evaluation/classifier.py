@@ -1,7 +1,7 @@
-"""`python -m export.evaluation.classifier --data DATA --output FILE.safetensors`: train the small classifier.
+"""`python -m export.evaluation.classifier --data DATA --output FILE.safetensors`: trains the small classifier.
 
-`python -m export.evaluate --classifier FILE` compares samples in its features, so it is trained on the same real pictures
-as the generator. That takes minutes on one CPU core.
+`python -m export.evaluate --classifier FILE` compares samples with real pictures in its features, so train it on the same
+pictures as the generator. That takes minutes on one CPU core.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from runtime.errors import GanforgeError, InvalidInput
 
 TRAINING_BATCH = 64
 PEAK_LR, WEIGHT_DECAY = 5e-3, 0.05
-# Some classes overlap (shirt, T-shirt), so the network should not become certain.
+# Some classes overlap (shirt, T-shirt), so the network should not learn to be certain.
 LABEL_SMOOTHING = 0.1
 SHIFT_PX = 2
 WARM_UP = 0.25  # share of the steps in which the learning rate rises
@@ -31,9 +31,10 @@ WARM_UP = 0.25  # share of the steps in which the learning rate rises
 def train(
     net: SmallNet, train_set: Labelled, test_set: Labelled, *, epochs: int, seed: int, flips: bool
 ) -> float:
-    """Train with AdamW and one cycle of the learning rate (Smith 2018, arXiv 1708.07120); the final test accuracy in [0, 1].
+    """Train `net` with AdamW and one cycle of the learning rate (Smith 2018, arXiv 1708.07120).
 
-    train_set, test_set: of `net`'s size and channels, with labels. flips: mirror half of the pictures at random.
+    train_set, test_set: of `net`'s size and channels, with labels. flips: mirror half of the pictures at random. Returns
+    the accuracy on the test set after the last epoch, in [0, 1].
     """
     random = torch.Generator().manual_seed(seed)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -58,15 +59,16 @@ def train(
 
 
 def one_cycle(done: float) -> float:
-    """The learning rate over its peak after the share `done` in [0, 1] of the steps: up in a straight line, then a cosine."""
+    """The learning rate, as a share of its peak, after `done` in [0, 1] of the steps: a linear rise, then half a cosine."""
     if done < WARM_UP:
         return done / WARM_UP
     return (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
 
 
 def augmented(images: Tensor, random: torch.Generator, flips: bool) -> Tensor:
-    """[N, C, H, W] uint8 → float32 in [0, 1], each shifted by up to SHIFT_PX pixels over black and, with flips, mirrored
-    half of the time."""
+    """[N, C, H, W] uint8 → float32 in [0, 1], each shifted at random by up to SHIFT_PX pixels, with black at the edges, and
+    with `flips` mirrored half of the time.
+    """
     count, channels, height, width = images.shape
     padded = F.pad(images, (SHIFT_PX,) * 4)
     top, left = (torch.randint(2 * SHIFT_PX + 1, (count, 1), generator=random) for _ in range(2))
@@ -85,7 +87,7 @@ def augmented(images: Tensor, random: torch.Generator, flips: bool) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(net: SmallNet, pictures: Labelled) -> float:
-    """The share of `pictures` whose label is the class that `net` finds likeliest."""
+    """The share of `pictures` that `net` classifies as their label."""
     net.eval()
     classes = [net(batch.float() / 255).argmax(dim=1) for batch in pictures.images.split(BATCH)]
     return float((torch.cat(classes) == labels_of(pictures)).double().mean())
@@ -100,20 +102,25 @@ def labels_of(pictures: Labelled) -> Tensor:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
-    "--data", type=click.Path(path_type=Path), required=True, help="Labelled pictures: .npz or folder."
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Pictures with labels: .npz, IDX, CIFAR or folder.",
 )
-@click.option("--test-data", type=click.Path(path_type=Path), help="The test set, where it is another file.")
+@click.option("--test-data", type=click.Path(path_type=Path), help="The test set, if it is another file.")
 @click.option(
     "--output", type=click.Path(path_type=Path), required=True, help="File to write (.safetensors)."
 )
-@click.option("--channels", type=click.Choice(["1", "3"]), default="1", show_default=True, help="1 is grey.")
+@click.option(
+    "--channels", type=click.Choice(["1", "3"]), default="1", show_default=True, help="1 for grey, 3 for RGB."
+)
 @click.option("--classes", default="", help="Class names in the order of the labels, separated by commas.")
 @click.option("--epochs", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--flips", is_flag=True, help="Mirror at random: where left and right mean nothing.")
+@click.option("--flips", is_flag=True, help="Mirror pictures at random. Not for text or digits.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="Of torch.  [default: one a core]")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: one a core]")
 def main(threads: int | None, **options: Any) -> None:
-    """Train the small classifier on labelled pictures, zero-padded to 32 px; its accuracy each epoch."""
+    """Train the small classifier on labelled pictures of up to 32 px, and print its accuracy after each epoch."""
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -133,7 +140,7 @@ def run(
     flips: bool,
     seed: int,
 ) -> None:
-    """Read the pictures, train, write the file. classes: names separated by commas, or "" for the data's own."""
+    """Read the pictures, train, write the file. classes: names separated by commas; "" for those of the data."""
     size = Config().size
     train_set = read_labelled(data, size, int(channels), split="train")
     test_set = read_labelled(test_data or data, size, int(channels), split="test")

@@ -1,8 +1,7 @@
-"""Classifiers, in whose features samples are compared with real pictures.
+"""The classifiers in whose features samples are compared with real pictures. `load` reads one from a file.
 
-`load` gives a Classifier out of one of two kinds of file: He's ResNet-56 for CIFAR-10 as akamaster/pytorch_resnet_cifar10
-publishes it, or the small network that `python -m export.evaluation.classifier` trains on any labelled pictures.
-sampling.py uses it for every figure.
+There are two: ResNet-56 for CIFAR-10 (He et al.), as akamaster/pytorch_resnet_cifar10 publishes it, and the small network
+that `python -m export.evaluation.classifier` trains on any labelled pictures. sampling.py computes all figures with it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ SIDE_PX = 32
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # The name of our own network in the metadata of its files.
 SMALL = "small-classifier"
-# For messages: what `load` takes and how to come by it.
+# For messages: what `load` takes and how to get it.
 ACCEPTED = (
     "give a .safetensors that `python -m export.evaluation.classifier --data DATA --output classifier.safetensors` "
     "trains on the same real pictures (minutes on a CPU), or the public ResNet-56 for CIFAR-10, "
@@ -37,7 +36,7 @@ ACCEPTED = (
 
 @dataclass(frozen=True)
 class Classified:
-    """N pictures through a classifier: features [N, D] float32; classes [N] int64, the likeliest of each. On the CPU."""
+    """A classifier's result for N pictures, on the CPU. features: [N, D] float32. classes: [N] int64, the likeliest class."""
 
     features: Tensor
     classes: Tensor
@@ -45,7 +44,9 @@ class Classified:
 
 @dataclass(frozen=True)
 class Config:
-    """Options of the small network. size: side in pixels; width: maps of the first layer, a quarter of the features."""
+    """The configuration of the small network. size: side in pixels. width: maps of the first layer; features are four times
+    as many.
+    """
 
     size: int = SIDE_PX
     channels: int = 1
@@ -116,7 +117,7 @@ class ResNet56(Net):
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut. Where maps double, every other pixel is taken and zeros are the new maps."""
+    """Two convolutions and a shortcut. Where the maps double, the shortcut takes every other pixel and pads with zero maps."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -149,7 +150,7 @@ class Classifier:
 
     @torch.inference_mode()
     def classify(self, images: Tensor, description: str) -> Classified:
-        """[N, C, size, size] uint8, in batches, with a progress bar that says `description`."""
+        """Classify pictures, [N, C, size, size] uint8, in batches. description: of the progress bar."""
         features, classes = [], []
         for batch in with_progress(images.split(BATCH), description):
             floats = batch.to(self.device, torch.float32, memory_format=torch.channels_last) / 255
@@ -160,7 +161,7 @@ class Classifier:
 
 
 def load(path: Path) -> Classifier:
-    """The classifier in `path`. Raises InvalidInput where there is no such file, or it holds another network."""
+    """The classifier in the file `path`. Raises InvalidInput if there is no such file or it holds another network."""
     if not path.is_file():
         raise InvalidInput("classifier", f"no file at {path}; {ACCEPTED}")
     if path.suffix == ".safetensors":
@@ -176,7 +177,7 @@ def load(path: Path) -> Classifier:
 
 
 def resnet56(state_dict: Mapping[str, Tensor], path: Path) -> Classifier:
-    """state_dict: with the names of akamaster's file, `module.` in front."""
+    """ResNet-56 with the weights of `state_dict`, whose names are those of akamaster's file (`module.…`)."""
     net = ResNet56()
     checkpoint.load_strictly(
         net, {key.removeprefix("module."): value for key, value in state_dict.items()}, path
@@ -185,7 +186,7 @@ def resnet56(state_dict: Mapping[str, Tensor], path: Path) -> Classifier:
 
 
 def save_small(path: Path, config: Config, net: SmallNet, class_names: tuple[str, ...]) -> None:
-    """Write a file that `load` takes: float16 weights; network, configuration and class names in the metadata."""
+    """Write a file for `load`: weights in float16, with network, configuration and class names in the metadata."""
     checkpoint.save(path, SMALL, config, net, class_names)
 
 

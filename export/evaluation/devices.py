@@ -1,4 +1,4 @@
-"""Where the networks of an evaluation run: the device that `--device` names."""
+"""Turns `--device` of `python -m export.evaluate` into a torch device."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from runtime.errors import InvalidInput
 
 
 def device(name: str) -> torch.device:
-    """The device called `name`: "cpu", "cuda" or "cuda:1", with float32 arithmetic that is really float32.
+    """The torch device `name`: "cpu", "cuda" or "cuda:1". Also turns off TF32, so that float32 is computed as float32.
 
-    Raises InvalidInput where torch knows no such device or cannot use it here.
+    Raises InvalidInput if torch does not know the device or cannot use it here.
     """
     try:
         wanted = torch.device(name)
@@ -20,6 +20,6 @@ def device(name: str) -> torch.device:
         raise InvalidInput(
             "device", f"got {name!r}, expected cpu, cuda or cuda:N; torch says: {reason}"
         ) from error
-    # By default cuDNN computes convolutions in TF32, which has the significand of float16.
+    # By default cuDNN computes convolutions in TF32, whose significand is as short as float16's.
     torch.backends.cudnn.allow_tf32 = False
     return wanted

@@ -1,7 +1,7 @@
 """Distances between two sets of pictures, computed on a classifier's features of them: [N, D] float32 tensors.
 
-sampling.py calls these. The Fréchet and kernel distances are torchmetrics'; it gets features instead of pictures, so that
-the classifier runs once for all figures.
+sampling.py calls these functions. torchmetrics computes the Fréchet and kernel distances. It is given features instead of
+pictures, so that the classifier runs once for all figures.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Of the kernel distance, as in its paper.
+# For the kernel distance, as in its paper.
 SUBSETS, SUBSET_SIZE = 100, 1000
 # Rows of a matrix of distances that are computed at once.
 ROWS = 256
 
 
 class PrecomputedFeatures(nn.Module):
-    """Passed where torchmetrics expects a feature extractor: gives back the features that it is called with."""
+    """Given to torchmetrics as the feature extractor: returns its input, which is features already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class PrecomputedFeatures(nn.Module):
 def frechet_distance(samples: Tensor, real: Tensor) -> float:
     """The Fréchet distance of two normal distributions with the sets' means and covariances (arXiv 1706.08500).
 
-    Computed in float64. Its bias shrinks as sets grow, so that only figures of equal counts compare.
+    Computed in float64. Its bias depends on the sizes of the sets, so only compare figures of equal sizes.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 

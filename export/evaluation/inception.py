@@ -1,7 +1,7 @@
-"""FID and Inception Score as papers state them: computed from the standard Inception network's features.
+"""FID and Inception Score as in papers, from the features of the standard Inception network. measures.py calls `measure`.
 
-torch-fidelity computes them, with the figures of the original TensorFlow code. It is an extra of its own
-(`pip install '.[inception]'`) because it brings torchvision; it downloads the network's weights (91 MB) at its first use.
+torch-fidelity computes them; its results agree with the original TensorFlow code. It is an optional extra
+(`pip install '.[inception]'`), since it needs torchvision. At its first use it downloads the network's weights (91 MB).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RgbDataset(Dataset[Tensor]):
 
 
 def library() -> Any:
-    """The torch_fidelity module. Raises InvalidInput naming the extra where it is not installed."""
+    """The torch_fidelity module. Raises InvalidInput naming the extra to install if it is missing."""
     try:
         return importlib.import_module("torch_fidelity")
     except ImportError as error:
@@ -59,9 +59,9 @@ def check_device(device: torch.device) -> None:
 
 
 def measure(samples: Tensor, real: Tensor, device: torch.device) -> InceptionFigures:
-    """samples, real: [N, C, H, W] uint8. device: where the network runs.
+    """FID of `samples` against `real`, and the Inception Score of `samples`. Both are [N, C, H, W] uint8.
 
-    Raises InvalidInput where the weights cannot be downloaded.
+    device: where the network runs. Raises InvalidInput if the weights cannot be downloaded.
     """
     fidelity = library()
     on_gpu = device.type == "cuda"

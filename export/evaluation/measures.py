@@ -1,7 +1,7 @@
-"""How each kind of model is measured: MEASURES, by what its task makes pictures of.
+"""Measures a model in the way that fits its task: MEASURES has one function for each source (pictures, latents).
 
-`python -m export.evaluate` calls the one that fits with its options as Parameters. A measure prints tables and gives the
-figures for the JSON report.
+`python -m export.evaluate` calls it with its options as Parameters. It prints tables and returns the figures for the JSON
+report.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Parameters:
 
 
 def measure_restoration(subject: Subject, parameters: Parameters) -> dict[str, Any]:
-    """Run the network over pictures and show how near it comes to the originals; the figures for the report."""
+    """Run the network over pictures, compare the answers with the originals, and print a table. Returns the figures."""
     if parameters.hr is None:
         raise InvalidInput("hr", f"is missing; {subject.name} is compared with originals: give --hr FOLDER")
     pictures = restoration.pairs(parameters.hr, parameters.lr, subject)
@@ -68,7 +68,7 @@ def measure_restoration(subject: Subject, parameters: Parameters) -> dict[str, A
 
 
 def measure_sampling(subject: Subject, parameters: Parameters) -> dict[str, Any]:
-    """Draw samples and show how near they are to real pictures; the figures for the report."""
+    """Draw samples, compare them with real pictures, and print tables. Returns the figures."""
     data, classifier_file = sampling_inputs(subject, parameters)
     classifier = classifiers.load(classifier_file).to(parameters.device)
     count, seed = parameters.count, parameters.seed
@@ -110,7 +110,7 @@ def measure_sampling(subject: Subject, parameters: Parameters) -> dict[str, Any]
     }
 
 
-# How a model is measured, by what its task makes pictures of.
+# What a task's outputs are made from → how to measure a model of that task.
 MEASURES: Mapping[Source, Callable[[Subject, Parameters], dict[str, Any]]] = {
     "picture": measure_restoration,
     "latents": measure_sampling,
@@ -118,10 +118,11 @@ MEASURES: Mapping[Source, Callable[[Subject, Parameters], dict[str, Any]]] = {
 
 
 def sampling_inputs(subject: Subject, parameters: Parameters) -> tuple[Path, Path]:
-    """The real pictures and the classifier's file. Raises InvalidInput for what is missing, before the long part."""
+    """The paths of the real pictures and of the classifier. Raises InvalidInput if an option is missing or cannot work."""
     if parameters.data is None:
         raise InvalidInput(
-            "data", f"is missing; {subject.name} draws samples: give --data, the real pictures they resemble"
+            "data",
+            f"is missing; {subject.name} draws samples: give --data, real pictures to compare them with",
         )
     if parameters.classifier is None:
         raise InvalidInput(
@@ -130,7 +131,9 @@ def sampling_inputs(subject: Subject, parameters: Parameters) -> tuple[Path, Pat
             f"{classifiers.ACCEPTED}",
         )
     if parameters.untrained and not isinstance(subject, CheckpointSubject):
-        raise InvalidInput("untrained", f"a {subject.kind} holds no configuration; give a checkpoint")
+        raise InvalidInput(
+            "untrained", f"needs a checkpoint, whose configuration is built untrained; got a {subject.kind}"
+        )
     if parameters.inception:
         inception.library()
         inception.check_device(parameters.device)
@@ -138,6 +141,6 @@ def sampling_inputs(subject: Subject, parameters: Parameters) -> tuple[Path, Pat
 
 
 def read_real(path: Path, split: Split, classifier: Classifier) -> ImageSet:
-    """Real pictures of the classifier's size and channels."""
+    """The pictures at `path`, with the classifier's size and channels."""
     pictures = read_labelled(path, classifier.size, classifier.channels, split=split)
     return ImageSet(pictures.images, pictures.labels)

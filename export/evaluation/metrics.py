@@ -1,8 +1,8 @@
 """PSNR and SSIM of 8-bit pictures as super-resolution papers compute them, in float64.
 
-restoration.py and the ESRGAN recipes call these. A border of as many pixels as the scale is left out on each side. Luma is
-BT.601's, unrounded, as in BasicSR. torchmetrics has both figures, but its SSIM reflects a picture at its edges, where papers
-leave out the pixels whose window does not fit.
+restoration.py and the ESRGAN recipes call these functions; they give the scale as the border to leave out on each side, as
+papers do. Luma is that of BT.601, unrounded, as in BasicSR. torchmetrics has both figures, but its SSIM mirrors a picture at
+its edges, where papers leave out the pixels whose window does not fit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from runtime.tensors import Array
 
 LUMA = np.array([65.481, 128.553, 24.966]) / 255  # ITU-R BT.601, studio range: 16 to 235
 PEAK = 255.0
-# Equal pictures have an infinite PSNR, which JSON cannot hold: 10·log10(255² / 1e-10) stands for it.
+# The least mean square error: equal pictures would have an infinite PSNR, which JSON cannot hold.
 LEAST_ERROR = 1e-10
 # Of SSIM: Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity".
 WINDOW_PX, SIGMA_PX = 11, 1.5
@@ -44,7 +44,7 @@ def psnr_y_db(image: Array, reference: Array, border_px: int) -> float:
 def ssim(image: Array, reference: Array, border_px: int) -> float:
     """SSIM in [-1, 1] of two arrays [H, W] or [H, W, C] of values in [0, 255]: the mean over channels and pixels.
 
-    An 11×11 gaussian window, σ 1.5, where it lies wholly inside the picture. Raises InvalidInput where that is nowhere.
+    With an 11×11 gaussian window, σ 1.5, at all places where it lies inside the picture. Raises InvalidInput if there is none.
     """
     a, b = (inside(picture, border_px).astype(np.float64) for picture in (image, reference))
     if min(a.shape[:2]) < WINDOW_PX:
@@ -62,7 +62,7 @@ def ssim(image: Array, reference: Array, border_px: int) -> float:
 
 
 def blurred(image: Array) -> Array:
-    """[H, W, …] → [H - 10, W - 10, …]: the weighted mean under the window; one axis after the other, a fifth of the work."""
+    """[H, W, …] → [H - 10, W - 10, …]: the weighted mean under SSIM's window, computed along one axis after the other."""
     place = np.arange(WINDOW_PX) - WINDOW_PX // 2
     weights = np.exp(-(place**2) / (2 * SIGMA_PX**2))
     weights /= weights.sum()

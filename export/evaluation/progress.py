@@ -1,4 +1,6 @@
-"""A progress bar for the loops of an evaluation that take minutes."""
+"""A progress bar for loops of the evaluation that take minutes; classifier.py, classifiers.py, restoration.py and sampling.py
+call it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,6 @@ T = TypeVar("T")
 
 
 def with_progress(items: Sequence[T], description: str) -> Iterator[T]:
-    """`items`, with a bar on standard error while a loop works through them; no bar where that is not a terminal."""
+    """Yield `items`, and show on standard error how many have been taken, if it is a terminal."""
     console = Console(stderr=True)
     yield from track(items, description, console=console, transient=True, disable=not console.is_terminal)

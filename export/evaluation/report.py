@@ -1,4 +1,4 @@
-"""The figures of an evaluation as tables on the console and as a JSON file. `python -m export.evaluate` calls it."""
+"""Shows the figures of an evaluation as tables on the console (measures.py), and writes them as JSON (evaluate.py)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DECIMALS = {"psnr_y_db": 2, "psnr_rgb_db": 2}
 
 
 def qualities_table(qualities: Mapping[str, Quality], title: str) -> Table:
-    """One row a picture, and the mean."""
+    """A table with one row a picture, and their mean."""
     shown = restoration.measured(qualities)
     table = numbers(["picture", *(QUALITY_HEADS[name] for name in shown)], title)
     for picture, quality in qualities.items():
@@ -41,7 +41,7 @@ def qualities_table(qualities: Mapping[str, Quality], title: str) -> Table:
 def figures_table(
     rows: Mapping[str, Figures], inception: Mapping[str, InceptionFigures], title: str
 ) -> Table:
-    """One row a set of pictures."""
+    """A table with one row for each set of pictures, by its name. inception: of the sets for which it was computed."""
     heads = [
         "pictures",
         "count",
@@ -77,7 +77,7 @@ def figures_table(
 
 
 def class_tables(rows: Mapping[str, Figures], class_names: Sequence[str]) -> list[Table]:
-    """A table each for shares, agreement and diversity: one row a class, one column a set of pictures that has it."""
+    """Tables of shares, agreement and diversity by class: one row a class, one column for each set that has the figure."""
     tables = []
     for title, name, as_text in (
         ("Share of each class", "shares", percent),
@@ -95,7 +95,7 @@ def class_tables(rows: Mapping[str, Figures], class_names: Sequence[str]) -> lis
 
 
 def numbers(heads: Sequence[str], title: str) -> Table:
-    """A table whose first column is words and whose other columns are figures."""
+    """An empty table whose first column is for text and whose others are for figures."""
     table = Table(title=title, title_justify="left")
     table.add_column(heads[0])
     for head in heads[1:]:
@@ -112,7 +112,7 @@ def ratio(value: float | None) -> str:
 
 
 def show(*tables: Table) -> None:
-    """Print the tables; where the output is no terminal, as wide as they need to be."""
+    """Print the tables; as wide as they need to be if the output is no terminal."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(Console(width=1000).measure(table).maximum for table in tables))
@@ -121,6 +121,6 @@ def show(*tables: Table) -> None:
 
 
 def write(path: Path, report: Mapping[str, Any]) -> None:
-    """Write the report as JSON, whole or not at all."""
+    """Write the report as JSON, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")

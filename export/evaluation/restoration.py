@@ -1,7 +1,7 @@
-"""Networks that take a picture, measured against originals: PSNR and SSIM as papers do, and a perceptual distance.
+"""Measures networks that take a picture: compares their answers with originals by PSNR, SSIM and a perceptual distance.
 
-`python -m export.evaluate` pairs pictures with `pairs`, runs a Subject over them with `measure`, and shows the Quality
-of each and their mean.
+measures.py and benchmarks/figures.py call `pairs` to read the pictures, `measure` for the Quality of a Subject's answer to
+each, and `mean`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Distance = Callable[[Array, Array], float]
 
 @dataclass(frozen=True)
 class Quality:
-    """How near an answer is to the original. perceptual: mean absolute difference of features, None if not asked for."""
+    """How near an answer is to the original. perceptual: mean absolute difference of features; None if not measured."""
 
     psnr_y_db: float
     ssim_y: float
@@ -38,9 +38,9 @@ class Quality:
 
 
 def pairs(originals: Path, inputs: Path | None, subject: Subject) -> dict[str, Pair]:
-    """Every picture of the folder `originals` with the network's input for it, by its name.
+    """Every picture in the folder `originals` and the network's input for it, by the picture's name.
 
-    inputs: the folder of the inputs. None makes them by reducing the originals, which only an upscaler's inputs are.
+    inputs: the folder of the inputs. None makes them by reducing the originals, which works only for upscalers.
     Raises InvalidInput naming a picture that cannot be read, or whose input is missing or of the wrong size.
     """
     if inputs is None and not subject.task.outscale:
@@ -58,7 +58,10 @@ def pairs(originals: Path, inputs: Path | None, subject: Subject) -> dict[str, P
 def measure(
     subject: Subject, pictures: Mapping[str, Pair], distance: Distance | None = None
 ) -> dict[str, Quality]:
-    """The Quality of the answer to each of `pictures`, without a border as wide as the scale, in pixels."""
+    """The Quality of the subject's answer to each of `pictures`, by name. A border as wide as the scale is left out.
+
+    distance: also measured, if given. Raises InvalidInput if an answer has the wrong size.
+    """
     qualities = {}
     for name in with_progress(list(pictures), f"running {subject.name}"):
         pair = pictures[name]
@@ -68,10 +71,13 @@ def measure(
 
 
 def compare(answer: Array, original: Array, border_px: int, distance: Distance | None = None) -> Quality:
-    """Two [H, W, 3] uint8 pictures of one size. distance: of two such pictures, without their borders."""
+    """The Quality of `answer`, both [H, W, 3] uint8. Raises InvalidInput if their sizes differ.
+
+    distance: called with both pictures without their borders.
+    """
     if answer.shape != original.shape:
         got, expected = (f"{image.shape[1]}×{image.shape[0]} px" for image in (answer, original))
-        raise InvalidInput("subject", f"gave {got}, expected {expected}")
+        raise InvalidInput("subject", f"answered with {got}, expected {expected}")
     grey = luma(answer), luma(original)
     return Quality(
         psnr_y_db=psnr_db(*grey, border_px),
@@ -99,7 +105,10 @@ def measured(qualities: Mapping[str, Quality]) -> list[str]:
 
 
 def perceptual_distance(features: Features, device: torch.device) -> Distance:
-    """The mean absolute difference of two pictures' features, as ESRGAN's perceptual loss takes it."""
+    """A function that gives the mean absolute difference of two pictures' features, as in ESRGAN's perceptual loss.
+
+    It takes pictures as [H, W, 3] uint8.
+    """
     features = features.to(device)
 
     @torch.inference_mode()

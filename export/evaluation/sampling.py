@@ -1,8 +1,8 @@
-"""Generators of samples, measured against real pictures in the features of a classifier.
+"""Measures generators of samples: compares their samples with real pictures in the features of a classifier.
 
-`python -m export.evaluate` makes a Comparison of the real pictures and measures each Subject by it. Samples are compared
-with as many real training pictures, or all of them where there are fewer. The floor, real test pictures against the same
-reference, is the figure of a perfect generator: without it a distance says little.
+measures.py makes a Comparison of the real pictures and gets the Figures of each Subject from it. Samples are compared with
+as many real training pictures, or with all if there are fewer. To judge a distance, compare it with the floor: the distance
+of real test pictures to the same training pictures, which is what a perfect generator would reach.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ CLOSEST = 0.01
 
 @dataclass(frozen=True)
 class ImageSet:
-    """images: [N, C, H, W] uint8. labels: [N] int64, the class that each shows or was asked for; None: unknown."""
+    """Pictures. images: [N, C, H, W] uint8. labels: [N] int64, the class that each shows or should show; None if unknown."""
 
     images: Tensor
     labels: Tensor | None
 
     def subset(self, count: int, seed: int) -> ImageSet:
-        """`count` of them chosen by `seed`, or all where there are fewer."""
+        """`count` pictures drawn with `seed`, or all if there are fewer."""
         chosen = random_indices(len(self.images), count, seed)
         return ImageSet(self.images[chosen], None if self.labels is None else self.labels[chosen])
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One set of pictures against the reference. All distances are in the classifier's features.
+    """The figures of a set of pictures compared with the reference. All distances are in the classifier's features.
 
     frechet: Fréchet distance; kernel, kernel_std: KID and its deviation over subsets.
     nearest: median distance to the nearest picture of the whole training set; nearest_closest: of the closest 1 %.
-    shares: of each class, as the classifier sees them; they sum to 1. least_share: the smallest.
-    agreement: share of the pictures in which the classifier sees their label; agreement_by_class: of each class.
-    diversity_by_class: mean distance of two pictures of a class over that of real ones; diversity: their mean.
-    The last four are None where the pictures have no labels, diversity also where the real ones have none.
+    shares: the share of pictures that are classified as each class. least_share: the smallest of them.
+    agreement: the share of pictures that are classified as their label; agreement_by_class: the same for each class.
+    diversity_by_class: the mean distance of two pictures of a class, divided by that of real ones; diversity: their mean.
+    The last four are None if the pictures have no labels; the diversities also if the real ones have none.
     """
 
     count: int
@@ -70,10 +70,10 @@ class Figures:
 
 
 class Comparison:
-    """Real pictures to measure sets of samples against. The classifier runs over them once, when first needed.
+    """Compares samples with real pictures, which are classified once, when first needed.
 
-    train: the pictures that the generator may have learned from; test: others, for the floor. count: samples to draw of
-    each subject, and at most so many of the real pictures. seed: of every random choice.
+    train: the pictures that the generator may have learned from. test: others, for the floor. count: how many samples to
+    draw, and how many real pictures to compare with at most. seed: of every random choice.
     """
 
     def __init__(
@@ -84,24 +84,24 @@ class Comparison:
 
     @cached_property
     def train_features(self) -> Tensor:
-        """[N, D] of all training pictures."""
+        """The features of all training pictures, [N, D]."""
         return self.classifier.classify(self.train.images, "classifying the training pictures").features
 
     @cached_property
     def reference(self) -> tuple[Tensor, Tensor | None]:
-        """Features [N, D] and labels [N] of the training pictures that distributions are compared with."""
+        """Features, [N, D], and labels, [N], of the training pictures that are compared with."""
         chosen = random_indices(len(self.train.images), self.count, self.seed)
         labels = self.train.labels
         return self.train_features[chosen], None if labels is None else labels[chosen]
 
     def floor(self) -> Figures:
-        """The figures of `count` test pictures, or of all where there are fewer."""
+        """The figures of `count` test pictures, or of all if there are fewer."""
         return self.figures(self.test.subset(self.count, self.seed), "classifying the test pictures")
 
     def measure(self, subject: Subject) -> tuple[Figures, Tensor]:
-        """The figures of `count` samples of `subject`, and the samples: [N, C, size, size] uint8, as the classifier's.
+        """The figures of `count` samples of `subject`, and the samples in the classifier's size, [N, C, size, size] uint8.
 
-        Raises InvalidInput where the classifier knows another number of classes, or takes other pictures.
+        Raises InvalidInput if the classifier has another number of classes, or takes smaller pictures or other channels.
         """
         if subject.classes not in (0, len(self.classifier.class_names)):
             raise InvalidInput(
@@ -113,7 +113,7 @@ class Comparison:
         return self.figures(samples, f"classifying the samples of {subject.name}"), samples.images
 
     def figures(self, pictures: ImageSet, description: str) -> Figures:
-        """pictures: as large as the classifier takes them. description: of the progress bar."""
+        """The figures of `pictures`, which have the classifier's size. description: of the progress bar."""
         classified, (reference, _) = (
             self.classifier.classify(pictures.images, description),
             self.reference,
@@ -152,7 +152,7 @@ class Comparison:
 
 
 def draw_samples(subject: Subject, count: int, seed: int) -> ImageSet:
-    """`count` samples in blocks; labels go through the classes in turn, so that each class is drawn equally often."""
+    """Draw `count` samples in blocks. Their labels go through the classes in turn, so that all are equally frequent."""
     labels = np.arange(count) % subject.classes if subject.classes else None
     blocks = []
     for block in with_progress(range(-(-count // BLOCK)), f"drawing {count} samples of {subject.name}"):
@@ -164,9 +164,9 @@ def draw_samples(subject: Subject, count: int, seed: int) -> ImageSet:
 
 
 def centred(images: Tensor, classifier: Classifier) -> Tensor:
-    """[N, C, H, W] uint8 in the middle of black squares of the classifier's size, as real pictures are read.
+    """`images`, [N, C, H, W] uint8, centred on black squares of the classifier's size, as real pictures are read.
 
-    Raises InvalidInput where they are larger, or have other channels.
+    Raises InvalidInput if they are larger or have other channels.
     """
     channels, *sides = images.shape[1:]
     if channels != classifier.channels or max(sides) > classifier.size:
@@ -180,10 +180,10 @@ def centred(images: Tensor, classifier: Classifier) -> Tensor:
 
 
 def random_indices(total: int, count: int, seed: int) -> Tensor:
-    """`count` different numbers below `total` in an order drawn from `seed`; all of them where there are fewer."""
+    """`count` different numbers below `total`, drawn with `seed` in random order; all of them if there are fewer."""
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
 
 
 def share(right: Tensor) -> float:
-    """[N] bool → the share that is true; 0 of none."""
+    """The share of `right`, [N] bool, that is true; 0 if it is empty."""
     return float(right.double().mean()) if len(right) else 0.0

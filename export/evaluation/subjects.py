@@ -1,7 +1,7 @@
-"""What can be measured, behind one class: a checkpoint, a bundle, or the bicubic baseline.
+"""Subject: what can be measured, be it a checkpoint, a bundle, the bicubic baseline or a server's model.
 
-`python -m export.evaluate` opens one by `open_checkpoint` or `open_bundle`; restoration.py and sampling.py measure it.
-A running server is a Subject as well: export/evaluate.py defines it, the only file here that may import the client.
+`python -m export.evaluate` opens one (`open_checkpoint`, `open_bundle`); restoration.py and sampling.py measure it. The
+subject for a running server is in export/evaluate.py, the only file of export/ that may import the client.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from runtime.tasks.upscale import UPSCALE
 from runtime.tensors import Array
 from runtime.tiling.inline import run_picture
 
-# Samples are drawn in blocks, each of a seed of its own: a call to a server gives at most some hundreds.
+# Samples are drawn in blocks, each with its own seed, because a server limits the samples of one call.
 BLOCK = 100
 SEEDS_PER_RUN = 2**20
 # An untrained generator's batch norm gets its statistics from this many samples.
@@ -37,11 +37,11 @@ UNTRAINED_SAMPLES = 256
 
 
 class Subject:
-    """What is measured. Its task says which of `convert` and `samples` it has: `task.source` is a picture or latents.
+    """What is measured. If `task.source` is "picture", `convert` works; if it is "latents", `samples` does.
 
     kind: "checkpoint", "untrained", "bundle", "server" or "bicubic". name: of the model. scale: output pixels per input
-    pixel along a side. classes: the number of classes a label chooses from, 0 without labels; class_names: their
-    names, or (). notes: what the user should know of how a file was read.
+    pixel along a side. classes: the number of classes; 0 if it takes no labels. class_names: their names, or (). notes:
+    what the user should know about how a file was read.
     """
 
     notes: tuple[str, ...] = ()
@@ -64,10 +64,9 @@ class Subject:
         raise InvalidInput("subject", f"{self.name} draws samples, it takes no pictures")
 
     def samples(self, count: int, labels: Array | None, seed: int) -> Array:
-        """Samples 0 … count - 1 of `seed`: [N, C, H, W] uint8.
+        """Samples 0 … count - 1 of `seed`: [N, C, H, W] uint8. Raises InvalidInput.
 
-        labels: [N] int64, the class of each sample; None to draw them from the seed, or where the model has no classes.
-        Raises InvalidInput.
+        labels: [N] int64, the class of each sample; None to draw them from the seed, or if the model has no classes.
         """
         raise InvalidInput("subject", f"{self.name} takes pictures, it does not draw samples")
 
@@ -86,7 +85,7 @@ class BicubicSubject(Subject):
 
 
 class EngineSubject(Subject):
-    """An engine and its bundle's manifest. Pictures are tiled as a server tiles them; without tile sizes they run whole."""
+    """A model that an engine runs. Pictures are tiled as on a server; without tile sizes in the manifest they run whole."""
 
     def __init__(self, kind: str, engine: Engine) -> None:
         manifest = engine.manifest
@@ -126,17 +125,16 @@ class EngineSubject(Subject):
 
 
 class CheckpointSubject(EngineSubject):
-    """A checkpoint in float32 torch, pictures whole: what the weights give before anything is built from them."""
+    """A checkpoint run in float32 torch, with whole pictures."""
 
     def __init__(self, trained: Checkpoint, device: torch.device) -> None:
         super().__init__("checkpoint", torch_engine(trained, trained.module, device))
         self.checkpoint, self.device, self.notes = trained, device, trained.notes
 
     def untrained(self) -> EngineSubject:
-        """The same configuration with the random weights that training starts from.
+        """The same configuration with random initial weights, as before training.
 
-        Batch norm's statistics are measured first: without them each layer of a random network shrinks the signal, and its
-        pictures are flat grey.
+        Its batch-norm statistics are measured: otherwise each layer would shrink the signal, and all samples would be grey.
         """
         trained = self.checkpoint
         module = checkpoint.random_module(trained.spec, trained.config, f"{RANDOM}0")
@@ -162,14 +160,14 @@ def open_checkpoint(
     overrides: Mapping[str, str] | None = None,
     device: torch.device = CPU,
 ) -> CheckpointSubject:
-    """The weights in `path`. model: as in `named_model`. overrides: of the configuration, where the file leaves it open.
+    """The checkpoint in `path`, on `device`. Raises InvalidInput.
 
-    Raises InvalidInput.
+    model: the family, if the file does not say it. overrides: for settings that the file leaves open.
     """
     return CheckpointSubject(checkpoint.load(named_model(path, model), str(path), overrides), device)
 
 
 def torch_engine(trained: Checkpoint, module: nn.Module, device: torch.device) -> TorchEngine:
-    """`module`, of the configuration of `trained`, as an Engine."""
+    """An engine that runs `module`, which has the configuration of `trained`."""
     manifest = first_manifest(trained, name=trained.model, precision="float32")
     return TorchEngine(Bundle(Path(), manifest), module, device=device)

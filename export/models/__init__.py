@@ -1,1 +1,1 @@
-"""The model families, one folder each. `export/families` finds them; nothing is listed anywhere."""
+"""The model families, one folder each. `export/families` finds them; there is no list of them."""

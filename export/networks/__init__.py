@@ -1,1 +1,1 @@
-"""Network parts that several families share: discriminators, feature networks, initialisations."""
+"""Network parts that several model families use: layers of discriminators, feature networks, batch-norm statistics."""

@@ -1,6 +1,6 @@
-"""Batch-norm statistics of a network whose weights did not come straight from training.
+"""Measures batch-norm statistics again (`recalibrate_batch_norm`) for a network that has none that fit its weights.
 
-Training calls it for the averaged generator that it exports, evaluation for the untrained network it compares with.
+The training loop calls it for the averaged generator that it exports, the evaluation for an untrained generator.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def recalibrate_batch_norm(module: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> nn.Module:
-    """Measure batch norm's running means and variances afresh over `batches`; returns `module`, in eval mode.
+    """Replace batch norm's running means and variances by those over `batches`. Returns `module`, in eval mode.
 
-    batches: the module's inputs, a tuple of tensors each. A module without batch norm takes none of them.
+    batches: the module's inputs, a tuple of tensors each; not used if the module has no batch norm.
 
-    The average of many generators' statistics is not the statistics of the averaged generator, and a server
-    normalises by the latter ("precise batch norm", Wu and Johnson 2021, arXiv 2105.07576).
-    torch.optim.swa_utils.update_bn does the same for data loaders of one input, and puts the module back in the mode
-    it was in; generators may take a latent and a label.
+    Averaging statistics over training does not give the statistics of the averaged weights, and a server needs the latter
+    ("precise batch norm", Wu and Johnson 2021, arXiv 2105.07576). torch.optim.swa_utils.update_bn does the same, but only
+    for networks with one input; generators may take a latent and a label.
     """
     norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]

@@ -19,7 +19,7 @@ def affine_instance_norm(maps: int) -> nn.Module:
     return nn.InstanceNorm2d(maps, affine=True)
 
 
-# What follows a convolution of so many maps. Under "spectral" the weights are normalised instead: `constrain_weights`.
+# Name → the layer after a convolution with so many maps. "spectral" normalises weights instead, in `constrain_weights`.
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "instance": affine_instance_norm,
@@ -29,10 +29,10 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class DiscriminatorOutput(NamedTuple):
-    """What a discriminator says of N pictures.
+    """A discriminator's output for N pictures.
 
-    logits: [N], positive for pictures that it takes for real ones. features: [N, F], the input of its last layer.
-    classes: [N, K] logits of the classes; empty where it has no head for them.
+    logits: [N], positive for pictures that it takes for real. features: [N, F], before the last layer. classes: [N, K]
+    logits of the classes; empty if it has no class head.
     """
 
     logits: Tensor
@@ -41,7 +41,7 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class MinibatchDiscrimination(nn.Module):
-    """Appends to each picture's features how close the batch's other pictures are, which shows a collapsed generator.
+    """Appends to each picture's features how similar the other pictures of the batch are, which exposes mode collapse.
 
     [N, F] → [N, F + kernels]: Salimans et al. 2016 (arXiv 1606.03498), section 3.2. Each feature vector becomes
     `kernels` rows of `dims` values; a row's closeness to another picture's is exp(−L1 distance), summed over the others.
@@ -61,7 +61,7 @@ class MinibatchDiscrimination(nn.Module):
 
 
 def minibatch_layer(features: int, kernels: int) -> tuple[nn.Module, int]:
-    """Minibatch discrimination with so many kernels, nothing for 0; and the number of features that come out."""
+    """Minibatch discrimination with `kernels` kernels (for 0 an identity), and how many features it gives."""
     if not kernels:
         return nn.Identity(), features
     return MinibatchDiscrimination(features, kernels), features + kernels
@@ -72,8 +72,8 @@ def convolution(
 ) -> tuple[nn.Module, nn.Module]:
     """A convolution with padding 1 and the normalisation after it, one of NORMS.
 
-    It has a bias unless batch norm follows, which would take it off again and has one of its own. Raises InvalidInput
-    with the names there are.
+    The convolution has a bias unless batch norm follows, which subtracts it and adds its own. Raises InvalidInput for an
+    unknown `norm`.
     """
     if norm not in NORMS:
         raise InvalidInput("discriminator_norm", f"got {norm!r}, expected one of {', '.join(NORMS)}")

@@ -26,12 +26,12 @@ VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 
 @dataclass(frozen=True)
 class Net:
-    """One network and the form of its file.
+    """A feature network and the layout of its file.
 
-    convolutions: in each block, up to and with the one whose output is taken; (2, 2, 1) ends at conv3_1.
-    mean, std: of RGB in [0, 1], taken off the picture first. prefix: of the keys in the file; after it comes the
-    layer's place in the original Sequential. style: that of the style-transfer files: a 1×1 convolution in front
-    does the normalisation, the borders are reflected, pooling rounds up. url: where the file can be had, or "".
+    convolutions: how many in each block, up to the one whose output is taken; (2, 2, 1) ends at conv3_1.
+    mean, std: of RGB in [0, 1], by which pictures are normalised. prefix: of the keys in the file; the layer's index in
+    the original Sequential follows it. style: whether it is built as in the style-transfer files: a 1×1 convolution in
+    front normalises, padding reflects, pooling rounds up. url: to download the file from; "" if that is not possible.
     """
 
     convolutions: tuple[int, ...]
@@ -67,12 +67,12 @@ class Features(nn.Module):
         return self.layers((image - self.mean) / self.std)
 
     def train(self, mode: bool = True) -> Features:
-        """Stays in eval mode, whatever the network does that it judges."""
+        """Stay in eval mode, also when the trainer that holds this network switches to training mode."""
         return super().train(False)
 
 
 def layers(net: Net) -> nn.Sequential:
-    """The convolutions with what lies between them, each at its place in the file's own Sequential."""
+    """The network's layers, each at its index in the original Sequential, which is in the file's keys."""
     made: list[nn.Module] = [nn.Conv2d(3, 3, 1)] if net.style else []
     channels = 3
     for block, count in enumerate(net.convolutions):
@@ -90,8 +90,8 @@ def layers(net: Net) -> nn.Sequential:
 def load(name: str, path: Path | None = None) -> Features:
     """The network `name` of NETS with the weights of `path`, frozen, in eval mode.
 
-    path: a .pth or .safetensors state dict; None downloads it once into torch hub's cache, checked by its hash.
-    Raises InvalidInput where the name is unknown, the file does not fit (naming the keys), or nothing can be had.
+    path: a .pth or .safetensors state dict; None downloads it once into torch hub's cache and checks its hash.
+    Raises InvalidInput if the name is unknown, the file does not fit (naming the keys), or it cannot be downloaded.
     """
     if name not in NETS:
         raise InvalidInput(
@@ -109,7 +109,7 @@ def load(name: str, path: Path | None = None) -> Features:
     ]
     if problems:
         source = path.name if path else net.url
-        raise InvalidInput("vgg19", f"{source} is no file for {name}: {'; '.join(problems)}")
+        raise InvalidInput("vgg19", f"{source} does not hold the weights of {name}: {'; '.join(problems)}")
     features.layers.load_state_dict({key: tensors[net.prefix + key] for key in wanted})
     return features.eval().requires_grad_(False)
 

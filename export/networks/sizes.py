@@ -1,4 +1,4 @@
-"""Which sample sizes a generator can draw that starts from 4×4 maps and doubles them, as DCGAN and ACGAN do."""
+"""Checks the sample size of generators that start from 4×4 maps and double them: DCGAN and ACGAN call it."""
 
 from __future__ import annotations
 

@@ -309,7 +309,7 @@ def test_what_is_missing_or_does_not_fit_is_named(
         "device: got 'nonsense', expected cpu": ("bicubic", "--device", "nonsense"),
         "set: got 'scale', expected KEY=VALUE": (upscaler, "--set", "scale"),
         "set: blocks: got 99, but esrgan.safetensors has": (upscaler, "--hr", originals, "--set", "blocks=99"),
-        "set: is for a checkpoint's file": ("bicubic", "--set", "scale=2"),
+        "set: is only for a checkpoint's file": ("bicubic", "--set", "scale=2"),
         "hr: no pictures in": (upscaler, "--hr", tmp_path / "empty"),
         "data: is missing; acgan draws samples": (sampler, "--classifier", judge),
         "classifier: is missing; acgan draws samples": (sampler, "--data", real),
@@ -318,7 +318,7 @@ def test_what_is_missing_or_does_not_fit_is_named(
         "no file at nowhere.safetensors; give a .safetensors that": (
             sampler, "--data", real, "--classifier", "nowhere.safetensors",
         ),
-        "untrained: a bundle holds no configuration": (
+        "untrained: needs a checkpoint, whose configuration is built untrained; got a bundle": (
             tiny_bundle("acgan", "float32").path, "--data", real, "--classifier", judge, "--untrained",
         ),
         "vgg19: is missing; vgg-normalised-conv3_1 cannot be downloaded": (

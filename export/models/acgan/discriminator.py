@@ -1,8 +1,8 @@
-"""ACGAN's discriminator: six convolutions and two heads, real or generated and which class. `recipes.py` trains against it.
+"""ACGAN's discriminator: six convolutions and two heads, one for real or generated, one for the class. recipes.py uses it.
 
-Paper: Odena et al. 2016 (arXiv 1610.09585), the table for CIFAR-10. Its strided layers are 3×3, whose gradient falls
-unevenly on the pixels (squared, by parity: 0.96, 0.77, 0.54, 1.73), so that they hardly see the grid that 5×5 transposed
-convolutions draw; at 4×4 it is even (0.95 to 1.04). Hence the option.
+Paper: Odena et al. 2016 (arXiv 1610.09585), the table for CIFAR-10. Its strided layers have 3×3 kernels, whose gradient is
+uneven between pixels (squared, by pixel parity: 0.96, 0.77, 0.54, 1.73). So they hardly see the grid that the generator's
+5×5 transposed convolutions leave. With 4×4 kernels, an option, the gradient is even (0.95 to 1.04).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KERNELS = (3, 4)  # of the strided layers; the others are 3×3
 
 
 class ActivationNoise(nn.Module):
-    """Adds N(0, std) to what passes, in training only. Any shape."""
+    """Adds noise from N(0, std) to its input, of any shape, in training only."""
 
     def __init__(self, std: float) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class ActivationNoise(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """[N, C, size, size] float32 in [-1, 1] → DiscriminatorOutput, with [N, classes] logits of the classes.
+    """[N, C, size, size] float32 in [-1, 1] → DiscriminatorOutput, with class logits [N, classes].
 
     width: maps after the first layer. norm: one of networks.discriminators.NORMS. kernel: of the strided layers, one of
-    KERNELS. dropout: share of the maps' values, after each layer. noise: standard deviation of what is added to each
-    layer's activations. minibatch_kernels: of minibatch discrimination; 0 for none.
+    KERNELS. dropout: probability, after each layer. noise: standard deviation of the noise added to each layer's
+    activations. minibatch_kernels: of minibatch discrimination; 0 for none.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""ACGAN's generator: a class embedding joins the latent.
+"""ACGAN's generator, which draws samples of a given class, and its SPEC.
 
-Paper: Odena et al. 2016, "Conditional Image Synthesis with Auxiliary Classifier GANs" (arXiv 1610.09585): the
-embedding multiplies the latent, a linear layer makes the first maps, 5×5 stride-2 transposed convolutions with
-batch norm double the side, tanh ends it. The paper has no batch norm after the linear layer; weights trained with one
-load by `linear_norm`, the default, since files written before the option existed do not mention it.
+Paper: Odena et al. 2016, "Conditional Image Synthesis with Auxiliary Classifier GANs" (arXiv 1610.09585). The latent is
+multiplied by the class's embedding, a linear layer makes the first 4×4 maps, 5×5 stride-2 transposed convolutions with batch
+norm double their side, and tanh ends it. The paper has no batch norm after the linear layer. `linear_norm` adds one; it is
+on by default, because weights trained with it exist whose files were written before there was the option.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from runtime.tensors import TensorSpec
 
 @dataclass(frozen=True)
 class Config:
-    """size: side in pixels, a power of two from 32; width: maps of the first 4×4 layer (the paper's 384).
+    """size: side in pixels, a power of two from 32. width: maps of the first 4×4 layer, 384 in the paper.
 
     kernel: of the transposed convolutions: 5 as in the paper, or 4, which covers every pixel equally often and so
-    leaves no grid (at initialisation the output's variance by pixel parity is 1.67/0.90/0.91/0.52 with 5×5).
-    linear_norm: batch norm after the linear layer; false in the paper.
+    leaves no grid (with 5×5, the output's variance by pixel parity is 1.67, 0.90, 0.91 and 0.52 at initialisation).
+    linear_norm: batch norm after the linear layer; the paper has none.
     """
 
     size: int = 32
@@ -72,7 +72,7 @@ def up(inputs: int, outputs: int, kernel: int) -> nn.ConvTranspose2d:
 
 
 def initialise(module: nn.Module) -> None:
-    """N(0, 0.02) for convolutions and the linear layer, N(0, 1) for the embedding: it multiplies a standard normal."""
+    """Draw weights from N(0, 0.02) for convolutions and the linear layer, from N(0, 1) for the embedding."""
     if isinstance(module, nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:

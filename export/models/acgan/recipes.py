@@ -1,11 +1,11 @@
-"""How an ACGAN is trained: the discriminator also names the class, and both players want it to be right.
+"""ACGAN's recipes, which `python -m export.training` finds in RECIPES: both players also learn to get the class right.
 
-Paper: Odena et al. 2016 (arXiv 1610.09585), the table for CIFAR-10; Adam with beta1 0.5. The class loss is cross-entropy
-of logits; the discriminator learns it from real and from generated pictures.
+Paper: Odena et al. 2016 (arXiv 1610.09585), the table for CIFAR-10; Adam with beta1 0.5. The class loss is the cross-entropy
+of the discriminator's class logits; it is trained with it on real and on generated pictures.
 
-Neither recipe has batch norm after the generator's linear layer, as in the paper, and the discriminator's biases start
-at 0. The compact one has 4×4 kernels in both networks' strided layers, against the grid of the paper's. The weights that
-ship were trained before these changes (batch norm there, 5×5 and 3×3 kernels); their figures are of those weights.
+As in the paper, there is no batch norm after the generator's linear layer, and the discriminator's biases start at 0. The
+compact recipe has 4×4 kernels in the strided layers of both networks, which avoids the paper's grid. The shipped weights
+were trained before these changes (with batch norm there, 5×5 and 3×3 kernels).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ SAMPLES_A_CLASS = 8  # in a grid of samples
 
 @dataclass(frozen=True)
 class AcganOptions(SampleOptions):
-    """dropout: after each layer of the discriminator. auxiliary: weight of the class loss.
+    """dropout: probability, after each layer of the discriminator. auxiliary: weight of the class loss.
 
-    activation_noise: standard deviation of the noise added to each layer's activations in the discriminator; the paper
-    searched 0, 0.1 and 0.2. discriminator_kernel: of its strided layers; 3 in the paper, 4 sees the generator's grid.
+    activation_noise: standard deviation of the noise added to the activations of each layer of the discriminator; the
+    paper tried 0, 0.1 and 0.2. discriminator_kernel: of its strided layers: 3 as in the paper, or 4 (see discriminator.py).
     """
 
     discriminator_width: int = 16
@@ -45,7 +45,7 @@ class AcganOptions(SampleOptions):
 
 
 class AcganTrainer(SampleTrainer):
-    """The auxiliary classifier's loss beside the adversarial one, for both players."""
+    """Adds the class loss to both players' adversarial losses."""
 
     options = AcganOptions
     settings: AcganOptions
@@ -94,14 +94,14 @@ class AcganTrainer(SampleTrainer):
 
     @torch.inference_mode()
     def samples(self, generator: nn.Module) -> np.ndarray:
-        """A row a class; the same latents each time, so that a run's samples can be compared."""
+        """A grid with a row for each class, drawn from the same latents each time, so that progress shows."""
         labels = torch.arange(self.config.classes).repeat_interleave(SAMPLES_A_CLASS)
         pictures = generator(self.sample_latents.to(self.machine.device), labels.to(self.machine.device))
         return data.as_grid((pictures + 1).cpu() / 2, columns=SAMPLES_A_CLASS)
 
 
 def checked_labels(pictures: data.Labelled, classes: int) -> Tensor:
-    """The labels, [N] int64 from 0. Raises InvalidInput where one is not below `classes`."""
+    """The labels, [N] int64 from 0. Raises InvalidInput if there are none, or one is not below `classes`."""
     labels = known_labels(pictures)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:

@@ -1,4 +1,7 @@
-"""The tensor names of DCGAN's generator in checkpoints of pytorch/examples, at any depth; ours are the same."""
+"""NAMINGS: the tensor names of DCGAN's generator in checkpoints of pytorch/examples, which are our names too.
+
+export/checkpoints/identification.py recognises such a file by them. The network may have any number of layers.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ from torch import Tensor
 from export.checkpoints.naming import Inferred, Naming
 from runtime.errors import InvalidInput
 
-SIDE_PX = 4  # what the first layer makes of a latent; each further one doubles it
+SIDE_PX = 4  # of the first layer's maps; each further layer doubles it
 
 
 def names(keys: Iterable[str]) -> Mapping[str, str]:
-    """All tensors of the network with these: a convolution at every third place, batch norm after each but the last."""
+    """{name: name} for all tensors of the network to which `keys` belong, even if some are missing.
+
+    Every third layer is a convolution, and batch norm follows each but the last.
+    """
     matches = (re.fullmatch(r"main\.(\d+)\.weight", key) for key in keys)
     places = [int(match[1]) for match in matches if match]
     last = min(max(places), 3 * len(places)) // 3 * 3
@@ -28,12 +34,12 @@ def names(keys: Iterable[str]) -> Mapping[str, str]:
 
 
 def infer(tensors: Mapping[str, Tensor]) -> Inferred:
-    """The configuration, from the shapes. Raises InvalidInput where convolutions' weights are not where they should be."""
+    """The configuration, from the tensors' shapes. Raises InvalidInput if not every third layer is a convolution."""
     weights = [tensors[key] for key in sorted(tensors, key=place) if tensors[key].dim() == 4]
     if len(weights) != len(tensors) // 5 + 1:
         raise InvalidInput(
             "weights",
-            f"got {len(weights)} convolutions' weights [in, out, 4, 4], expected one at every third place",
+            f"got {len(weights)} convolutions' weights [in, out, 4, 4], expected one in every third layer",
         )
     return Inferred(
         {

@@ -1,7 +1,7 @@
-"""DCGAN's discriminator: strided convolutions, the generator's mirror. `recipes.py` trains against it.
+"""DCGAN's discriminator: strided convolutions, a mirror image of the generator. recipes.py trains the generator against it.
 
-Paper: Radford et al. 2015 (arXiv 1511.06434), with the kernels of pytorch/examples. Layers that no batch norm follows
-have a bias, which pytorch/examples leaves out: a critic without any gives 0 for a grey picture whatever it learns.
+Paper: Radford et al. 2015 (arXiv 1511.06434), with the kernels of pytorch/examples. Layers without batch norm have a bias,
+which pytorch/examples leaves out: a critic without any bias always gives 0 for a grey picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from export.networks.discriminators import (
 class Discriminator(nn.Module):
     """[N, C, size, size] float32 in [-1, 1] → DiscriminatorOutput.
 
-    size: a power of two from 32. classes: how many the second head tells apart; 0 for no such head. width: maps after
+    size: a power of two from 32. classes: outputs of the class head; 0 for no such head. width: maps after
     the first layer. norm: one of networks.discriminators.NORMS. minibatch_kernels: of minibatch discrimination; 0 for none.
     """
 

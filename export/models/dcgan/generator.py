@@ -1,4 +1,4 @@
-"""DCGAN's generator: transposed convolutions and batch norm, from a latent to a picture.
+"""DCGAN's generator, which draws samples from latents by transposed convolutions with batch norm, and its SPEC.
 
 Paper: Radford et al. 2015, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
 Networks" (arXiv 1511.06434). Parameter names and kernel sizes are those of pytorch/examples (`main.N.weight`).
@@ -17,7 +17,7 @@ from runtime.tensors import TensorSpec
 
 @dataclass(frozen=True)
 class Config:
-    """size: side of the picture in pixels, a power of two from 32; width: maps before the last layer (ngf)."""
+    """size: side of a sample in pixels, a power of two from 32. width: maps before the last layer, pytorch/examples' ngf."""
 
     size: int = 64
     channels: int = 3
@@ -51,7 +51,7 @@ def up(inputs: int, outputs: int, *, stride: int, padding: int) -> tuple[nn.Modu
 
 
 def initialise(module: nn.Module) -> None:
-    """The paper's start: convolutions N(0, 0.02), batch norm N(1, 0.02)."""
+    """Draw weights as the paper does: N(0, 0.02) for convolutions, N(1, 0.02) for batch norm."""
     if isinstance(module, nn.ConvTranspose2d | nn.Conv2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

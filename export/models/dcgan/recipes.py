@@ -1,9 +1,9 @@
-"""How a DCGAN is trained: as in its paper, in a size for CPUs, and as WGAN-GP.
+"""DCGAN's recipes, which `python -m export.training` finds in RECIPES: one for CPUs, the paper's, and WGAN-GP.
 
 Paper: Radford et al. 2015 (arXiv 1511.06434), with the choices of pytorch/examples: binary cross-entropy, the
 non-saturating loss for the generator, Adam 2e-4 with betas (0.5, 0.999), weights N(0, 0.02), pictures in [-1, 1].
-`paper` has a discriminator as wide as the generator, 128 maps, as the paper's own code (pytorch/examples: 64 and 64).
-The weights that ship were trained before the discriminator had biases; their figures are of those weights.
+In `paper` the discriminator is as wide as the generator, 128 maps, as in the paper's code (pytorch/examples: 64 and 64).
+The shipped weights were trained before the discriminator had biases.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ SAMPLES = 64  # in a grid of samples
 
 @dataclass(frozen=True)
 class DcganOptions(SampleOptions):
-    """balance: weight of the losses that keep every class of the data among the samples; 0 for the paper's DCGAN.
+    """balance: weight of the losses that make all classes of the data equally frequent; 0 for the paper's DCGAN.
 
-    The discriminator then also learns the classes of the real pictures, and the generator is rewarded for pictures of
-    one clear class each and of all classes equally often (losses.categorical). The generator still takes no label.
+    With it the discriminator also learns to classify real pictures, and the generator learns to draw pictures that each
+    clearly show a class, and all classes equally often (losses.categorical). The generator still takes no label.
     """
 
     balance: float = 0.0
 
 
 class DcganTrainer(SampleTrainer):
-    """The discriminator and the batches. Labels of the data are ignored unless `balance` needs them."""
+    """Trains a DCGAN. The data's labels are only used for `balance`."""
 
     options = DcganOptions
     settings: DcganOptions
@@ -80,7 +80,7 @@ class DcganTrainer(SampleTrainer):
 
     @torch.inference_mode()
     def samples(self, generator: nn.Module) -> np.ndarray:
-        """The same latents each time, so that a run's samples can be compared."""
+        """A grid of samples, drawn from the same latents each time, so that progress shows."""
         pictures = generator(self.sample_latents.to(self.machine.device))
         return data.as_grid((pictures + 1).cpu() / 2, columns=8)
 

@@ -1,6 +1,6 @@
-"""Initialises an RRDBNet so that it is exactly bilinear interpolation before its first step.
+"""Initialises an RRDBNet to be exactly bilinear interpolation (`start_as_bilinear`).
 
-The compact recipe begins so: learning to copy the input would take it thousands of steps.
+The compact recipe starts with it: otherwise the network would need thousands of steps to learn to copy its input.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from export.models.esrgan.generator import RRDBNet
 
 @torch.no_grad()
 def start_as_bilinear(generator: RRDBNet) -> None:
-    """Change `generator`'s weights so that three channels carry the picture, interpolated, past the trunk to the output.
+    """Change `generator`'s weights so that three of its channels carry the picture, interpolated, to the output.
 
-    Nearest ×2 and then (1, 2, 1)/4 along both axes is bilinear ×2. The picture is positive, so the leaky ReLUs pass it
-    unchanged. The other channels, and all that the trunk adds, are free to learn the difference. A generator with a
-    pixel-unshuffle in front is left as it is.
+    Nearest-neighbour ×2 followed by the filter (1, 2, 1)/4 along both axes is bilinear ×2. The picture is positive, so the
+    leaky ReLUs do not change it. The other channels and the trunk keep their random weights and learn the difference. A
+    generator with a pixel-unshuffle in front is not changed.
     """
     if generator.unshuffle > 1:
         return
@@ -35,14 +35,14 @@ def start_as_bilinear(generator: RRDBNet) -> None:
 
 
 def filter_rgb(conv: nn.Conv2d, kernel: Tensor) -> None:
-    """Make `conv`'s first three outputs its first three inputs, each filtered by `kernel` [3, 3]."""
+    """Let the first three outputs of `conv` be its first three inputs, filtered by `kernel`, [3, 3]."""
     zero_rgb(conv)
     for channel in range(3):
         conv.weight[channel, channel] = kernel
 
 
 def zero_rgb(conv: nn.Conv2d) -> None:
-    """Make `conv`'s first three outputs 0."""
+    """Let the first three outputs of `conv` be 0."""
     conv.weight[:3] = 0.0
     if conv.bias is not None:
         conv.bias[:3] = 0.0

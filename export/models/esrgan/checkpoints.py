@@ -1,7 +1,8 @@
-"""The tensor names of RRDBNet in public checkpoints: xinntao's ESRGAN of 2018 and of 2019, ESRGAN+, BasicSR, mmagic.
+"""NAMINGS: RRDBNet's tensor names in public checkpoints (xinntao's ESRGAN of 2018 and 2019, ESRGAN+, BasicSR, mmagic).
 
-All of them hold the same layers under other names, so that each code base is a table of names (`Layers`). How many
-blocks and upsamplings a file has is counted in its names; the rest of the configuration follows from tensor shapes.
+export/checkpoints/identification.py recognises files by them; `export.convert` writes such files. All code bases have the
+same layers under other names, so each is a table of names (`Layers`). The numbers of blocks and upsamplings are counted in a
+file's names; the rest of the configuration follows from the tensors' shapes.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ DENSE_BLOCKS, STEPS = range(1, 4), range(1, 6)
 
 @dataclass(frozen=True)
 class Layers:
-    """The names of the layers. {block}, {dense} and {step} count within the trunk, {up} the upsamplings.
+    """A code base's names of the layers, as templates.
 
-    Where layers are numbered in a row, as in an nn.Sequential, {blocks} is how many blocks stand before, and {at} the
-    place in the row: an upsampling is three long (resize, convolution, activation).
+    {block}, {dense} and {step} count within the trunk, {up} the upsamplings. For layers of an nn.Sequential, {blocks} is
+    the number of blocks, and {at} the layer's index: an upsampling takes three (resize, convolution, activation).
     """
 
     first: str
@@ -38,7 +39,7 @@ class Layers:
     last: str
 
     def listed(self, blocks: int, ups: int, plus: bool) -> list[str]:
-        """The names of all tensors of such a network, in the same order for every code base."""
+        """The names of all tensors of a network, in the same order for every code base. plus: with ESRGAN+'s shortcuts."""
         inside = [
             name.format(block=block, dense=dense, step=step)
             for block in range(blocks)
@@ -60,7 +61,10 @@ class Layers:
         ]
 
     def counted(self, keys: Iterable[str]) -> tuple[int, int, bool]:
-        """Blocks, upsamplings and ESRGAN+'s shortcuts of the network with these tensors; a best guess if some are missing."""
+        """Of the network with these tensors: blocks, upsamplings, and whether it has ESRGAN+'s shortcuts.
+
+        If tensors are missing, it is the network that fits best.
+        """
         present = set(keys)
         first_dense = re.escape(self.dense.format(block="BLOCK", dense=1, step=1)).replace("BLOCK", r"(\d+)")
         matches = (re.fullmatch(rf"{first_dense}\.weight", key) for key in present)
@@ -70,7 +74,7 @@ class Layers:
         return blocks, ups, plus
 
     def to(self, other: Layers, keys: Iterable[str]) -> Mapping[str, str]:
-        """{name in this table: name in `other`} for all tensors of the network that has these."""
+        """{name in this table: name in `other`} for all tensors of the network to which `keys` belong."""
         counted = self.counted(keys)
         return dict(zip(self.listed(*counted), other.listed(*counted), strict=True))
 
@@ -108,10 +112,10 @@ TWO_OR_THREE = Assumption("scale", "2", ("3",), "one up-convolution may be ×2 o
 
 
 def infer(tensors: Mapping[str, Tensor], *, with_three: bool = True) -> Inferred:
-    """The configuration of the network with these tensors.
+    """The configuration of the network with these tensors, under our names.
 
-    with_three: the code base also has ×3, whose tensors are those of ×2. Everybody's loader takes them for ×2.
-    Raises InvalidInput where the shapes are of no RRDBNet.
+    with_three: the code base also has ×3 networks, whose tensors look like those of ×2. Like other loaders, this assumes ×2.
+    Raises InvalidInput if the shapes are not those of an RRDBNet.
     """
     blocks, ups, plus = OURS.counted(tensors)
     for key in ("conv_first.weight", "conv_last.weight", "body.0.rdb1.conv1.weight"):
@@ -120,7 +124,7 @@ def infer(tensors: Mapping[str, Tensor], *, with_three: bool = True) -> Inferred
             raise InvalidInput("weights", f"{key}: got {got}, expected a convolution's [out, in, 3, 3]")
     features, inputs = tensors["conv_first.weight"].shape[:2]
     outputs = tensors["conv_last.weight"].shape[0]
-    # No image has 4 or 16 times as many channels as its upscaled one, unless they were folded.
+    # 4 or 16 times as many input channels as output channels: a pixel-unshuffle comes first.
     unshuffle = next((side for side in UNSHUFFLES[1:] if inputs == outputs * side**2), 1)
     config = {
         "features": features,
@@ -173,7 +177,7 @@ BASICSR = Naming(
     wrapped=True,
     lacks=basicsr_lacks,
 )
-# The first whose names a file has is taken.
+# The first naming that matches a file is used.
 NAMINGS = (
     replace(FIRST, name="ESRGAN+", target="",
             recognised_by=(*FIRST.recognised_by, r"model\.1\.sub\.0\.RDB1\.conv1x1\.weight")),

@@ -1,4 +1,4 @@
-"""ESRGAN's discriminator, VGG-style with strided convolutions for pooling. `recipes.py` trains the second stage against it.
+"""ESRGAN's discriminator, VGG-style with strided convolutions instead of pooling. recipes.py uses it in the second stage.
 
 Paper: Wang et al. 2018 (arXiv 1809.00219); layers as in BasicSR's VGGStyleDiscriminator.
 """

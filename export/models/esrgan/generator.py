@@ -1,9 +1,9 @@
-"""ESRGAN's generator: RRDBNet, residual-in-residual dense blocks without batch norm.
+"""ESRGAN's generator RRDBNet, which upscales pictures by residual-in-residual dense blocks, and its SPEC.
 
 Paper: Wang et al. 2018, "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks" (arXiv 1809.00219).
-Scales 1 and 2 take Real-ESRGAN's form (arXiv 2107.10833), a pixel-unshuffle in front of the ×4 network, unless
+Scales 1 and 2 are built as in Real-ESRGAN (arXiv 2107.10833): the ×4 network with a pixel-unshuffle in front, unless
 `unshuffle` says otherwise. `plus` adds the shortcuts of ESRGAN+ (Rakotonirina and Rasoanaivo 2020, arXiv 2001.08073),
-without its noise, which is for training. Parameter names are those of BasicSR's checkpoints.
+without its noise, which is only for training. Parameter names are those of BasicSR's checkpoints.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ USUAL_UNSHUFFLE = {1: 4, 2: 2}
 class Config:
     """features: channels of the trunk. blocks: RRDB blocks. growth: channels that each dense convolution adds.
 
-    unshuffle: the factor of the pixel-unshuffle in front: 1 for none, 2, 4, or 0 for Real-ESRGAN's usual factor at this
-    scale (USUAL_UNSHUFFLE). The usual factor itself is stored as 0, so that equal networks have equal configurations.
+    unshuffle: the factor of the pixel-unshuffle in front: 1 for none, 2, 4, or 0 for Real-ESRGAN's factor at this scale
+    (USUAL_UNSHUFFLE). That factor is always stored as 0, so that equal networks have equal configurations.
     plus: ESRGAN+'s shortcuts inside the dense blocks.
     """
 
@@ -55,7 +55,7 @@ class Config:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The factors of the tail's upsamplings, each before a convolution. Raises ValueError where none fit."""
+        """The factors of the upsamplings at the end. Raises ValueError if scale and unshuffle cannot work."""
         if self.scale not in SCALES:
             raise ValueError(f"scale: got {self.scale}, expected one of {list(SCALES)}")
         if self.folded not in UNSHUFFLES or (self.scale == 3 and self.folded > 1):
@@ -69,8 +69,8 @@ class Config:
 class DenseBlock(nn.Module):
     """Five convolutions; each takes the outputs of all before it. [N, features, H, W] → the same shape.
 
-    plus: ESRGAN+'s two shortcuts: the input, through conv1x1, is added to the second convolution's output, and that to
-    the fourth's.
+    plus: ESRGAN+'s two shortcuts: conv1x1 of the input is added to the second convolution's output, and that sum to the
+    fourth's.
     """
 
     conv1: nn.Conv2d
@@ -123,7 +123,7 @@ class RRDB(nn.Module):
 class RRDBNet(nn.Module):
     """[N, in, H, W] float32 in [0, 1] → [N, out, S·H, S·W], nominally in [0, 1] (not clipped).
 
-    H and W are multiples of the pixel-unshuffle in front.
+    H and W must be multiples of the pixel-unshuffle's factor.
     """
 
     def __init__(self, config: Config) -> None:

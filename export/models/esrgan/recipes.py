@@ -1,11 +1,12 @@
-"""How an ESRGAN is trained, in two stages: the generator alone for PSNR, then against a discriminator for sharpness.
+"""ESRGAN's recipes, which `python -m export.training` finds in RECIPES. There are two stages: the generator alone, for PSNR,
+and then against a discriminator, for sharpness.
 
-Paper: Wang et al. 2018 (arXiv 1809.00219), section 4.1. First L1 on bicubic ×S pairs with flips and quarter turns. Then,
-from there, perceptual loss before activation + 5e-3 · relativistic average GAN + 1e-2 · L1. Crops of 128 px and Adam
-with betas (0.9, 0.999) in both stages; 192 px crops and a β2 of 0.99 are BasicSR's. No paper has the moving average.
-The compact recipes replace days of GPUs by an hour of a CPU: a warm-up and one cosine, and a start whose tail is
-bilinear interpolation, which spares the steps that learning to copy the input would take. The second stage that ships
-was trained with a β2 of 0.99 and detached relativistic means; its figures are of those weights.
+Paper: Wang et al. 2018 (arXiv 1809.00219), section 4.1. First stage: L1 on bicubic ×S pairs with flips and quarter turns.
+Second stage, from its weights: perceptual loss before the activation + 5e-3 · relativistic average GAN + 1e-2 · L1. Both have
+crops of 128 px and Adam with betas (0.9, 0.999); BasicSR has 192 px and a β2 of 0.99. The moving average is not in the paper.
+The compact recipes take an hour of a CPU instead of days of GPUs: they have a warm-up and one cosine, and start as bilinear
+interpolation (bilinear.py). The shipped weights of the second stage were trained with a β2 of 0.99 and detached
+relativistic means.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ SAMPLE_CROPS = 6  # in a picture of samples
 class PsnrOptions(TrainingOptions):
     """patch_px: side of the low-resolution crops. cache_gib: memory for decoded pictures.
 
-    beginning: "random" weights, or "bilinear": random ones with which the network is bilinear interpolation.
+    beginning: the initial weights: "random", or "bilinear" to start as bilinear interpolation (bilinear.py).
     """
 
     patch_px: int = 32
@@ -58,9 +59,10 @@ class PsnrOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class GanOptions(AdversarialOptions):
-    """patch_px: side of the low-resolution crops; times the scale, a multiple of 32 (five halvings).
+    """patch_px: side of the low-resolution crops; patch_px · scale must be a multiple of 32. cache_gib: memory for decoded
+    pictures.
 
-    perceptual, pixel: weights of those losses. feature_net: of the perceptual loss, see `features.NETS`.
+    perceptual, pixel: weights of these losses. feature_net: of the perceptual loss, one of `features.NETS`.
     """
 
     patch_px: int = 32
@@ -74,12 +76,12 @@ class GanOptions(AdversarialOptions):
 
 
 class CropTrainer(Trainer):
-    """What both stages share: crops to train on, held-out pictures to measure on. For RGB."""
+    """What both stages share: RGB crops to train on, held-out pictures to measure on, and the picture of samples."""
 
     settings: Any
 
     def read(self, config: Any, options: Any, source: Source, machine: Machine) -> None:
-        """Read the crops and the held-out pictures; a stage calls it once, in its constructor."""
+        """Read the crops and the held-out pictures. A stage calls it once, in its constructor. Raises InvalidInput."""
         if config.in_channels != 3 or config.out_channels != 3:
             raise InvalidInput("set", "in_channels and out_channels: this recipe trains on RGB, expected 3")
         self.size_multiple = SPEC.signature(config).size_multiple
@@ -102,7 +104,7 @@ class CropTrainer(Trainer):
 
     @torch.inference_mode()
     def samples(self, generator: nn.Module) -> np.ndarray:
-        """Columns: the input (nearest neighbour), the output, the truth. The same crops each time."""
+        """A picture with columns for the input (enlarged), the output and the original. It shows the same crops each time."""
         low, high = self.crops.batch(data.generator(self.seed + 1, 0), SAMPLE_CROPS)
         nearest = F.interpolate(low, scale_factor=self.scale, mode="nearest")
         output = generator(low.to(self.machine.device)).cpu()
@@ -123,7 +125,7 @@ class CropTrainer(Trainer):
 
 
 class PsnrTrainer(CropTrainer):
-    """First stage: L1 between the upscaled crops and the true ones."""
+    """First stage: L1 between the upscaled crops and the originals."""
 
     options = PsnrOptions
 

@@ -49,7 +49,7 @@ def test_what_does_not_fit_is_named(folder: Path) -> None:
         read_held_out(folder, 2)
     write_picture(folder / "LR_bicubic/X2/bx2.png", LOW[:, :4])
     with pytest.raises(
-        InvalidInput, match=r"b\.png is 10×13 px, its reduction 4×6; expected it 2 times as large"
+        InvalidInput, match=r"b\.png is 10×13 px, its reduction 4×6 px; expected 2 times the reduction's size"
     ):
         read_held_out(folder, 2)
     with pytest.raises(InvalidInput, match=r"a\.png is 10×13 px, expected 11 px a side or more"):

@@ -87,7 +87,8 @@ def test_every_convolution_of_vgg19_has_its_name() -> None:
 def test_a_file_that_does_not_fit_is_named_with_its_keys(tmp_path: Path) -> None:
     torch.save(style_vgg().state_dict(), tmp_path / "style.pth")
     with pytest.raises(
-        InvalidInput, match=r"style\.pth is no file for vgg19-conv1_1: missing features\.0\.weight"
+        InvalidInput,
+        match=r"style\.pth does not hold the weights of vgg19-conv1_1: missing features\.0\.weight",
     ):
         load("vgg19-conv1_1", tmp_path / "style.pth")
     torch.save(
