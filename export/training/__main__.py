@@ -1,4 +1,7 @@
-"""Train a generator: `python -m export.training --model esrgan --data data/bsds500 --output runs/esrgan`."""
+"""`python -m export.training --model esrgan --data data/bsds500 --output runs/esrgan`: the options of the command.
+
+They go to command.py as Arguments. `ganforge train` runs the same. The exit status is 130 for a run that Ctrl-C stopped.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ FOLDER = click.Path(path_type=Path)
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--model", help="Generator to train.")
-@click.option("--recipe", help="Its recipe; default: the compact one, for a CPU. --list shows all.")
+@click.option("--recipe", help="Its recipe; --list shows them.  [default: the compact one, for a CPU]")
 @click.option("--data", type=FOLDER, help="Pictures: a folder, IDX or CIFAR files, or an .npz archive.")
-@click.option("--output", type=FOLDER, help="Folder of this run; default: runs/MODEL.")
+@click.option("--output", type=FOLDER, help="Folder of this run.  [default: runs/MODEL]")
 @click.option("--validate", type=FOLDER, help="Folder with HR/ and LR_bicubic/X<scale>/ to measure on.")
 @click.option("--classes", default="", help="Class names in the order of the labels, separated by commas.")
-@click.option("--start", metavar="PATH|shipped:NAME", help="Weights to begin from.")
+@click.option("--start", metavar="PATH|shipped:NAME", help="Weights to start from.")
 @click.option("--vgg19", type=FOLDER, help="Weights of the perceptual loss's feature network.")
 @click.option("--steps", type=click.IntRange(min=1), help="Updates of the generator in the whole run.")
 @click.option(
@@ -29,16 +32,20 @@ FOLDER = click.Path(path_type=Path)
     help="An option of the generator or the recipe; --dry-run shows them.",
 )  # fmt: skip
 @click.option("--seed", type=int, help="Seed of everything random.  [default: 0]")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; default: one a core.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: one a core]")
 @click.option(
     "--accelerator", default="auto", show_default=True, help="cpu, cuda, …: Lightning Fabric's names."
 )
 @click.option(
-    "--devices", type=click.IntRange(min=1), default=1, show_default=True, help="Processes, a device each."
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes on each machine, a device each.",
 )
-@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Machines.")
+@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Number of machines.")
 @click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), help="Of the passes; weights stay float32.  [default: float32]",
+    "--precision", type=click.Choice(["float32", "bfloat16"]), help="Precision of the passes; weights stay float32.  [default: float32]",
 )  # fmt: skip
 @click.option(
     "--resume", is_flag=True, help="Continue from the last checkpoint in --output, with its options."

@@ -1,7 +1,7 @@
-"""Training a generator against a discriminator: both players' steps, which every GAN's recipe shares.
+"""AdversarialTrainer: trains a generator against a discriminator. It has the steps of both players, for every GAN's recipe.
 
-A recipe (export/models/<family>/recipes.py) subclasses AdversarialTrainer, or SampleTrainer where the generator draws
-samples, calls `set_up` in its constructor and gives the batches; it may add losses.
+A recipe (export/models/<family>/recipes.py) subclasses it, or SampleTrainer if the generator draws samples. The subclass calls
+`set_up` in its constructor, makes the batches, and may add losses.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class AdversarialOptions(TrainingOptions):
     """The options that every GAN's recipe has.
 
     objective: one of objectives.OBJECTIVES. adversarial: its weight in the generator's loss.
-    discriminator_steps: updates of the discriminator for each of the generator.
-    label_smoothing: how far below 1 the target of real pictures lies (one-sided).
-    feature_matching: weight of that loss. gradient_penalty: weight of the penalty under "wgan-gp".
+    discriminator_steps: updates of the discriminator for each update of the generator.
+    label_smoothing: the discriminator's target for real pictures is 1 minus this (one-sided smoothing).
+    feature_matching: weight of this loss. gradient_penalty: its weight in the objective "wgan-gp".
     minibatch_kernels: of minibatch discrimination; 0 for none.
     discriminator_width: maps after the discriminator's first layer. discriminator_norm: batch, instance,
         spectral or none.
@@ -49,20 +49,20 @@ class AdversarialOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class SampleOptions(AdversarialOptions):
-    """For generators of samples. mirrored: the share of the real pictures that are shown mirrored."""
+    """The options for generators of samples. mirrored: the share of the real pictures that are mirrored at random."""
 
     mirrored: float = 0.0
 
 
 class AdversarialTrainer(Trainer):
-    """Both players' steps. A subclass gives the batches and the discriminator, and may add losses."""
+    """The steps of both players. A subclass makes the batches and the discriminator, and may add losses."""
 
     def set_up(
         self, generator: nn.Module, discriminator: nn.Module, options: AdversarialOptions, machine: Machine
     ) -> None:
-        """Take both networks and make their optimizers; a subclass calls it once, in its constructor.
+        """Take both networks and make their optimizers. A subclass calls it once, in its constructor.
 
-        Raises InvalidInput where the objective does not go with the other options.
+        Raises InvalidInput if the objective cannot be combined with the other options.
         """
         self.objective = objectives.get(options.objective, options.label_smoothing)
         if self.objective.penalised and options.discriminator_norm == "batch":
@@ -79,7 +79,7 @@ class AdversarialTrainer(Trainer):
         self.settings, self.machine = options, machine
         self.discriminator_steps = options.discriminator_steps
         self.generator, self.discriminator = generator, machine.place(discriminator)
-        # What the updates call: the same networks, whose gradients are averaged over the processes.
+        # The same networks with gradients averaged over all processes. Updates call these.
         self.parallel_generator = machine.parallel(generator)
         self.parallel_discriminator = machine.parallel(discriminator)
         self.generator_optimizer = adam(generator, options)
@@ -117,7 +117,7 @@ class AdversarialTrainer(Trainer):
         return detached(terms)
 
     def discriminate(self, pictures: Tensor) -> DiscriminatorOutput:
-        """The discriminator's output, logits in float32."""
+        """The discriminator's output for `pictures`, [N, C, H, W], with logits in float32."""
         output = self.parallel_discriminator(pictures)
         return output._replace(logits=output.logits.float())
 
@@ -133,15 +133,15 @@ class AdversarialTrainer(Trainer):
     def discriminator_extras(
         self, batch: Batch, real: DiscriminatorOutput, fake: DiscriminatorOutput
     ) -> LossTerms:
-        """Further losses of the discriminator, weighted."""
+        """More losses of the discriminator, by name, with their weights applied."""
         return {}
 
     def generator_extras(self, batch: Batch, fake: DiscriminatorOutput) -> LossTerms:
-        """Further losses of the generator, weighted."""
+        """More losses of the generator, by name, with their weights applied."""
         return {}
 
     def figures(self, batch: Batch, real: DiscriminatorOutput, fake: DiscriminatorOutput) -> LossTerms:
-        """What else is worth logging; no part of any loss."""
+        """Figures to log that are not part of a loss, by name."""
         return {"real_logit": real.logits.mean(), "fake_logit": fake.logits.mean()}
 
     def optimizers(self) -> Mapping[str, Any]:
@@ -155,12 +155,12 @@ class AdversarialTrainer(Trainer):
 
 
 class SampleTrainer(AdversarialTrainer):
-    """For generators of samples: which real pictures and which latents a batch has."""
+    """For generators of samples: reads the real pictures, and draws a batch's pictures and latents."""
 
     settings: SampleOptions
 
     def read(self, config: Any, options: SampleOptions, source: Source, machine: Machine) -> data.Labelled:
-        """Read the pictures of `source`, at the generator's size. Raises InvalidInput where there are none."""
+        """Read the pictures of `source` at the generator's size, and keep what batches need. Raises InvalidInput."""
         pictures = data.read_labelled(source.data, config.size, config.channels)
         self.config, self.seed, self.rows = config, source.seed, machine.rows(options.batch)
         self.images, self.skipped = pictures.images, pictures.skipped
@@ -189,7 +189,7 @@ class SampleTrainer(AdversarialTrainer):
 
 
 def known_labels(pictures: data.Labelled) -> Tensor:
-    """[N] int64 from 0. Raises InvalidInput where the pictures have none."""
+    """The labels, [N] int64 from 0. Raises InvalidInput if the pictures have none."""
     if pictures.labels is None:
         raise InvalidInput(
             "data", "the pictures have no labels (`labels`, or subfolders), which this recipe learns from"
@@ -211,7 +211,7 @@ def detached(terms: LossTerms) -> LossTerms:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Inside, gradients pass through `module` and none are computed for its parameters."""
+    """A context manager: gradients flow through `module`, but none are computed for its parameters."""
     module.requires_grad_(False)
     try:
         yield

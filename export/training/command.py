@@ -1,6 +1,6 @@
-"""`python -m export.training`: from the command line's options to a finished run.
+"""Runs a training from the options of the command line: __main__.py calls `start` with them.
 
-`start` resolves the options, builds the networks and the trainer, and runs the loop; report.py prints what it does.
+`start` resolves the options, makes the networks and the trainer, and runs the loop. report.py prints about it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from runtime.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Arguments:
-    """The command line's options, under their own names; None where an option was not given."""
+    """The options of `python -m export.training`, explained in its --help; None for options that were not given."""
 
     model: str
     recipe: str | None
@@ -47,10 +47,10 @@ class Arguments:
 
 
 def start(arguments: Arguments) -> bool:
-    """Train as `arguments` say, or rehearse it. True if the run is complete, False if Ctrl-C stopped it.
+    """Train, or with `dry_run` rehearse it. Returns True if the run is complete, False if Ctrl-C stopped it.
 
-    Raises InvalidInput naming the option that does not fit, before anything is written; EngineError where a loss or a
-    weight is not finite.
+    Raises InvalidInput naming an option that cannot work, before anything is written; EngineError if a loss or a weight
+    is not finite.
     """
     recipes.get(arguments.model, arguments.recipe)  # an unknown name is reported before anything else
     run = Run(arguments.output or Path("runs") / arguments.model, arguments.model)
@@ -78,14 +78,14 @@ def start(arguments: Arguments) -> bool:
     complete = False
     try:
         complete = loop.train()
-    finally:  # after an error too: what was saved before it can be built
+    finally:  # after an error too: weights that were saved before it can be built
         if loop.machine.first:
             report.print_end(loop, complete)
     return complete or not loop.machine.first  # one process speaks for all
 
 
 def prepare(arguments: Arguments, data: Path, run: Run) -> Loop:
-    """The networks, the trainer with its data, and the loop around them."""
+    """Make the networks, the trainer with its data, and the loop. Raises InvalidInput."""
     _, recipe = recipes.get(arguments.model, arguments.recipe)
     machine = Machine(
         arguments.accelerator, arguments.devices, arguments.nodes, arguments.precision or "float32"
@@ -107,7 +107,7 @@ def prepare(arguments: Arguments, data: Path, run: Run) -> Loop:
 def prepare_generator(
     arguments: Arguments, recipe: Recipe
 ) -> tuple[torch.nn.Module, Any, TrainingOptions, bool]:
-    """The generator, its configuration, the recipe's options, and whether the generator has trained weights."""
+    """The generator, its configuration, the recipe's options, and whether the generator's weights are trained ones."""
     spec, overrides = families.get(arguments.model), parse(arguments.settings)
     if arguments.steps:
         overrides["steps"] = str(arguments.steps)
@@ -119,9 +119,10 @@ def prepare_generator(
 
 
 def starting_weights(arguments: Arguments, recipe: Recipe, overrides: dict[str, str]) -> Checkpoint | None:
-    """The weights that training begins from; None for random ones.
+    """The weights that training starts from; None for random ones.
 
-    overrides: those of the configuration must be what the weights have, or what they leave open.
+    overrides: settings of the configuration must agree with the weights. Raises InvalidInput if they do not, or if the
+    recipe needs weights and none are given.
     """
     start = arguments.start or recipe.start
     if start == NEEDED:
@@ -132,9 +133,9 @@ def starting_weights(arguments: Arguments, recipe: Recipe, overrides: dict[str, 
 
 
 def with_saved_options(arguments: Arguments, saved: dict[str, Any]) -> Arguments:
-    """The options that the run was started with, and over them those given now.
+    """The options that the run was started with, replaced by those that are given now.
 
-    Raises InvalidInput where one is given that a resumed run cannot change.
+    saved: the content of options.json. Raises InvalidInput for an option that a resumed run cannot change.
     """
     if saved["model"] != arguments.model:
         raise InvalidInput(
@@ -173,7 +174,10 @@ def parse(settings: tuple[str, ...]) -> dict[str, str]:
 
 
 def resolve(config: Any, options: Any, overrides: dict[str, str]) -> tuple[Any, Any]:
-    """Give each override to the generator's config or to the recipe's options, whichever has a field of that name."""
+    """The generator's config and the recipe's options with `overrides`, each applied where a field has its name.
+
+    Raises InvalidInput for a name that neither has.
+    """
     of_config = {field.name for field in fields(config)}
     of_options = {field.name for field in fields(options)}
     for key in overrides:
@@ -195,7 +199,7 @@ def recipe_of(arguments: Arguments) -> tuple[str, Recipe]:
 
 
 def record(arguments: Arguments, loop: Loop) -> dict[str, Any]:
-    """What a run's options.json holds: enough to resume the run or to repeat it."""
+    """The content of a run's options.json: all that is needed to resume or repeat the run."""
     return {
         "model": arguments.model,
         "recipe": recipe_of(arguments)[0],

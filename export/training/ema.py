@@ -1,4 +1,6 @@
-"""The moving average of a generator's weights: what a run's samples are drawn with, and what it exports."""
+"""ExponentialMovingAverage: the average of a generator's weights over training. loop.py updates it at each step, draws
+samples with it and exports it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 class ExponentialMovingAverage:
     """An exponential moving average of a module's parameters: torch's AveragedModel, with a decay that ramps up.
 
-    module: the averaged copy, in eval mode and without gradients. Its buffers are the module's own, copied: batch
-    norm's statistics are measured afresh (export/networks/batch_norm.py) before the average is used.
-    The decay of update n is min(decay, (1 + n) / (10 + n)), so that the first updates do not keep the random start.
+    module: the averaged copy, in eval mode, without gradients. Its buffers are copied from the module at each update,
+    and the loop measures batch-norm statistics again (export/networks/batch_norm.py) before it uses the copy.
+    The decay of update n is min(decay, (1 + n) / (10 + n)), so that the random initial weights are soon forgotten.
     All parameters are averaged in one torch._foreach call.
     """
 
@@ -31,7 +33,7 @@ class ExponentialMovingAverage:
         return self._averaged.module
 
     def update(self, module: nn.Module, step: int) -> None:
-        """Take in the weights that `module` has after `step` (1 or more). The first update copies them."""
+        """Add the weights that `module` has after `step` (1 or more) to the average. The first update copies them."""
         self._rate = min(self.decay, (1 + step) / (10 + step))
         self._averaged.update_parameters(module)
 

@@ -1,6 +1,6 @@
-"""The training loop of every recipe: steps, the moving average, the log, samples and checkpoints. It knows no loss.
+"""The training loop of all recipes: steps, moving average, log, samples and checkpoints. The losses are in the trainers.
 
-command.py builds a Loop from the command line; `train` leaves its results in the run's folder (run.py).
+command.py makes a Loop of the command line's options; `train` runs it and writes to the run's folder (run.py).
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ CALIBRATION_BATCHES = 32  # that the averaged generator's batch-norm statistics 
 
 @dataclass
 class Loop:
-    """A run: what is trained, for how long, on what, and where it is written.
+    """A training run.
 
-    first_step: the step it goes on from. seconds_before: how long earlier parts of it took.
+    model: the family. config: of its generator. options: of the recipe. run: the folder to write to. machine: the devices.
+    average: the EMA weights. first_step: the step after which a resumed run continues. seconds_before: how long it trained
+    before it was resumed.
     """
 
     model: str
@@ -48,10 +50,10 @@ class Loop:
         self.average = ExponentialMovingAverage(self.trainer.generator, self.options.ema_decay)
 
     def train(self) -> bool:
-        """Train until `options.steps` or `options.minutes`, or until Ctrl-C. True if the run is complete.
+        """Train until `options.steps` or `options.minutes` are over, or until Ctrl-C. Returns whether the run is complete.
 
-        However it ends, and also where nothing was left to do, the folder has the averaged generator's weights, samples
-        and curves. Raises EngineError at the first step whose loss is not finite; the checkpoints before it are kept.
+        However it ends, even if there was nothing left to do, the folder has the averaged generator's weights, samples and
+        curves. Raises EngineError at the first step whose loss is not finite; earlier checkpoints are kept.
         """
         trainer, options, machine = self.trainer, self.options, self.machine
         meter = LossMeter(self.run, machine)
@@ -89,7 +91,10 @@ class Loop:
         return done >= 1
 
     def keep(self, step: int, done: float, last: bool, display: ProgressDisplay) -> None:
-        """What is due after this step: a checkpoint with its weights, a validation, samples. In the first process only."""
+        """Save, validate and draw what is due after this step: checkpoint and weights, figures, samples.
+
+        Called in the first process only. done: the share of the run, in [0, 1]. last: whether the run ends here.
+        """
         options = self.options
         saves = due(step, options.checkpoint_every, last)
         validates = due(step, options.validate_every, done >= 1)
@@ -108,7 +113,7 @@ class Loop:
                     self.run.plot_log()
 
     def keep_results(self, step: int) -> None:
-        """Weights, samples and curves of a run that was complete when it was resumed: they may have been deleted."""
+        """Write weights, samples and curves again for a run that was already complete: they may have been deleted."""
         with self.machine.preserve_random_state():
             generator = self.exported_generator()
             self.save_weights(generator)
@@ -116,16 +121,16 @@ class Loop:
             self.run.plot_log()
 
     def seconds(self) -> float:
-        """How long the run has trained, earlier parts included."""
+        """How long the run has trained, including the time before it was resumed."""
         return self.seconds_before + time.monotonic() - self.started_s
 
     def progress(self, step: int) -> float:
-        """The share of the run that is done, by steps or by time, whichever is further."""
+        """The share of the run that is done after `step`: of the steps or of the time, whichever is larger."""
         by_time = self.seconds() / (60 * self.options.minutes) if self.options.minutes else 0.0
         return max(step / self.options.steps, by_time)
 
     def set_learning_rates(self, done: float) -> None:
-        """Set Adam's settings from the options: a resumed run may be given others than its checkpoint has."""
+        """Set Adam's learning rate and betas from the options, which may differ from those in a resumed checkpoint."""
         options = self.options
         for optimizer in self.trainer.optimizers().values():
             for group in optimizer.param_groups:
@@ -137,17 +142,14 @@ class Loop:
             display.print_figures(step, done, figures)
 
     def exported_generator(self) -> nn.Module:
-        """The averaged generator as it is exported: batch norm recalibrated on the run's first batches, in eval mode."""
+        """The averaged generator in eval mode, with batch-norm statistics measured on the run's first batches."""
         inputs = (
             self.machine.move(self.trainer.batch(number)).inputs for number in range(CALIBRATION_BATCHES)
         )
         return recalibrate_batch_norm(self.average.module, inputs)
 
     def save_checkpoint(self, step: int) -> None:
-        """Write a checkpoint to resume from.
-
-        Raises EngineError where a weight is not finite: the last good checkpoint stays the last.
-        """
+        """Write a checkpoint to resume from. Raises EngineError, and writes nothing, if a weight is not finite."""
         for name, value in self.average.module.state_dict().items():
             if not torch.isfinite(value).all():
                 raise EngineError(failure_message(self.run, step, f"the weight {name!r} is not finite"))
@@ -165,7 +167,7 @@ class Loop:
         checkpoint.save(self.run.weights, self.model, self.config, generator, self.trainer.class_names)
 
     def restore(self) -> None:
-        """Put everything back as the last checkpoint has it. Raises InvalidInput where it does not fit the options."""
+        """Load the last checkpoint into the networks, optimizers and average. Raises InvalidInput if it does not fit them."""
         state = self.run.load_checkpoint()
         try:
             for name, part in self.trainer.parts().items():
@@ -182,9 +184,9 @@ class Loop:
 
 
 def train_step(trainer: Trainer, step: int, take: Callable[[int], Batch]) -> LossTerms:
-    """One step: the discriminator's updates, each on its own batch, and the generator's on the last of them.
+    """Train one step: update the discriminator, each time on a new batch, then the generator on the last of these batches.
 
-    take: the run's batch of a number. Returns the losses of the last updates.
+    take: gives the run's batch of a number. Returns the losses of both players' last updates, by name.
     """
     terms: LossTerms = {}
     last = (step + 1) * trainer.batches_a_step - 1

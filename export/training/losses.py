@@ -1,4 +1,4 @@
-"""The losses beside the adversarial one, a function each; recipes weight and add them. All return a scalar."""
+"""The losses other than the adversarial ones (objectives.py). Recipes weight and add them. Each function returns a scalar."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch.nn import functional as F
 
 
 def pixel(output: Tensor, truth: Tensor) -> Tensor:
-    """Mean absolute difference (L1); both [N, C, H, W] float32."""
+    """The mean absolute difference (L1) of two batches, [N, C, H, W] float32."""
     return F.l1_loss(output, truth)
 
 
 def perceptual(net: nn.Module, output: Tensor, truth: Tensor) -> Tensor:
-    """L1 between a feature net's maps of both pictures, [N, 3, H, W] float32 in [0, 1] (ESRGAN, arXiv 1809.00219)."""
+    """L1 between the features that `net` computes of two batches, [N, 3, H, W] float32 in [0, 1] (ESRGAN, arXiv 1809.00219)."""
     return F.l1_loss(net(output), net(truth).detach())
 
 
@@ -24,8 +24,8 @@ def auxiliary_classifier(classes: Tensor, labels: Tensor) -> Tensor:
 def categorical(classes: Tensor) -> Tensor:
     """What a generator minimises in CatGAN (Springenberg 2015, arXiv 1511.06390), from class logits [N, K].
 
-    The mean entropy of each picture's class probabilities, less the entropy of the batch's mean probabilities, in nats:
-    least, −ln K, where each picture shows one class and the batch shows all of them equally often.
+    The mean entropy of each picture's class probabilities, minus the entropy of the batch's mean probabilities, in nats. Its
+    minimum, −ln K, is reached if each picture shows one class and all classes are equally frequent in the batch.
     """
     log_probabilities = F.log_softmax(classes, dim=1)
     entropy_each = -(log_probabilities.exp() * log_probabilities).sum(dim=1).mean()

@@ -1,7 +1,7 @@
-"""The devices that a run trains on: one or many, in which precision. Recipes and the loop reach them through Machine.
+"""Machine: the devices that a run trains on, and in which precision. Recipes, meter.py and the loop use it.
 
-Lightning Fabric starts the processes and joins them. Every process has the whole networks and its own rows of each
-batch; torch's DistributedDataParallel averages the gradients over all of them during the backward pass.
+Lightning Fabric starts the processes and connects them. Every process holds the whole networks and takes its own rows of each
+batch; torch's DistributedDataParallel averages the gradients over all processes during the backward pass.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 class Machine:
     """The devices of this run, seen from one of its processes.
 
-    accelerator: "auto", "cpu", "cuda" or another of Fabric's. devices: processes on each of `nodes` machines.
-    precision: of the forward and backward passes ("bfloat16" mixes; weights and optimizers stay float32).
-    Raises InvalidInput where such devices are not there.
+    accelerator: "auto", "cpu", "cuda" or another of Fabric's names. devices: processes on each of `nodes` machines.
+    precision: of the forward and backward passes ("bfloat16" is mixed: weights and optimizers stay float32).
+    Raises InvalidInput if there are no such devices.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Machine:
         return self.fabric.device
 
     def rows(self, batch: int) -> slice:
-        """This process's rows of a batch. Raises InvalidInput where the processes can't share it equally."""
+        """This process's rows of a batch of `batch`. Raises InvalidInput if the processes cannot share it equally."""
         share, rest = divmod(batch, self.processes)
         if rest:
             raise InvalidInput(
@@ -71,7 +71,7 @@ class Machine:
         return slice(self.fabric.global_rank * share, (self.fabric.global_rank + 1) * share)
 
     def place(self, module: M) -> M:
-        """`module` on this process's device, in channels-last layout, which CPUs and tensor cores convolve fastest."""
+        """Move `module` to this process's device, in channels-last layout, the fastest for convolutions; returns it."""
         module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module
 
@@ -86,11 +86,11 @@ class Machine:
         return DistributedDataParallel(module, forward_sync_buffers=False)
 
     def move(self, batch: Any) -> Any:
-        """A batch's tensors on this process's device."""
+        """The batch with its tensors on this process's device."""
         return self.fabric.to_device(batch)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Inside, forward passes run in the run's precision."""
+        """A context manager in which forward passes run in the run's precision."""
         return self.fabric.autocast()
 
     def step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -108,7 +108,7 @@ class Machine:
         optimizer.step()
 
     def random_state(self) -> dict[str, Tensor]:
-        """The state of torch's random generators, which the networks of this process draw from (dropout)."""
+        """The state of torch's random generators, from which networks draw (dropout), to be kept in a checkpoint."""
         state = {"cpu": torch.get_rng_state()}
         return state | {"cuda": torch.cuda.get_rng_state(self.device)} if self.on_gpu else state
 
@@ -118,7 +118,7 @@ class Machine:
             torch.cuda.set_rng_state(state["cuda"], self.device)
 
     def preserve_random_state(self) -> AbstractContextManager[None]:
-        """Inside, random numbers are drawn without changing those of the run."""
+        """A context manager in which drawing random numbers does not change those of the run."""
         return torch.random.fork_rng(devices=[self.device] if self.on_gpu else [])
 
     @property
@@ -130,13 +130,13 @@ class Machine:
         return values if self.processes == 1 else self._reduced(values, "mean")
 
     def maximum(self, *values: float) -> list[float]:
-        """The largest of all processes, of each value: so that all of them stop at the same step."""
+        """Each value's maximum over all processes, so that all of them stop at the same step."""
         if self.processes == 1:
             return list(values)
         return self._reduced(torch.tensor(values, dtype=torch.float64, device=self.device), "max").tolist()
 
     def wait(self) -> None:
-        """Until every process is here: one that ends early would have the others killed."""
+        """Wait until every process has called this: when one ends, the others are killed."""
         self.fabric.barrier()
 
     def _reduced(self, values: Tensor, operation: str) -> Tensor:

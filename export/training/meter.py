@@ -1,4 +1,4 @@
-"""Averages of the losses between two lines of the log, and what to say when one is not finite. The loop uses both."""
+"""Averages the losses between two lines of the log (LossMeter), and words the error if one is not finite. loop.py uses it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.errors import EngineError
 
 
 class LossMeter:
-    """The losses since the last line of the log. They are read from the device there, and not at every step."""
+    """Collects the losses since the last line of the log. They are copied from the device only for that line."""
 
     def __init__(self, run: Run, machine: Machine) -> None:
         self.run, self.machine = run, machine
@@ -27,10 +27,10 @@ class LossMeter:
         self.terms.append(terms)
 
     def means(self, waited_s: float, lr: float) -> dict[str, float]:
-        """Each loss averaged over the steps since the last call and all processes, `lr`, and the share of time waited.
+        """The mean of each loss over the steps since the last call and over all processes, `lr`, and the share of waiting.
 
-        waited_s: seconds for which the run has waited for data so far. Empty where no step was added. Raises EngineError
-        naming the first step with a loss that is not finite.
+        waited_s: how long the run has waited for data so far, in seconds. Returns {} if no step was added. Raises
+        EngineError naming the first step with a loss that is not finite.
         """
         if not self.terms:
             return {}

@@ -1,8 +1,8 @@
-"""The adversarial losses, a function each, and the gradient penalty. adversarial.py picks one by its name in OBJECTIVES.
+"""The adversarial losses and the gradient penalty. adversarial.py gets one by its name in OBJECTIVES.
 
-Each takes the discriminator's logits of real and of generated pictures, [N] float32 of any range, and returns both
-players' losses, scalars to minimise. A discriminator's step uses the one, with the pictures detached from the generator;
-a generator's step the other.
+Each loss takes the discriminator's logits for real and generated pictures, [N] float32, and returns the losses of both players,
+to be minimised. The discriminator's step uses one of them, on pictures detached from the generator; the generator's step uses
+the other. target: the label of real pictures, 1 without label smoothing.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from runtime.errors import InvalidInput
 
 
 class AdversarialLosses(NamedTuple):
-    """Scalars: what the discriminator minimises, and what the generator minimises."""
+    """The losses of both players, scalars."""
 
     discriminator: Tensor
     generator: Tensor
 
 
 def non_saturating(real: Tensor, fake: Tensor, target: float = 1.0) -> AdversarialLosses:
-    """Goodfellow et al. 2014 (arXiv 1406.2661): the generator maximises log D(G(z)). At chance 2·ln 2 and ln 2."""
+    """Goodfellow et al. 2014 (arXiv 1406.2661): the generator maximises log D(G(z)). All logits 0 give 2·ln 2 and ln 2."""
     return AdversarialLosses(bce(real, target) + bce(fake, 0.0), bce(fake, 1.0))
 
 
 def minimax(real: Tensor, fake: Tensor, target: float = 1.0) -> AdversarialLosses:
-    """Goodfellow et al. 2014: the generator minimises log(1 − D(G(z))), whose gradient vanishes where D is sure."""
+    """Goodfellow et al. 2014: the generator minimises log(1 − D(G(z))), whose gradient vanishes if D is certain."""
     return AdversarialLosses(bce(real, target) + bce(fake, 0.0), -bce(fake, 0.0))
 
 
 def lsgan(real: Tensor, fake: Tensor, target: float = 1.0) -> AdversarialLosses:
-    """Mao et al. 2017 (arXiv 1611.04076): least squares towards 1 and 0, each halved."""
+    """Mao et al. 2017 (arXiv 1611.04076): half the squared distance of the logits from 1 and 0."""
     return AdversarialLosses(
         ((real - target).square().mean() + fake.square().mean()) / 2, (fake - 1).square().mean() / 2
     )
@@ -53,11 +53,11 @@ def wasserstein(real: Tensor, fake: Tensor) -> AdversarialLosses:
 
 
 def relativistic_average(real: Tensor, fake: Tensor, target: float = 1.0) -> AdversarialLosses:
-    """Jolicoeur-Martineau 2018 (arXiv 1807.00734), as ESRGAN trains: each logit is compared with the others' mean.
+    """Jolicoeur-Martineau 2018 (arXiv 1807.00734), as in ESRGAN: each logit is compared with the other set's mean.
 
-    Both losses are the mean of their two terms, so that at chance each is ln 2 (the paper's sum would be 2·ln 2).
-    As in the paper, the discriminator's gradient flows through the means too (BasicSR detaches them there). The
-    generator's flows through the mean of its own pictures; the real ones' logits do not depend on it.
+    Both losses are the mean of their two terms, so that equal logits give ln 2 (the paper's sum would be 2·ln 2).
+    As in the paper, the discriminator's gradient also flows through the means (BasicSR detaches them). The generator's
+    flows through the mean of its own pictures only: real pictures do not depend on it.
     """
     real_mean, fake_mean = real.mean(), fake.mean()
     discriminator = bce(real - fake_mean, target) + bce(fake - real_mean, 0.0)
@@ -66,15 +66,15 @@ def relativistic_average(real: Tensor, fake: Tensor, target: float = 1.0) -> Adv
 
 
 def bce(logits: Tensor, target: float) -> Tensor:
-    """Binary cross-entropy of `logits` [N], `target` being the probability that their pictures are real."""
+    """Binary cross-entropy of `logits`, [N]. target: the probability that their pictures are real."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    """Gulrajani et al. 2017 (arXiv 1704.00028): how far the critic's gradient norm is from 1, between real and fake.
+    """Gulrajani et al. 2017 (arXiv 1704.00028): the mean of (‖∇critic‖₂ − 1)² at random points between real and fake.
 
-    critic: pictures → logits [N]. real, fake: [N, C, H, W]. The mean over the batch of (‖∇critic‖₂ − 1)², in float32
-    whatever the precision around it: second derivatives lose too much in 16 bits.
+    critic: pictures → logits, [N]. real, fake: [N, C, H, W]. Computed in float32 even inside autocast: 16 bits are too few
+    for second derivatives.
     """
     share = torch.rand(len(real), 1, 1, 1, device=real.device)
     between = torch.lerp(real.float(), fake.float(), share).detach().requires_grad_()
@@ -85,10 +85,10 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
 
 @dataclass(frozen=True)
 class Objective:
-    """losses: the function. smooths: it has a target for real pictures that label smoothing may lower.
+    """An adversarial loss and what it needs. smooths: whether it has a target for real pictures, for label smoothing.
 
-    uses_real: the generator's loss needs the real pictures' logits too. penalised: trained with the gradient penalty,
-    which needs each picture's own gradient and so forbids batch norm in the critic.
+    uses_real: whether the generator's loss needs the real pictures' logits. penalised: whether it is trained with the
+    gradient penalty, which needs each picture's own gradient and so forbids batch norm in the critic.
     """
 
     losses: Callable[..., AdversarialLosses]
@@ -108,7 +108,7 @@ OBJECTIVES = {
 
 
 def get(name: str, label_smoothing: float) -> Objective:
-    """The objective called `name`. Raises InvalidInput with the names there are, or where it has no labels to smooth."""
+    """The objective `name`. Raises InvalidInput if there is none, or if it cannot smooth labels and should."""
     if name not in OBJECTIVES:
         raise InvalidInput("objective", f"got {name!r}, expected one of {', '.join(OBJECTIVES)}")
     if not 0 <= label_smoothing < 1:

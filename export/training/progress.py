@@ -1,4 +1,4 @@
-"""What the user sees and can do while a run goes on: a progress bar or plain lines, and Ctrl-C. The loop uses both."""
+"""Shows a run's progress (ProgressDisplay) and lets Ctrl-C end it after the current step (`interruptible`). loop.py uses both."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 class ProgressDisplay:
     """Shows how much of a run is done: a bar on a terminal, and lines of figures. A context manager, which closes the bar.
 
-    steps: of the whole run. done: the share of the run, in [0, 1], done before. shown: False prints nothing, for the
-    processes beside the first.
+    steps: of the whole run. done: the share of the run, in [0, 1], that was done before. shown: whether to print at all;
+    only the first process does.
     """
 
     def __init__(self, steps: int, done: float, *, shown: bool = True) -> None:
@@ -43,12 +43,12 @@ class ProgressDisplay:
         self.bar.stop()
 
     def advance(self, step: int, done: float) -> None:
-        """Count one more step."""
+        """Show that `step` is finished. done: the share of the run, in [0, 1]."""
         self.steps_taken += 1
         self.bar.update(self.task, completed=done, step=f"{step}/{self.steps}")
 
     def print_figures(self, step: int, done: float, figures: Mapping[str, float]) -> None:
-        """A line with `figures`, the speed and the time left, above the bar where there is one."""
+        """Print a line with `figures`, the speed and the time left, above the bar if there is one."""
         columns = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         elapsed_s = time.monotonic() - self.started_s
         left = timedelta(seconds=round(elapsed_s * max(1 - done, 0) / max(done - self.done_before, 1e-9)))
@@ -59,9 +59,9 @@ class ProgressDisplay:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C (or SIGTERM) only makes the yielded function return True; the second one ends the process.
+    """A context manager that gives a function: it returns True after the first Ctrl-C (or SIGTERM).
 
-    So the loop can finish its step and save it.
+    So the loop can finish its step and save it. A second Ctrl-C ends the process at once.
     """
     caught: list[int] = []
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

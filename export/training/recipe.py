@@ -1,6 +1,6 @@
-"""What a recipe declares, for the loop to train with: its options, its data, its losses and optimizers.
+"""The interface of recipes: Recipe is how to train a generator, as data; its Trainer has the data, losses and optimizers.
 
-A family's recipes are `RECIPES` in export/models/<family>/recipes.py. loop.py drives them through `Trainer`.
+A family's recipes are `RECIPES` in export/models/<family>/recipes.py. command.py makes the Trainer, loop.py calls its methods.
 Axis letters: N batch, C channels, H and W pixels, S scale, Z latent values.
 """
 
@@ -37,16 +37,16 @@ RANGES: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The options that every recipe has; `--set key=value` replaces any of them.
+    """The options that every recipe has; `--set key=value` changes them.
 
     steps: generator updates in the whole run. batch: pictures in each, over all processes.
-    minutes: end after this much training even if steps are left, schedules included; 0 for no such end.
-    lr: Adam's peak learning rate, for every network; beta1, beta2: its decays.
-    schedule: "constant", "cosine" down to 0, or "halving" at each share of the run in halve_at ("0.5,0.75").
+    minutes: the run ends after so many minutes even if steps are left, and schedules end with it; 0 for no such limit.
+    lr: Adam's peak learning rate, for every network. beta1, beta2: its decays.
+    schedule: "constant", "cosine" (down to 0), or "halving" at each share of the run in halve_at ("0.5,0.75").
     warmup: the share of the run in which the learning rate rises linearly.
     workers: threads that prepare batches in advance.
-    ema_decay: of the averaged weights, which are the ones that are exported.
-    log_every, sample_every, validate_every, checkpoint_every: in steps; 0 for the run's end only.
+    ema_decay: decay of the averaged weights, which are exported.
+    log_every, sample_every, validate_every, checkpoint_every: in steps; 0 for only at the end of the run.
     """
 
     steps: int = 1000
@@ -75,11 +75,11 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """The paths and names from the command line that a recipe reads its data by.
+    """What a recipe needs from the command line to read its data.
 
-    data: pictures to train on. validation: held-out pairs. class_names: empty unless the user names them. seed: of
-    everything random. vgg19: the perceptual loss's weights. pretrained: the generator holds trained weights, which a
-    recipe must not initialise again.
+    data: pictures to train on. validation: held-out pairs. class_names: as the user gave them, or (). seed: of everything
+    random. vgg19: the file of the perceptual loss's weights; None to download it. pretrained: whether the generator has
+    trained weights, which the recipe must not initialise again.
     """
 
     data: Path
@@ -92,11 +92,11 @@ class Source:
 
 @dataclass
 class Batch:
-    """The pictures and random numbers of one update; with several processes, the rows of this one.
+    """The pictures and inputs of one update; with several processes, the rows of this process.
 
-    real: [N, C, H, W] float32 in the generator's output range. inputs: the generator's arguments, in their order.
-    labels: [N] int64, of the real pictures; empty without. fake: the generator's output for `inputs`, with its graph
-    where the generator's update goes on from it.
+    real: [N, C, H, W] float32 in the generator's output range. inputs: the generator's arguments, in order. labels: of the
+    real pictures, [N] int64; empty if there are none. fake: the generator's output for `inputs`, set by the
+    discriminator's step; with its autograd graph if the generator's update uses it.
     """
 
     real: Tensor
@@ -106,7 +106,7 @@ class Batch:
 
 
 class Stateful(Protocol):
-    """A module or an optimizer: whatever a checkpoint must hold to resume from."""
+    """A module or an optimizer, whose state a checkpoint holds."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -119,12 +119,12 @@ LossTerms = dict[str, Tensor]  # scalars by name, as they are logged
 class Trainer(ABC):
     """One recipe's data, losses and optimizers. The loop calls its methods and knows nothing else of a recipe.
 
-    A batch depends on the run's seed and its number alone; what the networks draw themselves (dropout) comes from
-    torch's random generator, which checkpoints hold. Updates call machine.parallel(network) in place of a network, inside
-    machine.autocast(), and end in machine.step: so they work on many devices and in either precision.
-    discriminator_steps: updates of the discriminator for each of the generator; 0 where there is none.
-    dataset: what it trains on, in words: what, how many, of which sizes.
-    skipped: files that could not be used, each with the reason.
+    A batch depends only on the run's seed and on its number; what the networks draw (dropout) comes from torch's random
+    generator, whose state checkpoints hold. To work on many devices and in either precision, updates call
+    machine.parallel(network) instead of the network, inside machine.autocast(), and end with machine.step.
+    discriminator_steps: updates of the discriminator for each update of the generator; 0 if there is no discriminator.
+    dataset: what it trains on, in words: what, how many, which sizes.
+    skipped: the files that could not be used, each with the reason.
     """
 
     discriminator_steps: int = 0
@@ -138,26 +138,26 @@ class Trainer(ABC):
     def __init__(
         self, generator: nn.Module, config: Any, options: Any, source: Source, machine: Machine
     ) -> None:
-        """Read the data. Raises InvalidInput naming what does not fit."""
+        """Read the data and make the optimizers. Raises InvalidInput naming what cannot work."""
 
     @abstractmethod
     def batch(self, number: int) -> Batch:
-        """The run's batch of this number, the same whenever it is made. Called from several threads at once."""
+        """The run's batch `number`, always the same. Called from several threads at once."""
 
     @property
     def batches_a_step(self) -> int:
         return max(self.discriminator_steps, 1)
 
     def discriminator_step(self, batch: Batch, *, generator_follows: bool) -> LossTerms:
-        """Update the discriminator once; returns its losses, detached.
+        """Update the discriminator once. Returns its losses, detached.
 
-        generator_follows: the generator's update takes this batch, so `batch.fake` must keep the generator's graph.
+        generator_follows: whether the generator's update uses this batch, so that `batch.fake` needs its autograd graph.
         """
         raise NotImplementedError
 
     @abstractmethod
     def generator_step(self, batch: Batch) -> LossTerms:
-        """Update the generator once; returns its losses, detached."""
+        """Update the generator once. Returns its losses, detached."""
 
     @abstractmethod
     def optimizers(self) -> Mapping[str, Any]:
@@ -169,10 +169,10 @@ class Trainer(ABC):
 
     @abstractmethod
     def samples(self, generator: nn.Module) -> np.ndarray:
-        """A picture to judge progress by, from `generator` in eval mode: [H, W, C] uint8."""
+        """A picture that shows progress, drawn with `generator` in eval mode: [H, W, C] uint8."""
 
     def validate(self, generator: nn.Module) -> Mapping[str, float]:
-        """Quality measured on held-out data, units in the names; empty where there is none."""
+        """Figures measured on held-out data, with units in their names; {} if there is no such data."""
         return {}
 
 
@@ -183,9 +183,9 @@ NEEDED = "needed"
 class Recipe:
     """How to train a generator, as data.
 
-    about: a line for `--list`. trainer: the class that takes the options. options: its defaults here.
-    config: the generator's options where they differ from its defaults.
-    start: the weights that training begins from where --start names none; NEEDED where it must; None for random ones.
+    about: a line for `--list`. trainer: the class that trains. options: this recipe's values.
+    config: the settings of the generator that differ from its defaults.
+    start: the weights to start from without --start; None for random ones; NEEDED if --start must be given.
     """
 
     about: str
@@ -196,7 +196,7 @@ class Recipe:
 
 
 def learning_rate(options: TrainingOptions, progress: float) -> float:
-    """The learning rate at this share of the run, `progress` in [0, 1). Raises InvalidInput for an unknown schedule."""
+    """The learning rate when the share `progress`, in [0, 1), of the run is done. Raises InvalidInput for an unknown schedule."""
     if progress < options.warmup:
         return options.lr * (progress + 1e-3 * options.warmup) / options.warmup
     if options.schedule == "cosine":

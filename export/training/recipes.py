@@ -1,4 +1,7 @@
-"""Finds recipes by model and name: `RECIPES` of export/models/<family>/recipes.py, whose first is the default."""
+"""Finds recipes by model and name, in `RECIPES` of export/models/<family>/recipes.py; a family's first is its default.
+
+__main__.py lists them, command.py gets one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ def models() -> list[str]:
 
 
 def of(model: str) -> dict[str, Recipe]:
-    """The recipes of the family `model`, by name. Raises InvalidInput with the families that have some."""
+    """The recipes of the family `model`, by name. Raises InvalidInput, naming families that have some, if it has none."""
     if model not in models():
         raise InvalidInput(
             "model", f"got {model!r}, which no recipe trains; expected one of {', '.join(models())}"
@@ -24,7 +27,7 @@ def of(model: str) -> dict[str, Recipe]:
 
 
 def get(model: str, name: str | None) -> tuple[str, Recipe]:
-    """A recipe and its name; the model's first for None. Raises InvalidInput with the names there are."""
+    """The name and the recipe; the model's default if `name` is None. Raises InvalidInput for an unknown name."""
     recipes = of(model)
     name = name or next(iter(recipes))
     if name not in recipes:

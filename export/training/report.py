@@ -1,4 +1,4 @@
-"""What a training prints about itself: at its start, at every end, and in a rehearsal. command.py calls it."""
+"""Prints what a run does: at its start, at its end, and in a rehearsal (--dry-run). command.py calls it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from export.training.loop import Loop, train_step
 from export.training.recipe import Recipe, Trainer
 
-NAMED_SKIPPED = 10  # files that are named before the rest is only counted
+NAMED_SKIPPED = 10  # how many skipped files are named; the others are only counted
 
 
 def print_start(loop: Loop, recipe: tuple[str, Recipe], *, writes: bool = True) -> None:
-    """Model, recipe, parameters, data, device, output folder and steps. writes: False for a rehearsal."""
+    """Print model, recipe, parameters, data, device, output folder and steps. writes: False for a rehearsal."""
     name, declared = recipe
     options, machine, trainer = loop.options, loop.machine, loop.trainer
     click.echo(f"model: {loop.model}, recipe {name}: {declared.about}")
@@ -36,7 +36,7 @@ def print_start(loop: Loop, recipe: tuple[str, Recipe], *, writes: bool = True) 
 
 
 def print_end(loop: Loop, complete: bool) -> None:
-    """Where the weights are and the command that builds them; how to go on where the run is not complete."""
+    """Print where the weights are, the command that builds them, and how to continue if the run is not complete."""
     weights = loop.run.weights
     if not complete and loop.run.checkpoints():
         click.echo("stopped before the end; the same command with --resume continues")
@@ -48,7 +48,7 @@ def print_end(loop: Loop, complete: bool) -> None:
 
 
 def parameter_counts(trainer: Trainer) -> dict[str, int]:
-    """Parameters of each network, by its name in the trainer."""
+    """The number of parameters of each network, by its name in the trainer."""
     return {
         name: sum(parameter.numel() for parameter in part.parameters())
         for name, part in trainer.parts().items()
@@ -70,7 +70,7 @@ def device_name(device: torch.device) -> str:
 
 
 def rehearse(loop: Loop) -> None:
-    """Take two steps, and print every option and how long the run would take by the second one; nothing is written."""
+    """Train two steps, and print all options and how long the run would take. Nothing is written."""
     options, machine, trainer = loop.options, loop.machine, loop.trainer
     for step in range(2):  # the first one also prepares kernels
         started_s = time.monotonic()

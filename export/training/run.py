@@ -1,4 +1,4 @@
-"""The folder that a training run writes; the loop and the command line reach it through Run.
+"""Run: reads and writes the folder of a training run. loop.py and command.py use it.
 
 RUN/options.json                   every option of the run, enough to resume or repeat it
 RUN/log.jsonl                      a line every `log_every` steps: losses (means since the last line) and other figures
@@ -33,7 +33,7 @@ FORMAT = 2  # of a checkpoint's content; raised where older ones can no longer b
 
 
 class Run:
-    """Reads and writes one run's folder. Whole files appear by atomic rename."""
+    """A run's folder. Files are written completely or not at all, by an atomic rename."""
 
     def __init__(self, folder: Path, model: str) -> None:
         self.folder = folder
@@ -47,7 +47,7 @@ class Run:
         return sorted((self.folder / "checkpoints").glob("step-*.pt"))
 
     def start(self, options: Mapping[str, Any], *, fresh: bool = True) -> None:
-        """Make the folder and write the options in it. fresh: delete the log of a run that left no checkpoint there."""
+        """Make the folder and write options.json. fresh: delete the log of an earlier run that left no checkpoint."""
         if fresh:
             self.log_file.unlink(missing_ok=True)
             shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
@@ -56,20 +56,20 @@ class Run:
         write_text(self.folder / "options.json", json.dumps(options, indent=2) + "\n")
 
     def saved_options(self) -> dict[str, Any]:
-        """The options of a run that can be resumed. Raises InvalidInput where there is none."""
+        """The content of options.json. Raises InvalidInput if the folder has no checkpoint to resume from."""
         if not self.checkpoints():
             raise InvalidInput("resume", f"no checkpoint in {self.folder}; start the run without --resume")
         return json.loads((self.folder / "options.json").read_text())
 
     def save_checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
-        """state: a dictionary of tensors and plain values; see Loop.save_checkpoint."""
+        """Write a checkpoint and delete old ones. state: a dictionary of tensors and plain values (Loop.save_checkpoint)."""
         with atomic_write(self.folder / "checkpoints" / f"step-{step:08d}.pt") as unfinished:
             torch.save({"format": FORMAT, "step": step} | dict(state), unfinished)
         for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
             old.unlink()
 
     def load_checkpoint(self) -> dict[str, Any]:
-        """The last checkpoint. Raises InvalidInput where another version wrote it."""
+        """The state in the last checkpoint. Raises InvalidInput if another version of ganforge wrote it."""
         path = self.checkpoints()[-1]
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state.get("format") != FORMAT:
@@ -81,7 +81,7 @@ class Run:
         return state
 
     def save_samples(self, step: int, picture: np.ndarray) -> None:
-        """picture: [H, W, C] uint8."""
+        """Write a picture of samples, [H, W, C] uint8, as PNG and for TensorBoard."""
         write_picture(self.folder / "samples" / f"step-{step:08d}.png", picture)
         self.tensorboard().add_image("samples", picture, step, dataformats="HWC")
 
@@ -92,7 +92,7 @@ class Run:
             file.write(json.dumps({key: float(f"{value:.6g}") for key, value in line.items()}) + "\n")
 
     def tensorboard(self) -> SummaryWriter:
-        """The writer of tensorboard/; a resumed run's hides what an earlier one wrote beyond its first step."""
+        """The writer of tensorboard/. In a resumed run it hides what was written beyond the step that it continues from."""
         if self.board is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -100,14 +100,14 @@ class Run:
         return self.board
 
     def forget_after(self, step: int) -> None:
-        """Drop the log's lines beyond `step`: a resumed run writes them again."""
+        """Delete the log's lines beyond `step`, which a resumed run writes again."""
         self.resumed_at = step + 1
         if self.log_file.is_file():
             kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
             write_text(self.log_file, "".join(kept))
 
     def lines(self) -> list[dict[str, float]]:
-        """The log. A line that a crash cut short is left out."""
+        """The lines of the log. A line that a crash cut short is left out."""
         lines = []
         for text in self.log_file.read_text().splitlines() if self.log_file.is_file() else ():
             with suppress(json.JSONDecodeError):
@@ -115,7 +115,7 @@ class Run:
         return lines
 
     def plot_log(self) -> None:
-        """Plot every column of the log against the step, a panel each, as losses.png. An empty log leaves no picture."""
+        """Write losses.png: every figure of the log over the steps, a panel each. Writes nothing if the log is empty."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
