@@ -45,7 +45,8 @@ FOLDER = click.Path(path_type=Path)
 )
 @click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Number of machines.")
 @click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), help="Precision of the passes; weights stay float32.  [default: float32]",
+    "--precision", type=click.Choice(["float32", "bfloat16"]),
+    help="Precision of the passes; weights stay float32.  [default: float32]",
 )  # fmt: skip
 @click.option(
     "--resume", is_flag=True, help="Continue from the last checkpoint in --output, with its options."
