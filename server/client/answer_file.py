@@ -93,9 +93,12 @@ def _open_locked(path: Path) -> BinaryIO:
                 pass
             status = os.fstat(file.fileno())
             if (status.st_dev, status.st_ino) == file_id(path):
-                file.truncate()
-                return file
-            file.close()  # another run ended between our open and our lock, and took the name away: once more
+                if status.st_nlink == 1:
+                    file.truncate()
+                    return file
+                # A run was killed between giving an answer its name and removing this one: truncating would empty it.
+                path.unlink()
+            file.close()  # ours, or another run's that ended between our open and our lock, is gone: once more
         except BaseException:
             file.close()
             raise

@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import ganforge_pb2 as pb
@@ -19,6 +20,8 @@ from server.client.image_calls import ImageCall, send_image
 from server.client.results import ImageResult, SamplesResult
 from server.limits import CHUNK_BYTES, Limits
 from server.statuses import from_rpc_error
+
+Request = TypeVar("Request", bound=Message)
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 # gRPC's own retries: while no answer has begun, and after as long as an overloaded server asks for.
@@ -87,7 +90,8 @@ class Client:
         lossless: of WebP. compression: 0 to 9, of PNG and TIFF. into: an open file that the answer is written to as
         it arrives; the result's `image` is then empty. on_progress: called with (tiles done, tiles in all).
         """
-        request = pb.UpscaleRequest(
+        request = _message(
+            pb.UpscaleRequest,
             model=model,
             outscale=outscale,
             format=_format_number(format),
@@ -116,7 +120,8 @@ class Client:
 
         The parameters are those of `upscale`. A model that cannot be tiled takes images up to its `max_whole_px`.
         """
-        request = pb.TranslateRequest(
+        request = _message(
+            pb.TranslateRequest,
             model=model,
             format=_format_number(format),
             quality=quality,
@@ -145,7 +150,8 @@ class Client:
         `count`. latents: `count` latents instead of a seed. truncation: bounds the latents' values, in standard
         deviations. format: None for PNG.
         """
-        request = pb.GenerateRequest(
+        request = _message(
+            pb.GenerateRequest,
             model=model,
             count=count,
             seed=seed,
@@ -223,6 +229,20 @@ class Client:
 def task_name(task: pb.Task) -> str:
     """ "upscale", "translate" or "generate", as the proto names it."""
     return pb.Task.Name(task).removeprefix("TASK_").lower()
+
+
+def _message(kind: type[Request], **fields: Any) -> Request:
+    """A request with these fields. Raises InvalidInput for a value that its field cannot hold, such as a count of -1."""
+    try:
+        return kind(**fields)
+    except ValueError:
+        for name, value in fields.items():
+            try:
+                kind(**{name: value})
+            except ValueError as error:
+                problem = f"got {value!r:.80}, which the request cannot hold ({error})"
+                raise InvalidInput(name, problem) from error
+        raise
 
 
 def _format_number(format: str | None) -> pb.ImageFormat:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from server.client.connection import Client
 from server.client.options import FORMAT, MODEL, OVERWRITE, connected, format_of_name
 from server.client.results import SamplesResult
 from server.client.sample_grid import sample_grid
-from server.client.transfers import SUFFIX_OF_FORMAT
+from server.client.transfers import STREAM, SUFFIX_OF_FORMAT
 
 
 @click.command()
@@ -45,14 +47,18 @@ def generate(
     timeout_s: float | None,
     **options: Any,
 ) -> None:
-    """Draw samples into the folder OUT, or with --grid into the one picture OUT."""
+    """Draw samples into the folder OUT, or with --grid into the one picture OUT, where - is standard output."""
     numbers = [int(label) if label.isdecimal() else label for label in labels]
+    if target == STREAM and not grid:
+        raise click.UsageError("OUT is -, which takes one picture; name a folder, or give --grid")
     if grid:
         format = format or format_of_name(target.name)
         if format is None:
             raise click.UsageError(
                 f"OUT of a grid ends with one of {', '.join(formats.SUFFIXES)}, or give --format"
             )
+        if target == STREAM and sys.stdout.isatty():
+            raise click.UsageError("OUT is -, and standard output is a terminal; send it to a file or a pipe")
         _refuse_existing([target], overwrite)
     elif format_of_name(target.name) and not target.is_dir():
         raise click.UsageError(f"{target} is named like a picture; name a folder, or give --grid")
@@ -66,7 +72,7 @@ def generate(
         for name, image in zip(names, samples.images, strict=True):
             _write(target / name, image, overwrite)
     size = f"{samples.width}×{samples.height}"
-    click.echo(f"{count} of {size} by {samples.model}, seed {samples.seed} → {target}")
+    click.echo(f"{count} of {size} by {samples.model}, seed {samples.seed} → {target}", err=target == STREAM)
 
 
 def _names(samples: SamplesResult) -> list[str]:
@@ -75,12 +81,15 @@ def _names(samples: SamplesResult) -> list[str]:
 
 
 def _refuse_existing(targets: list[Path], overwrite: bool) -> None:
-    taken = [target for target in targets if target.exists()]
+    taken = [target for target in targets if target != STREAM and os.path.lexists(target)]
     if taken and not overwrite:
         raise InvalidInput("OUT", f"{taken[0]} exists; --overwrite replaces it")
 
 
 def _write(target: Path, image: bytes, overwrite: bool) -> None:
+    if target == STREAM:
+        sys.stdout.buffer.write(image)
+        return
     with AnswerFile(target) as file:
         file.file.write(image)
         file.save(target, overwrite=overwrite)

@@ -17,7 +17,7 @@ def sample_grid(samples: SamplesResult, columns: int | None, format: str) -> byt
 
     Pillow draws it: the client installs without the server's libvips and NumPy.
     """
-    columns = columns or math.ceil(math.sqrt(len(samples.images)))
+    columns = min(columns or math.ceil(math.sqrt(len(samples.images))), len(samples.images))
     rows = -(-len(samples.images) // columns)
     step_x, step_y = samples.width + GAP_PX, samples.height + GAP_PX
     sheet = Image.new("RGB", (columns * step_x + GAP_PX, rows * step_y + GAP_PX), "white")

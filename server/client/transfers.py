@@ -139,14 +139,20 @@ def remaining(listing: Listing, existing: Existing) -> list[Transfer]:
     if existing is Existing.SKIP:
         kept = set(taken)
         return [transfer for transfer in listing.transfers if transfer not in kept]
+    sent = _ids([transfer.source for transfer in listing.transfers])
     for transfer in taken:
         if not transfer.target.is_file():
             raise InvalidInput("OUT", f"{transfer.target} is no file that could be replaced")
         if file_id(transfer.target) in listing.originals:
+            what, advice = (
+                f"{transfer.target}, for the answer to {transfer.source},",
+                "name another file or folder",
+            )
+            if file_id(transfer.target) not in sent:
+                what = f"{transfer.target} lies among the pictures, and so"
+                advice = "--skip-existing keeps it, and the result of an earlier run can be removed first"
             raise InvalidInput(
-                "OUT",
-                f"{transfer.target}, for the answer to {transfer.source}, is itself a source, and a source is never "
-                "written over; name another file or folder",
+                "OUT", f"{what} is itself a source, and a source is never written over; {advice}"
             )
     if taken and existing is Existing.REFUSE:
         which = str(taken[0].target)
@@ -160,9 +166,11 @@ def remaining(listing: Listing, existing: Existing) -> list[Transfer]:
 
 def format_of(picture: Path) -> str:
     """The format that the server answers a picture in, by its first bytes: its own, or PNG."""
+    if not picture.is_file():  # a pipe can be opened and read once only
+        return "png"
     try:
         with picture.open("rb") as file:
-            head = file.read(16) if picture.is_file() else b""  # a pipe can be read once only
+            head = file.read(16)
     except OSError:  # sending it will fail in the same way, and say why
         return "png"
     return next((name for name, start in SIGNATURES.items() if re.match(start, head, re.DOTALL)), "png")

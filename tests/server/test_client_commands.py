@@ -34,6 +34,15 @@ def run(served: Served, *arguments: str | Path) -> Result:
             "got 'cat', expected one of class0",
         ),
         (["generate", "out", "--model", "plain", "--count", "100000"], 1, "--max-count"),
+        (["generate", "out", "--model", "plain", "--count", "99999999999"], 1, "count: got 99999999999"),
+        (
+            ["generate", "out", "--model", "generator", "--label", "99999999999"],
+            1,
+            "labels: got [99999999999]",
+        ),
+        (["upscale", "in.png", "out.png", "--model", "\udcff"], 1, "model: got '\\udcff'"),
+        (["generate", "-"], 2, "give --grid"),
+        (["generate", "-", "--grid"], 2, "or give --format"),
         (["generate", "grid.xyz", "--grid"], 2, "OUT of a grid"),
         (["generate", "out.png"], 2, "give --grid"),
         (["upscale", "empty", "out"], 1, "holds no picture"),
@@ -67,7 +76,9 @@ def test_no_server_is_one_sentence(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["health", "--address", "127.0.0.1:1"]).exit_code == 1
 
 
-@pytest.mark.parametrize(("columns", "options"), [(5, ["--columns", "5"]), (3, [])])
+@pytest.mark.parametrize(
+    ("columns", "options"), [(5, ["--columns", "5"]), (5, ["--columns", "1000000000"]), (3, [])]
+)
 def test_samples_into_a_folder_and_a_grid(
     served: Served, tmp_path: Path, columns: int, options: list[str]
 ) -> None:
@@ -80,6 +91,9 @@ def test_samples_into_a_folder_and_a_grid(
     assert "seed 7" in result.output
     sheet = pixels.grid([decoded(path.read_bytes()) for path in files], columns)
     np.testing.assert_array_equal(decoded((tmp_path / "grid.png").read_bytes()), sheet)
+    piped = run(served, "generate", "--grid", "-", "--format", "png", *common, *options)
+    assert piped.stdout_bytes == (tmp_path / "grid.png").read_bytes()
+    assert "seed 7" in piped.stderr
 
 
 def test_models_and_health(served: Served) -> None:

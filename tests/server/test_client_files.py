@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -171,3 +173,21 @@ def test_standard_input_and_output(served: Served, tmp_path: Path) -> None:
     failed = run(served, "upscale", "-", "-", "--format", "png", stdin=b"no picture")
     assert (failed.exit_code, failed.stdout_bytes) == (1, b"")
     assert "name a folder" in refused(served, "upscale", "-", tmp_path / "out.png", "-", "--format", "png")
+
+
+def test_a_pipe_is_opened_once(served: Served, tmp_path: Path) -> None:
+    pipe, image = tmp_path / "pipe.png", png(9, 8)
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[image], daemon=True)
+    writer.start()
+    done(served, "upscale", pipe, tmp_path / "folder")
+    writer.join()
+    assert width(tmp_path / "folder" / "pipe-x4.png") == 36
+
+
+def test_a_name_that_is_no_text_goes_through(served: Served, tmp_path: Path) -> None:
+    source = tmp_path / os.fsdecode(b"caf\xe9.png")
+    source.write_bytes(png(9, 8))
+    result = done(served, "upscale", source, tmp_path / "folder")
+    assert "caf" in result.output
+    assert width(tmp_path / "folder" / os.fsdecode(b"caf\xe9-x4.png")) == 36

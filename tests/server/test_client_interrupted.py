@@ -79,6 +79,17 @@ def test_what_a_killed_run_left_is_taken_over_and_two_runs_do_not_mix(tmp_path: 
     assert contents(tmp_path) == {"out.png": b"answer"}
 
 
+def test_a_run_killed_between_naming_its_answer_and_ending_costs_no_file(tmp_path: Path) -> None:
+    """The hidden name is then a second name of the answer, which may have been renamed and become a source since."""
+    (tmp_path / "kept.png").write_bytes(b"an answer, and now a source")
+    (tmp_path / ".out.png.part").hardlink_to(tmp_path / "kept.png")
+    target = tmp_path / "out.png"
+    with AnswerFile(target) as answer:
+        answer.file.write(b"answer")
+        answer.save(target, overwrite=False)
+    assert contents(tmp_path) == {"kept.png": b"an answer, and now a source", "out.png": b"answer"}
+
+
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     target = tmp_path / "out.png"
     with AnswerFile(target) as answer:

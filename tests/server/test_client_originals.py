@@ -68,7 +68,10 @@ def test_a_folder_into_itself_keeps_its_pictures_and_takes_no_result_for_one(
     assert contents(photos) == after
     done(served, "upscale", photos, photos, "--outscale", "2")
     assert set(contents(photos)) - set(after) == {"a-x2.png", "b-x2.png"}
-    assert "a source is never written over" in refused(served, "upscale", photos, photos, "--overwrite")
+    for options in ([], ["--overwrite"]):
+        message = refused(served, "upscale", photos, photos, *options)
+        assert "a-x4.png lies among the pictures, and so is itself a source" in message
+        assert "--skip-existing" in message
 
 
 def test_out_inside_in_is_not_read(served: Served, photos: Path) -> None:
