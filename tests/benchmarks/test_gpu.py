@@ -117,7 +117,7 @@ def test_a_wrong_output_is_named_and_ends_with_an_exit_code_of_its_own(
 
 
 @pytest.mark.parametrize("failure", [EngineError("no plan\nlong story"), RuntimeError("CUDA out of memory")])
-def test_a_path_that_fails_is_left_out_with_its_words(dcgan: Model, failure: Exception) -> None:
+def test_a_path_that_fails_is_left_out_with_its_error(dcgan: Model, failure: Exception) -> None:
     report = gpu.Report({}, "float16", 1.0)
     gpu.check(FakePath(failure=failure), dcgan, (Case(2),), CPU, report)
     gpu.measure(FakePath(), dcgan, Case(2), CPU, 0.01, report)

@@ -232,7 +232,7 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(built: tuple[str, ...], tm
     assert (tmp_path / "photos" / "one.jpg").read_bytes() == b"a photo"
 
 
-def test_fastest_falls_back_to_float32_aloud(
+def test_fastest_falls_back_to_float32_with_a_warning(
     built: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demand(monkeypatch, "bfloat16")

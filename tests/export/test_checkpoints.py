@@ -135,7 +135,7 @@ def test_a_single_up_convolution_is_taken_as_two_and_three_may_be_asked_for(tmp_
             checkpoint.load("esrgan", str(path), {"scale": "4"})
 
 
-def test_a_folded_input_rules_three_out(tmp_path: Path) -> None:
+def test_a_pixel_unshuffle_rules_out_scale_3(tmp_path: Path) -> None:
     network = original(Old, scale=2, inputs=12)
     torch.save(network.state_dict(), tmp_path / "1x.pth")
     loaded = checkpoint.load("esrgan", str(tmp_path / "1x.pth"))
@@ -168,7 +168,7 @@ def test_wrappers_and_prefixes_are_taken_off(
     same_output(tmp_path / "last.ckpt", network, Config(**SMALL, scale=4))
 
 
-def test_averaged_weights_are_preferred_and_it_is_said(tmp_path: Path) -> None:
+def test_ema_weights_are_preferred_and_a_note_says_so(tmp_path: Path) -> None:
     network, last = original(BasicSR, 1, scale=4), original(BasicSR, 2, scale=4)
     torch.save({"params": last.state_dict(), "params_ema": network.state_dict()}, tmp_path / "net_g.pth")
     loaded = same_output(tmp_path / "net_g.pth", network, Config(**SMALL))
@@ -409,7 +409,7 @@ def named(*names: str) -> State:
 
 def linear(*widths: int) -> State:
     layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
-    return nn.Sequential(*(one for layer in layers for one in (layer, nn.ReLU()))).state_dict()
+    return nn.Sequential(*(module for layer in layers for module in (layer, nn.ReLU()))).state_dict()
 
 
 STAND_INS = {
@@ -460,7 +460,7 @@ def test_no_generator_of_ours_is_taken_for_another_network(tmp_path: Path) -> No
         torch.save(spec.module(spec.tiny).state_dict(), tmp_path / "ours.pth")
         identify(tmp_path / "ours.pth")
     assert (
-        len({one.keys for one in NETWORKS}) >= len(NETWORKS) - 1
+        len({kind.keys for kind in NETWORKS}) >= len(NETWORKS) - 1
     )  # the two of linear layers differ by shape
 
 
@@ -520,7 +520,7 @@ def test_archives_that_torch_save_did_not_write_are_recognised(tmp_path: Path) -
         (b"hello", "its bytes are of no kind known here"),
     ],
 )
-def test_other_bytes_are_refused(head: bytes, said: str, tmp_path: Path) -> None:
+def test_unknown_bytes_are_refused(head: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(head)
     with pytest.raises(InvalidInput) as refused:
         checkpoint.load("esrgan", str(tmp_path / "x.bin"))

@@ -60,7 +60,7 @@ DIRECTIONS = [(kind, sizes, to) for to, all_of in EXPRESSED.items() for kind, si
 @pytest.mark.parametrize(("kind", "sizes", "to"), DIRECTIONS)
 @settings(max_examples=2)
 @given(seed=st.integers(0, 99), dtype=st.sampled_from(DTYPES), growth=st.integers(1, 4))
-def test_there_and_back_gives_equal_tensors(
+def test_converting_there_and_back_gives_equal_tensors(
     kind: type[nn.Module],
     sizes: dict[str, Any],
     to: str,
@@ -129,7 +129,7 @@ def test_every_generator_goes_to_safetensors(model: str, tmp_path: Path) -> None
     result = run(f"shipped:{model}", tmp_path / "copy.safetensors", "--to", "safetensors")
     assert result.exit_code == 0, result.output
     assert equal(there(tmp_path / "copy.safetensors"), there(checkpoint.locate(f"shipped:{model}")))
-    copy, shipped = (checkpoint.load(model, one) for one in (str(tmp_path / "copy.safetensors"), None))
+    copy, shipped = (checkpoint.load(model, source) for source in (str(tmp_path / "copy.safetensors"), None))
     assert (copy.config, copy.class_names) == (shipped.config, shipped.class_names)
 
 
@@ -166,7 +166,7 @@ def test_what_a_code_base_cannot_express_is_named(
     assert {path.name for path in tmp_path.iterdir()} == {"in.pth", "out.pth"}
 
 
-def test_words_that_do_not_fit_are_named(tmp_path: Path) -> None:
+def test_wrong_arguments_are_named_in_the_error(tmp_path: Path) -> None:
     torch.save(original(Old, scale=4).state_dict(), tmp_path / "in.pth")
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
     for words, said in (

@@ -79,7 +79,7 @@ def judge(tmp_path: Path) -> Path:
     return tmp_path / "judge.safetensors"
 
 
-def test_bicubic(originals: Path, tmp_path: Path) -> None:
+def test_the_bicubic_baseline_is_measured(originals: Path, tmp_path: Path) -> None:
     result = run("bicubic", "--scale", 2, "--hr", originals, "--json", tmp_path / "out" / "bicubic.json")
     assert result.exit_code == 0, result.output
     assert "PSNR Y, dB" in result.output
@@ -99,14 +99,16 @@ def test_a_checkpoint_and_its_bundle_upscale_about_alike(
     ):
         result = run(subject, "--hr", originals, "--json", tmp_path / f"{name}.json", "--threads", 1)
         assert result.exit_code == 0, result.output
-    one, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("checkpoint", "bundle"))
-    assert (one["kind"], one["model"], other["kind"], other["model"]) == (
+    of_checkpoint, of_bundle = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("checkpoint", "bundle")
+    )
+    assert (of_checkpoint["kind"], of_checkpoint["model"], of_bundle["kind"], of_bundle["model"]) == (
         "checkpoint",
         "esrgan",
         "bundle",
         "esrgan-x4",
     )
-    assert one["mean"]["psnr_y_db"] == pytest.approx(other["mean"]["psnr_y_db"], abs=0.05)
+    assert of_checkpoint["mean"]["psnr_y_db"] == pytest.approx(of_bundle["mean"]["psnr_y_db"], abs=0.05)
 
 
 def test_what_a_checkpoint_leaves_open_is_said_and_can_be_set(originals: Path, tmp_path: Path) -> None:
@@ -215,15 +217,15 @@ def test_samples_beside_untrained_ones_and_the_floor(real: Path, judge: Path, tm
     common = ("--data", real, "--classifier", judge, "--count", 30, "--seed", 5, "--json", target)
     result = run(weights(tmp_path, "acgan"), *common, "--untrained")
     assert result.exit_code == 0, result.output
-    for told in ("acgan", "untrained", "real test", "agreement", "ship"):
-        assert told in result.output
+    for heading in ("acgan", "untrained", "real test", "agreement", "ship"):
+        assert heading in result.output
     figures = json.loads(target.read_text())
     assert figures["class_names"] == ["cat", "dog", "ship"]
     assert list(figures["sets"]) == ["acgan", "untrained", "real test"]
     assert figures["sets"]["real test"]["frechet"] < figures["sets"]["untrained"]["frechet"]
-    for one in figures["sets"].values():
-        assert one["count"] == 30
-        assert sum(one["shares"]) == pytest.approx(1)
+    for row in figures["sets"].values():
+        assert row["count"] == 30
+        assert sum(row["shares"]) == pytest.approx(1)
     run(weights(tmp_path, "acgan"), *common, "--untrained")
     assert json.loads(target.read_text()) == figures
 
@@ -241,9 +243,9 @@ def test_the_test_set_may_be_another_file(real: Path, judge: Path, tmp_path: Pat
     assert "floor-data: " in result.output
     result = run(subject, "--data", tmp_path / "train.npz", "--floor-data", tmp_path / "test.npz", *common)
     assert result.exit_code == 0, result.output
-    apart = json.loads((tmp_path / "out.json").read_text())["sets"]
+    from_two_files = json.loads((tmp_path / "out.json").read_text())["sets"]
     assert run(subject, "--data", real, *common).exit_code == 0
-    assert json.loads((tmp_path / "out.json").read_text())["sets"] == apart
+    assert json.loads((tmp_path / "out.json").read_text())["sets"] == from_two_files
 
 
 def test_standard_figures_come_from_torch_fidelity(
@@ -297,7 +299,7 @@ def test_where_torch_fidelity_is_missing_the_extra_is_named(
     assert "'.[inception]'" in result.output
 
 
-def test_what_is_missing_or_does_not_fit_is_named(
+def test_missing_and_wrong_options_are_named_in_the_error(
     originals: Path, real: Path, judge: Path, tiny_bundle: TinyBundle, tmp_path: Path
 ) -> None:
     sampler, upscaler = weights(tmp_path, "acgan"), weights(tmp_path, "esrgan")
@@ -328,7 +330,7 @@ def test_what_is_missing_or_does_not_fit_is_named(
         "Failed to connect to remote host": ("127.0.0.1:1", "--hr", originals),
     }  # fmt: skip
     (tmp_path / "empty").mkdir()
-    for told, arguments in refusals.items():
+    for message, arguments in refusals.items():
         result = run(*arguments)
-        assert result.exit_code == 1, (told, result.output)
-        assert told in " ".join(result.output.split()), (told, result.output)
+        assert result.exit_code == 1, (message, result.output)
+        assert message in " ".join(result.output.split()), (message, result.output)

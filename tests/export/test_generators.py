@@ -77,7 +77,7 @@ def test_the_graph_is_narrow_inside_and_wide_at_its_ends(
     for end in specs:
         axes = tuple(dim.dim_param or dim.dim_value for dim in ends[end.name].shape.dim)
         assert (axes, ends[end.name].elem_type) == (end.shape, ELEMENTS[end.dtype])
-    weights = {one.data_type for one in graph.initializer if np.prod(one.dims) > 8}
+    weights = {tensor.data_type for tensor in graph.initializer if np.prod(tensor.dims) > 8}
     assert weights == {WEIGHTS[precision]}
     assert not {"ConvTranspose", "BatchNormalization", "ScatterND"} & {node.op_type for node in graph.node}
 
@@ -95,13 +95,17 @@ def test_the_bundle_says_what_was_measured(model: str, precision: Precision, tin
     assert manifest.class_names == tuple(f"class{i}" for i in range(manifest.classes))
     assert manifest.weights["source"] == f"{model}.safetensors"
     report = json.loads((bundle.path / "report.json").read_text())
-    executed = {one["backend"]: one["executed"] for one in report["verified"]}
+    executed = {engine["backend"]: engine["executed"] for engine in report["verified"]}
     assert executed.get("torch", precision) == precision
     assert len(executed) > 1 or precision == "float32"
-    batches = {next(iter(row["inputs"].values()))[0] for one in report["verified"] for row in one["rows"]}
+    batches = {
+        next(iter(row["inputs"].values()))[0] for engine in report["verified"] for row in engine["rows"]
+    }
     assert len(batches) > 1
     items = tasks.items_of(manifest)
-    shapes = [next(iter(row["inputs"].values())) for one in report["verified"][:1] for row in one["rows"]]
+    shapes = [
+        next(iter(row["inputs"].values())) for engine in report["verified"][:1] for row in engine["rows"]
+    ]
     if items == "tiles":
         assert manifest.tile_sizes == (TINY_TILE,)
         assert report["tiles"]["close"]["psnr_db"] >= 60

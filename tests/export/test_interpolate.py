@@ -38,7 +38,7 @@ def ends(tmp_path: Path) -> tuple[Path, Path]:
     return weights(tmp_path / "a.safetensors", 1), weights(tmp_path / "b.safetensors", 2)
 
 
-def test_every_parameter_lies_between(ends: tuple[Path, Path], tmp_path: Path) -> None:
+def test_every_parameter_is_interpolated(ends: tuple[Path, Path], tmp_path: Path) -> None:
     result = run(*ends, "--alpha", 0.8, tmp_path / "out.safetensors")
     assert result.exit_code == 0, result.output
     assert "0.2 · a.safetensors + 0.8 · b.safetensors" in result.output
@@ -53,7 +53,9 @@ def test_every_parameter_lies_between(ends: tuple[Path, Path], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("alpha", [0, 1])
-def test_the_ends_are_the_ends_bit_for_bit(ends: tuple[Path, Path], tmp_path: Path, alpha: int) -> None:
+def test_alpha_0_and_1_give_the_checkpoints_bit_for_bit(
+    ends: tuple[Path, Path], tmp_path: Path, alpha: int
+) -> None:
     assert run(*ends, "--alpha", alpha, tmp_path / "out.safetensors").exit_code == 0
     out, end = load_file(tmp_path / "out.safetensors"), load_file(ends[alpha])
     assert out.keys() == end.keys()
@@ -77,7 +79,7 @@ def test_a_strip_goes_from_one_end_to_the_other(ends: tuple[Path, Path], tmp_pat
         assert (torch.from_numpy(column.transpose(2, 0, 1).copy()).float() - expected).abs().max() <= 1
 
 
-def test_either_an_alpha_or_a_picture(ends: tuple[Path, Path], tmp_path: Path) -> None:
+def test_exactly_one_of_alpha_and_strip_must_be_given(ends: tuple[Path, Path], tmp_path: Path) -> None:
     assert "alpha: missing" in run(*ends, tmp_path / "out.safetensors").output
 
 
@@ -97,7 +99,7 @@ def test_counts_are_not_averaged() -> None:
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
-def test_outside_of_the_two_is_refused(alpha: float) -> None:
+def test_an_alpha_outside_0_to_1_is_refused(alpha: float) -> None:
     with pytest.raises(InvalidInput, match="expected a number from 0 to 1"):
         interpolate({}, {}, alpha)
 

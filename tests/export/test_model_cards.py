@@ -53,7 +53,7 @@ def test_links_lead_to_files_that_are_there(card: Path) -> None:
 @pytest.mark.parametrize(
     "words", [words for card in CARDS for words in commands(card)], ids=lambda words: " ".join(words[2:])[:60]
 )
-def test_commands_take_the_options_that_they_are_shown_with(words: list[str]) -> None:
+def test_commands_in_the_cards_take_their_options(words: list[str]) -> None:
     assert words[:2] == ["python", "-m"]
     result = CliRunner().invoke(click_command(words[2]), [*words[3:], "--help"])
     assert result.exit_code == 0, result.output

@@ -183,7 +183,7 @@ def served(tree: Path, run: Command, checkpoints: dict[str, Path]) -> Iterator[s
 
 
 @pytest.mark.slow
-def test_what_is_served_is_what_torch_computes(served: str, tree: Path) -> None:
+def test_the_server_answers_as_torch_computes(served: str, tree: Path) -> None:
     picture = (photographs.crop(70, 90).transpose(1, 2, 0) * 255).round().astype(np.uint8)
     image, networks = pixels.encode(picture, "png"), modules()
     values = torch.from_numpy(pixels.to_float(picture))[None]  # [1, 3, 70, 90] in [0, 1]

@@ -45,7 +45,7 @@ def test_evaluation_gives_the_picture_that_a_viewer_would_see(bundle: Bundle) ->
     assert np.abs(answer.astype(int) - expected).max() <= 1
 
 
-def test_the_preview_shows_it_too(engine: Engine) -> None:
+def test_the_preview_is_converted_from_the_models_range(engine: Engine) -> None:
     picture = decode(preview(engine), max_pixels=10**6)
     expected = levels(cubed(photographs.crop(CROP_PX, CROP_PX)))
     assert np.abs(picture[:, expected.shape[1] :].astype(int) - expected).max() <= 1

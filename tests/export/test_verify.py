@@ -80,7 +80,7 @@ def test_every_size_and_tile_is_compared_in_the_models_own_range() -> None:
         ),  # the peak is 2, from -1 to 1
     ],
 )
-def test_either_too_much_at_one_value_or_a_little_at_all_is_refused(
+def test_a_large_error_of_one_value_or_a_small_one_of_all_is_refused(
     error: Callable[[Array], Array], words: str
 ) -> None:
     with pytest.raises(OutOfTolerance, match=re.escape(words)):
@@ -119,7 +119,7 @@ def test_a_size_that_the_network_does_not_take_is_named() -> None:
         cases(engine, Signature((IMAGE,), (RESULT,)), ())
 
 
-def test_a_tolerance_has_two_sides() -> None:
+def test_a_tolerance_limits_both_psnr_and_largest_difference() -> None:
     assert Difference(60.0, 0.01).within(TOLERANCE)
     assert not Difference(59.9, 0.01).within(TOLERANCE)
     assert not Difference(60.0, 0.011).within(TOLERANCE)

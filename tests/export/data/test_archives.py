@@ -97,11 +97,11 @@ def test_an_npz_cut_short_is_named(tmp_path: Path, kept: int) -> None:
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_folder_of_idx_files_is_read_by_split(tmp_path: Path, packed: bool) -> None:
     mnist(tmp_path, "train", packed=packed)
-    one = mnist(tmp_path, "t10k", PICTURES[::-1], packed=packed)
+    test_images = mnist(tmp_path, "t10k", PICTURES[::-1], packed=packed)
     train, test, alone = (
         read_labelled(tmp_path, 5, 1),
         read_labelled(tmp_path, 5, 1, split="test"),
-        read_labelled(one, 5, 1),
+        read_labelled(test_images, 5, 1),
     )
     np.testing.assert_array_equal(train.images[:, 0, :, :4], PICTURES)
     np.testing.assert_array_equal(test.images[:, 0, :, :4], PICTURES[::-1])

@@ -152,7 +152,7 @@ def test_a_folder_that_is_not_whole_is_named(tmp_path: Path, files: Mapping[str,
         read_labelled(write(tmp_path / "cifar", files), 32, 3)
 
 
-def test_a_grey_generator_is_told_of_the_colours(tmp_path: Path) -> None:
+def test_colour_pictures_are_refused_for_a_grey_generator(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"with 3 channels, expected .* 1 channels .*--set channels="):
         read_labelled(write(tmp_path / "cifar", CIFAR100), 32, 1)
 

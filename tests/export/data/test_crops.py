@@ -96,7 +96,7 @@ def test_parts_of_a_batch_make_up_the_whole(crops: Crops, seed: int, count: int,
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1200, 2000])
-def test_what_is_not_cached_is_the_same(
+def test_crops_of_uncached_pictures_are_the_same(
     crops: Crops, pictures: dict[Path, np.ndarray], kept_bytes: int
 ) -> None:
     small = Crops(next(iter(pictures)).parent, scale=SCALE, patch_px=PATCH, cache_gib=kept_bytes / 2**30)

@@ -46,7 +46,7 @@ def test_without_subfolders_there_are_no_labels_and_channels_are_as_asked(
     assert labelled.images[:, :, 4, 4].tolist() == [[200] * channels, [2] * channels]
 
 
-def test_pictures_come_to_size(tmp_path: Path) -> None:
+def test_pictures_are_reduced_cropped_or_centred_to_the_size(tmp_path: Path) -> None:
     """Larger: reduced until the shorter side fits, cut in the middle. Smaller: in the middle of black."""
     wide = np.zeros((32, 96, 3), np.uint8)
     wide[:, 32:64] = 255
@@ -75,7 +75,7 @@ def test_a_folder_that_does_not_fit_is_named(tmp_path: Path) -> None:
         read_labelled(tmp_path, 8, 3)
 
 
-def test_a_path_of_no_kind_is_told_every_kind(tmp_path: Path) -> None:
+def test_an_unknown_format_is_refused_with_a_list_of_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
         InvalidInput, match=r"nothing at .*nowhere, expected an \.npz archive .*; .*MNIST.*; .*CIFAR"
     ):

@@ -41,7 +41,7 @@ def test_given_reductions_are_not_remade_and_may_have_the_same_name(folder: Path
     assert read_held_out(folder, 2)["a"].low.equal(planes(255 - LOW))
 
 
-def test_what_does_not_fit_is_named(folder: Path) -> None:
+def test_missing_and_wrongly_sized_pictures_are_named(folder: Path) -> None:
     with pytest.raises(InvalidInput, match=r"validate: no folder at .*X4"):
         read_held_out(folder, 4)
     write_picture(folder / "HR/b.png", IMAGE)

@@ -26,7 +26,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ending", [".png", ".tif", ".webp", ".jpg"])
-def test_what_is_written_is_read(tmp_path: Path, ending: str) -> None:
+def test_a_written_picture_is_read_back(tmp_path: Path, ending: str) -> None:
     smooth = np.tile(np.arange(0, 240, 6, dtype=np.uint8)[:, None, None], (1, 30, 3))
     write_picture(tmp_path / f"a{ending}", smooth)
     read = read_picture(tmp_path / f"a{ending}")

@@ -40,7 +40,7 @@ def shades(count: int, seed: int) -> Labelled:
     return Labelled(images.to(torch.uint8), labels, ())
 
 
-def test_it_learns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_small_classifier_learns_to_tell_shades(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     net = SmallNet(Config(classes=3, width=4))
     right = train(net, shades(512, 1), shades(60, 2), epochs=12, seed=0, flips=True)
@@ -48,7 +48,7 @@ def test_it_learns(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"epoch 12/12: {100 * right:.2f} %" in capsys.readouterr().out
 
 
-def test_it_tells_its_accuracy_and_writes_a_file(tmp_path: Path) -> None:
+def test_the_command_prints_the_accuracy_and_writes_a_file(tmp_path: Path) -> None:
     data, output = archive(tmp_path / "shades.npz"), tmp_path / "judge.safetensors"
     result = run("--data", data, "--output", output, "--epochs", 2, "--classes", "dark, grey, bright")
     assert result.exit_code == 0, result.output
@@ -59,12 +59,12 @@ def test_it_tells_its_accuracy_and_writes_a_file(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     data = archive(tmp_path / "shades.npz")
-    files = [tmp_path / f"{name}.safetensors" for name in ("one", "two", "other")]
+    files = [tmp_path / f"{name}.safetensors" for name in ("first", "second", "other")]
     for file, seed in zip(files, (1, 1, 2), strict=True):
         assert run("--data", data, "--output", file, "--epochs", 1, "--seed", seed).exit_code == 0
-    one, two, other = (load_file(file)["linear.weight"] for file in files)
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
+    first, second, other = (load_file(file)["linear.weight"] for file in files)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
 
 
 def test_the_learning_rate_rises_for_a_quarter_and_falls_to_nothing() -> None:
@@ -79,24 +79,24 @@ def test_moved_pictures_keep_their_pixels() -> None:
     moved = augmented(image, torch.Generator().manual_seed(0), flips=True)
     assert moved.shape == image.shape
     assert moved.sum(dim=(1, 2, 3)).tolist() == pytest.approx([1.2] * 200)
-    places = {tuple(torch.nonzero(one[0] == 1)[0].tolist()) for one in moved}
+    places = {tuple(torch.nonzero(picture[0] == 1)[0].tolist()) for picture in moved}
     assert {row for row, _ in places} == {column for _, column in places} == {2, 3, 4, 5, 6}
-    mirrored = {bool(one[0, :, :-1][one[0, :, 1:] == 1].sum() > 0) for one in moved}
+    mirrored = {bool(picture[0, :, :-1][picture[0, :, 1:] == 1].sum() > 0) for picture in moved}
     assert mirrored == {True, False}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "replaced", "told"),
+    ("arguments", "replaced", "message"),
     [
         (["--classes", "a,b"], {}, "got 2 names, expected 3"),
         ([], {"train_labels": None}, "no labels"),
         (["--channels", "3"], {}, "3 channels"),
     ],
 )
-def test_what_does_not_fit_is_named(
-    tmp_path: Path, arguments: list[str], replaced: dict[str, None], told: str
+def test_wrong_options_and_data_are_named_in_the_error(
+    tmp_path: Path, arguments: list[str], replaced: dict[str, None], message: str
 ) -> None:
     data = archive(tmp_path / "shades.npz", **replaced)
     result = run("--data", data, "--output", tmp_path / "judge.safetensors", *arguments)
     assert result.exit_code == 1
-    assert told in result.output
+    assert message in result.output

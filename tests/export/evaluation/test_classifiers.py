@@ -37,7 +37,7 @@ def public_file(path: Path, **replaced: object) -> Path:
     return path
 
 
-def test_a_small_one_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+def test_a_small_classifier_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = Config(channels=3, classes=4, width=4)
     net = SmallNet(config).eval()

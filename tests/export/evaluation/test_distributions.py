@@ -30,15 +30,15 @@ def root(matrix: np.ndarray) -> np.ndarray:
 
 def test_frechet_is_its_formula() -> None:
     a, b = (cloud(50, seed).double().numpy() for seed in (1, 2))
-    apart = ((a.mean(0) - b.mean(0)) ** 2).sum()
-    one, other = np.cov(a.T), np.cov(b.T)
+    squared_distance = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
     # tr √(Σ₁Σ₂) by way of symmetric matrices, which the library does not take
-    joint = np.trace(root(root(one) @ other @ root(one)))
-    expected = apart + np.trace(one) + np.trace(other) - 2 * joint
+    joint = np.trace(root(root(cov_a) @ cov_b @ root(cov_a)))
+    expected = squared_distance + np.trace(cov_a) + np.trace(cov_b) - 2 * joint
     assert frechet_distance(cloud(50, 1), cloud(50, 2)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_set_is_at_no_distance_from_itself() -> None:
+def test_a_set_has_distance_0_from_itself() -> None:
     features = cloud(60, 3)
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-6)
     assert nearest_distances(features, features).max() < 1e-5
@@ -78,7 +78,7 @@ def test_nearest_is_the_least_of_all_distances() -> None:
     torch.testing.assert_close(nearest_distances(a, b), expected, rtol=1e-5, atol=1e-6)  # expected is float32
 
 
-def test_spread_is_the_mean_distance_of_two() -> None:
+def test_mean_pairwise_distance_is_over_all_pairs() -> None:
     corners = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
     assert mean_pairwise_distance(corners) == pytest.approx(4)
     assert mean_pairwise_distance(corners[:1]) == 0

@@ -63,7 +63,8 @@ def test_ssim_is_the_formula_over_every_whole_window(channels: int) -> None:
 def test_ssim_is_the_librarys_where_its_padding_does_not_reach() -> None:
     image, reference = noisy((40, 31, 3)), noisy((40, 31, 3), seed=1)
     first, second = (
-        torch.from_numpy(one.transpose(2, 0, 1)[None].astype(np.float64)) for one in (image, reference)
+        torch.from_numpy(picture.transpose(2, 0, 1)[None].astype(np.float64))
+        for picture in (image, reference)
     )
     _, similarity = structural_similarity_index_measure(
         first, second, data_range=255.0, return_full_image=True

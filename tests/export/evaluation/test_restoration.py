@@ -102,7 +102,8 @@ def test_perceptual_distance_is_the_mean_difference_of_features() -> None:
     distance = perceptual_distance(features, torch.device("cpu"))
     image, other = noise(16, 16), noise(16, 16, seed=1)
     pair = [
-        features(torch.from_numpy(one.transpose(2, 0, 1)[None] / np.float32(255))) for one in (image, other)
+        features(torch.from_numpy(picture.transpose(2, 0, 1)[None] / np.float32(255)))
+        for picture in (image, other)
     ]
     assert distance(image, other) == pytest.approx(float((pair[0] - pair[1]).abs().mean()), rel=1e-5)
     assert distance(image, image) == 0

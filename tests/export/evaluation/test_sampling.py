@@ -112,7 +112,7 @@ def test_labels_that_are_not_shown_lower_the_agreement(comparison: Comparison) -
     assert figures.agreement_by_class == pytest.approx((1, 0.5, 0))
 
 
-def test_without_labels_nothing_is_said_of_them(comparison: Comparison) -> None:
+def test_figures_by_label_are_none_without_labels(comparison: Comparison) -> None:
     figures, _ = comparison.measure(Shades(classes=0))
     assert figures.agreement is None
     assert figures.agreement_by_class is None

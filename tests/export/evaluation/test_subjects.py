@@ -116,7 +116,7 @@ def test_bicubic_is_the_training_datas_own(tmp_path: Path) -> None:
     np.testing.assert_array_equal(BicubicSubject(3).convert(image), resize(image, 3))
 
 
-def test_what_a_subject_cannot_do_is_named(tmp_path: Path) -> None:
+def test_a_subject_refuses_what_its_task_cannot_do(tmp_path: Path) -> None:
     upscaler, sampler = (open_checkpoint(weights(tmp_path, model)) for model in ("esrgan", "dcgan"))
     with pytest.raises(InvalidInput, match="esrgan takes pictures, it does not draw samples"):
         upscaler.samples(1, None, 0)
@@ -126,7 +126,7 @@ def test_what_a_subject_cannot_do_is_named(tmp_path: Path) -> None:
         open_bundle(tmp_path)
 
 
-def test_a_file_that_does_not_name_its_model_needs_it_told(tmp_path: Path) -> None:
+def test_a_file_that_does_not_say_its_model_needs_the_option(tmp_path: Path) -> None:
     torch.manual_seed(0)
     for model in ("acgan", "dcgan"):
         spec = families.get(model)

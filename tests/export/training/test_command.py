@@ -62,7 +62,7 @@ def test_the_second_stage_of_the_paper_needs_the_first(
     assert "start: missing" in result.output
 
 
-def test_a_bad_schedule_is_told_before_the_first_step(
+def test_a_bad_schedule_is_refused_before_the_first_step(
     train: Train, photographs: Path, tmp_path: Path
 ) -> None:
     arguments = (

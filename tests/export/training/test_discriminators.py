@@ -68,7 +68,7 @@ def test_a_layer_has_a_bias_unless_batch_norm_follows(family: str, norm: str) ->
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("norm", ["none", "spectral"])
-def test_a_critic_without_batch_norm_can_tell_brightness(family: str, norm: str) -> None:
+def test_a_critic_without_batch_norm_can_see_brightness(family: str, norm: str) -> None:
     """Without any bias D(0) is 0 and D(2x) is 2·D(x), whatever the weights."""
     torch.manual_seed(0)
     critic = FAMILIES[family](norm=norm).eval()
@@ -150,7 +150,7 @@ def test_activation_noise_is_there_in_training_only() -> None:
     assert torch.equal(silent(picture).logits, silent(picture).logits)
 
 
-def test_weights_of_before_the_options_keep_their_meaning() -> None:
+def test_weights_saved_before_an_option_existed_load_as_before() -> None:
     """The file that ships does not mention batch norm after the linear layer, and has it."""
     shipped = checkpoint.load("acgan")
     assert shipped.config.linear_norm

@@ -70,7 +70,7 @@ def test_the_style_network_is_its_layers_before_the_activation(tmp_path: Path) -
     assert maps.min() < 0
 
 
-def test_it_is_frozen_and_lets_gradients_through_to_the_picture(tmp_path: Path) -> None:
+def test_a_feature_network_is_frozen_and_passes_gradients_to_the_picture(tmp_path: Path) -> None:
     features = load("vgg19-conv1_2", torchvision_file(tmp_path / "vgg19.pth"))
     assert not any(parameter.requires_grad for parameter in features.parameters())
     assert not features.train().training
@@ -119,7 +119,7 @@ def test_without_a_path_it_is_downloaded_once_and_checked(monkeypatch: pytest.Mo
     assert asked[0]["weights_only"]
 
 
-def test_where_there_is_no_way_to_download_the_option_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_option_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(url: str, **options: Any) -> dict[str, Tensor]:
         raise URLError("no route")
 

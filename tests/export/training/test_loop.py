@@ -97,7 +97,7 @@ def test_the_exported_weights_are_the_moving_average(loop: MakeLoop) -> None:
     )
 
 
-def test_without_a_decay_the_average_is_the_last_weight(loop: MakeLoop) -> None:
+def test_with_decay_0_the_average_is_the_last_weight(loop: MakeLoop) -> None:
     run = loop(steps=4, ema_decay=0.0)
     run.train()
     assert exported(run)["0.weight"].item() == 4
@@ -178,7 +178,7 @@ def test_only_the_last_two_checkpoints_are_kept(loop: MakeLoop) -> None:
     assert not list(complete.run.folder.rglob("*.part"))
 
 
-def test_a_checkpoint_of_another_version_is_refused_with_the_way_on(loop: MakeLoop) -> None:
+def test_a_checkpoint_of_another_version_is_refused_with_advice(loop: MakeLoop) -> None:
     complete = loop(steps=1)
     complete.train()
     path = complete.run.checkpoints()[-1]

@@ -38,13 +38,13 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_gives_what_a_hand_works_out(name: str) -> None:
+def test_objectives_equal_values_computed_by_hand(name: str) -> None:
     both = OBJECTIVES[name].losses(torch.tensor(REAL), torch.tensor(FAKE))
     assert (float(both.discriminator), float(both.generator)) == pytest.approx(BY_HAND[name], abs=1e-6)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_discriminator_is_pulled_apart_and_the_generator_up(name: str) -> None:
+def test_gradients_part_real_from_fake_logits_and_raise_the_generators(name: str) -> None:
     real = torch.tensor([0.3, -0.2], requires_grad=True)
     fake = torch.tensor([0.1, 0.4], requires_grad=True)
     discriminator, generator = OBJECTIVES[name].losses(real, fake)
@@ -215,12 +215,12 @@ def test_categorical_is_least_where_every_class_is_shown(shown: list[list[float]
 def test_minibatch_discrimination_sees_a_collapsed_batch() -> None:
     torch.manual_seed(0)
     layer = MinibatchDiscrimination(features=6, kernels=3)
-    same, apart = torch.randn(1, 6).expand(4, 6), 10 * torch.randn(4, 6)
+    same, different = torch.randn(1, 6).expand(4, 6), 10 * torch.randn(4, 6)
     torch.testing.assert_close(
         layer(same)[:, 6:], torch.full((4, 3), 3.0)
     )  # three others, each at distance 0
-    assert (layer(apart)[:, 6:] < 1).all()
-    torch.testing.assert_close(layer(apart)[:, :6], apart)
+    assert (layer(different)[:, 6:] < 1).all()
+    torch.testing.assert_close(layer(different)[:, :6], different)
 
 
 def test_spectral_norm_holds_every_layer_to_a_slope_of_one() -> None:
