@@ -1,6 +1,7 @@
-"""BMP files, by Pillow: libvips would read them only through ImageMagick. runtime/pictures/reading.py calls it.
+"""Reads BMP files with Pillow, because libvips could read them only through ImageMagick.
 
-`read_header` gives size and pixel format, `decoded` the whole picture as an image of libvips.
+runtime/pictures/reading.py calls it: `read_header` returns size and pixel format, `decoded` the picture as a libvips
+image.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ from runtime.pictures.metadata import Metadata
 
 NAME = "bmp"
 MAGIC = b"BM"
-# Pillow's modes → the modes they are converted to. Palettes become colours; one bit becomes eight.
+# Pillow's modes → the modes they are converted to: palettes to RGB, one bit to eight.
 MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
 PIXEL_FORMATS = {"L": PixelFormat(1), "RGB": PixelFormat(3), "RGBA": PixelFormat(3, alpha=True)}
 INCH_MM = 25.4
 
-# The server's own limit is checked between the header and the pixels.
+# Turn off Pillow's limit; the server checks its own (max_pixels) after reading the header.
 Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)
 class BitmapHeader:
+    """What the header of a BMP says. width, height: in px."""
+
     width: int
     height: int
     pixel_format: PixelFormat
@@ -38,6 +41,7 @@ class BitmapHeader:
 
 
 def is_bitmap(source: bytes | Path) -> bool:
+    """Whether a file (its bytes, or its path) starts like a BMP."""
     if isinstance(source, bytes):
         return source.startswith(MAGIC)
     with source.open("rb") as file:
@@ -45,7 +49,7 @@ def is_bitmap(source: bytes | Path) -> bool:
 
 
 def read_header(source: bytes | Path) -> BitmapHeader:
-    """Raises InvalidInput."""
+    """Read the header of a BMP. Raises InvalidInput if it is damaged or of an unsupported mode."""
     try:
         image = open_image(source)
     except (UnidentifiedImageError, OSError, ValueError, struct.error, OverflowError) as error:
@@ -61,7 +65,7 @@ def read_header(source: bytes | Path) -> BitmapHeader:
 
 
 def decoded(source: bytes | Path) -> pyvips.Image:
-    """Raises InvalidInput where the file is damaged."""
+    """Decode a BMP to a libvips image. Raises InvalidInput if the file is damaged."""
     try:
         with open_image(source) as image:
             array = np.asarray(image.convert(MODES[image.mode]))
@@ -71,4 +75,5 @@ def decoded(source: bytes | Path) -> pyvips.Image:
 
 
 def open_image(source: bytes | Path) -> Image.Image:
+    """Open a BMP with Pillow, without decoding its pixels."""
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=["BMP"])

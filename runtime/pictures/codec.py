@@ -1,6 +1,6 @@
-"""libvips, configured for untrusted files. Every other module of the package imports `pyvips` from here.
+"""Configures libvips for untrusted files. All other modules of this package import `pyvips` from here.
 
-No operation is cached, loaders that libvips calls untrusted are blocked, and one image is decoded on one thread.
+The operation cache is off, loaders that libvips marks as untrusted are blocked, and an image is decoded on one thread.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from runtime.errors import InvalidInput
 
 __all__ = ["damaged", "pyvips", "reason"]
 
-pyvips.cache_set_max(0)  # nothing of one caller is kept for the next
+pyvips.cache_set_max(0)  # keep nothing of one caller for the next
 pyvips.block_untrusted_set(True)
-# Requests are what runs side by side here; threads inside one decode would only take turns with them.
+# Requests already run in parallel; more threads within one decode would only compete with them.
 pyvips.concurrency_set(1)
 
 
 def reason(error: pyvips.Error) -> str:
-    """libvips' own message: the last line of its log, without those of its callers."""
+    """libvips' message: the last line of its log, which names the original cause."""
     lines = [line.strip() for line in str(error.detail or error.message).splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"
 

@@ -1,4 +1,8 @@
-"""Pixel formats, and the file formats that are written: which pixels each can hold, and how it is encoded."""
+"""Pixel formats, the file formats that can be written (WRITABLE), and the options of encoding.
+
+reading.py and the tiler describe pictures as PixelFormat. server/params.py makes an Encoding of a request's options,
+and writing.py encodes with it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,10 @@ from runtime.errors import InvalidInput
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """colours: 1 (grey) or 3 (RGB). alpha: whether transparency comes after them. bits: 8, 16, or 32 for floats."""
+    """The channels of a picture and their depth.
+
+    colours: 1 (grey) or 3 (RGB). alpha: whether an alpha channel follows. bits: 8 or 16 (unsigned), or 32 (float).
+    """
 
     colours: int = 3
     alpha: bool = False
@@ -21,27 +28,29 @@ class PixelFormat:
 
     @property
     def channels(self) -> int:
+        """Colours plus alpha."""
         return self.colours + self.alpha
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """uint8, uint16 or float32."""
         return np.dtype({8: np.uint8, 16: np.uint16, 32: np.float32}[self.bits])
 
     @property
     def interpretation(self) -> str:
-        """libvips' name for such pixels."""
+        """libvips' name of the colour space."""
         grey, colour = {8: ("b-w", "srgb"), 16: ("grey16", "rgb16"), 32: ("b-w", "scrgb")}[self.bits]
         return grey if self.colours == 1 else colour
 
 
 @dataclass(frozen=True)
 class Format:
-    """A file format that is written.
+    """A file format that can be written.
 
-    longest: side in pixels that the format, its library and libvips can hold. bits: the most a sample has.
-    alpha: whether it holds transparency. grey: whether it holds pictures of one colour.
-    quality: the default of a lossy one, from 1 to 100; None where there is none. lossless: it can be.
-    by_rows: it is written while rows still come.
+    longest: the longest side in pixels that the format, its library and libvips support. bits: the most per channel.
+    alpha: whether it supports transparency. grey: whether it supports grey pictures (else they are written as RGB).
+    quality: default quality, 1 to 100; None if the format has no such option. lossless: whether it can be lossless.
+    by_rows: whether it can be written row by row, without the whole picture in memory.
     """
 
     longest: int
@@ -53,7 +62,7 @@ class Format:
     by_rows: bool = True
 
     def hold(self, pixel_format: PixelFormat) -> PixelFormat:
-        """The nearest that the format can hold."""
+        """The pixel format in which a file of this format stores `pixel_format`."""
         return replace(
             pixel_format,
             colours=pixel_format.colours if self.grey else 3,
@@ -72,11 +81,11 @@ WRITABLE: Mapping[str, Format] = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a picture file is written. Raises InvalidInput for what its format cannot do.
+    """The format and options of a picture file. Raises InvalidInput for values out of range and for a lossless JPEG.
 
-    quality: 1 to 100, of JPEG and WebP; None for the format's default. lossless: WebP without loss.
-    compression: effort of PNG and TIFF, 0 (none) to 9; None for the fastest that compresses.
-    A format ignores what it does not have; only a JPEG that must be lossless is refused.
+    format: "png", "jpeg", "webp" or "tiff". quality: 1 to 100, of JPEG and WebP; None for the format's default.
+    lossless: WebP without loss. compression: effort of PNG and TIFF, 0 (none) to 9; None for 1.
+    Formats ignore options that they do not have.
     """
 
     format: str
@@ -93,10 +102,12 @@ class Encoding:
             raise InvalidInput("compression", f"got {self.compression}, expected 0 to 9")
         if self.lossless and not WRITABLE[self.format].lossless:
             able = ", ".join(name for name, format in WRITABLE.items() if format.lossless)
-            raise InvalidInput("lossless", f"{self.format} always loses something; ask for one of {able}")
+            raise InvalidInput(
+                "lossless", f"{self.format} is always lossy; expected format to be one of {able}"
+            )
 
     def check_size(self, width: int, height: int) -> None:
-        """Raises InvalidInput where the format cannot hold width × height pixels."""
+        """Raises InvalidInput if the format cannot hold width × height pixels."""
         longest = WRITABLE[self.format].longest
         if max(width, height) > longest:
             raise InvalidInput(

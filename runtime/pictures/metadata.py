@@ -1,7 +1,7 @@
-"""Metadata of picture files: EXIF, XMP, IPTC, colour profile, texts and resolution, from the input to the answer.
+"""Copies metadata from the input file to the answer: EXIF, XMP, IPTC, colour profile, texts and resolution.
 
-`Metadata.of` reads it from an opened file (runtime/pictures/reading.py), `Metadata.put` writes it into the answer
-(runtime/pictures/writing.py), without what is true of the old pixels only.
+reading.py calls `Metadata.of` for an opened file, writing.py calls `Metadata.put` for the answer. Fields that describe
+only the old pixels (orientation, thumbnail) are dropped, and the resolution is scaled.
 """
 
 from __future__ import annotations
@@ -17,28 +17,31 @@ EXIF, XMP, PROFILE, TEXT = "exif-data", "xmp-data", "icc-profile-data", "png-com
 # libvips' fields → the bit of VipsForeignKeep under which savers write them. Single texts of PNG begin with TEXT.
 CARRIED = {EXIF: 1, XMP: 2, "iptc-data": 4, PROFILE: 8, "image-description": 16}
 TEXT_BIT = 16
-# What libvips takes out of EXIF that is true of the old pixels, and false of the new ones.
+# Fields that libvips extracts from EXIF and that are wrong for the new pixels.
 STALE = ("orientation", "exif-ifd0-Orientation", "exif-ifd1-", "jpeg-thumbnail-data")
 # XMP's copy of EXIF's orientation, as an attribute or an element.
 XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]")
-# The resolutions, in pixels per mm, that libvips gives where a file has none: of most formats, of PNG and of JPEG.
+# libvips' default resolutions for files without one, in pixels per mm: of most formats, of PNG and of JPEG.
 UNSAID_PER_MM = (1.0, 2.834, 72 / 25.4)
-# What is written then by formats that must write one: the 72 dpi that most programs assume.
+# Written in that case by formats that require a resolution: the 72 dpi that most programs assume.
 ASSUMED_PER_MM = 72 / 25.4
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """fields: (name, GType, value) each. per_mm: resolution, across and down, in pixels; None where it is not said."""
+    """Metadata of a picture.
+
+    fields: (libvips' name, GType, value). per_mm: resolution in pixels per mm (horizontal, vertical); None if unknown.
+    """
 
     fields: tuple[tuple[str, int, Any], ...] = ()
     per_mm: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, image: pyvips.Image, *, set_upright: bool, turned: bool) -> Metadata:
-        """Of an opened image, before any pixel is decoded.
+        """Read the metadata of an opened image. Decodes no pixels.
 
-        set_upright: its pixels will be moved as EXIF says. turned: so that rows become columns.
+        set_upright: whether EXIF's orientation will be applied to the pixels. turned: whether that swaps the axes.
         """
         names = [name for name in CARRIED if image.get_typeof(name)]
         fields = {name: image.get(name) for name in (*names, *_texts(image))}
@@ -51,25 +54,26 @@ class Metadata:
 
     @property
     def profile(self) -> bytes | None:
-        """The ICC profile."""
+        """The ICC profile, None if there is none."""
         return next((value for name, _, value in self.fields if name == PROFILE), None)
 
     def put(
         self, image: pyvips.Image, pixel_format: PixelFormat, scale: tuple[float, float]
     ) -> tuple[pyvips.Image, int]:
-        """The image with these fields, its resolution `scale` (across, down) times as high; and what savers must keep.
+        """Set these fields on an image.
 
-        A profile of another kind of colour than `pixel_format` is left out: it would not describe these pixels.
+        A colour profile is left out if it does not match `pixel_format`. scale: factor of the resolution (horizontal,
+        vertical). Returns the image and the value of the savers' option `keep`.
         """
         image = image.copy()
-        # JPEG and WebP have their resolution in EXIF, where libvips is to keep any.
+        # JPEG and WebP store the resolution in EXIF, so EXIF must be kept for it.
         keep = CARRIED[EXIF] if self.per_mm else 0
         for name, kind, value in self.fields:
             if name == PROFILE and not suits(value, pixel_format):
                 continue
             image.set_type(kind, name, value)
             keep |= CARRIED.get(name, TEXT_BIT)
-        # Setting EXIF's bytes has set all that they say, orientation and resolution as well.
+        # Setting the EXIF bytes also set every field in them, orientation and resolution included.
         for name in image.get_fields():
             if name.startswith(STALE):
                 image.remove(name)
@@ -86,11 +90,11 @@ def _texts(image: pyvips.Image) -> list[str]:
     try:
         return [name for name in image.get_fields() if name.startswith(TEXT)]
     except UnicodeDecodeError:
-        return []  # a keyword in Latin-1, which pyvips cannot give back
+        return []  # a Latin-1 keyword, which pyvips cannot decode
 
 
 def _resolution(image: pyvips.Image, fields: dict[str, Any]) -> tuple[float, float] | None:
-    """Pixels per mm, across and down. WebP's loader leaves EXIF's aside."""
+    """Pixels per mm (horizontal, vertical); None if the file has none. For WebP, whose loader ignores it, from EXIF."""
     if EXIF in fields and image.xres == UNSAID_PER_MM[0]:
         image = pyvips.Image.black(1, 1).copy()
         image.set_type(pyvips.GValue.blob_type, EXIF, fields[EXIF])
@@ -99,10 +103,10 @@ def _resolution(image: pyvips.Image, fields: dict[str, Any]) -> tuple[float, flo
 
 
 def suits(profile: bytes, pixel_format: PixelFormat) -> bool:
-    """Whether an ICC profile is whole, and speaks of such colours.
+    """Whether an ICC profile is intact and for grey or RGB, as `pixel_format` is.
 
-    Its header has its length at byte 0 and the colour space at byte 16 (ICC.1:2022, 7.2). PNG's library refuses to
-    write what it finds broken, so it is asked.
+    The header has the profile's length at byte 0 and the colour space at byte 16 (ICC.1:2022, 7.2). The PNG library
+    refuses damaged profiles, so writing one pixel with it is the rest of the check.
     """
     grey = pixel_format.colours == 1
     if int.from_bytes(profile[:4]) != len(profile) or profile[16:20] != (b"GRAY" if grey else b"RGB "):

@@ -1,7 +1,8 @@
-"""Opens untrusted picture files by their headers, then decodes their rows from the top down.
+"""Opens untrusted picture files and decodes their rows from the top down.
 
-`open_picture` checks the header before anything is decoded; `OpenedPicture.rows` gives the pixels as float32 in [0, 1],
-a band at a time. runtime/picture_work.py and runtime/pixels.py call it.
+server/service.py and runtime/pixels.py call `open_picture`, which reads and checks the header only.
+runtime/picture_work.py then calls `OpenedPicture.rows`; its `read` returns bands of rows as float32 in [0, 1].
+Everything unreadable raises InvalidInput.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from runtime.pictures.formats import PixelFormat
 from runtime.pictures.metadata import Metadata
 from runtime.tensors import Array
 
-# libvips' loader, without its ending for buffers or sources → the format's name. Only these may open a file.
+# libvips' loaders that may open a file (without the suffix _buffer or _source) → the format's name.
 LOADERS = {
     "pngload": "png",
     "jpegload": "jpeg",
@@ -29,20 +30,20 @@ LOADERS = {
     "heifload": "avif",  # and HEIC, where libheif has its decoder
     "jxlload": "jxl",
 }
-# What the libvips installed here reads; BMP comes through another library.
+# Formats that the installed libvips reads; BMP is read by Pillow.
 READABLE = (
     *(name for loader, name in LOADERS.items() if pyvips.type_find("VipsForeign", loader)),
     bitmap.NAME,
 )
-# Formats that are decoded a band at a time, where the file is not interlaced or progressive.
+# Formats that are decoded a band at a time, unless the file is interlaced or progressive.
 BY_ROWS = {"png", "jpeg", "tiff"}
-# libvips' name of a sample's type → bits. The others (signed, 32-bit integers) have no white that anybody agrees on.
+# libvips' name of a sample's type → bits. The other types (signed, 32-bit integers) have no agreed value of white.
 BITS = {"uchar": 8, "ushort": 16, "float": 32, "double": 32}
-# Colour spaces that are converted to sRGB → the bits that it then takes; None for those of the samples.
+# Colour spaces that are converted to sRGB → bits of the result; None to keep the bits of the samples.
 CONVERTED: dict[str, int | None] = {"cmyk": None, "lab": 16, "labs": 16, "xyz": 16}
-# Four of CMYK and alpha. TIFF allows thousands, each of which costs memory and time.
+# CMYK and alpha. TIFF allows thousands of bands, each of which costs memory and time.
 MOST_BANDS = 5
-# Floats run from 0 to 1; as far beyond as a sharpening filter goes, they are clipped.
+# Floats are expected in [0, 1]. Values outside it by as much as a sharpening filter overshoots are clipped, not refused.
 FLOAT_SLACK = 0.05
 UPRIGHT, MIRRORED = 1, 2
 TURNED = (5, 6, 7, 8)
@@ -50,7 +51,10 @@ TURNED = (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a picture before it is decoded. width, height: in pixels, once it is upright. format: of the file."""
+    """What the header says, before any pixel is decoded.
+
+    width, height: in pixels, of the upright picture. pixel_format: of the decoded pixels. format: "png", "jpeg", …
+    """
 
     width: int
     height: int
@@ -59,12 +63,16 @@ class Header:
 
     @property
     def pixels(self) -> int:
+        """Width times height."""
         return self.width * self.height
 
 
 @dataclass(frozen=True)
 class OpenedPicture:
-    """A file whose header was read and is within the limits. by_rows: whether it is decoded a band at a time, or whole."""
+    """A file whose header was read and is within the limits.
+
+    by_rows: whether it is decoded a band at a time; else as a whole.
+    """
 
     header: Header
     metadata: Metadata
@@ -72,7 +80,7 @@ class OpenedPicture:
     _decoded: Callable[[], pyvips.Image]
 
     def rows(self) -> Rows:
-        """Begin to decode. Raises InvalidInput where the file is damaged, or is another than its header said."""
+        """Start decoding from the top. Raises InvalidInput if the file is damaged or contradicts its header."""
         try:
             return Rows(self.header, self._decoded())
         except pyvips.Error as error:
@@ -80,7 +88,7 @@ class OpenedPicture:
 
 
 class Rows:
-    """The rows of a picture, decoded as they are asked for."""
+    """Decodes the rows of a picture on demand."""
 
     def __init__(self, header: Header, image: pyvips.Image) -> None:
         if (image.width, image.height, image.bands) != (
@@ -90,8 +98,8 @@ class Rows:
         ):
             raise InvalidInput(
                 "image",
-                f"decodes to {image.width}×{image.height} pixels of {image.bands} channels, "
-                "which is not what its header says",
+                f"decodes to {image.width}×{image.height} pixels of {image.bands} channels, which is not what its header "
+                f"says ({header.width}×{header.height} pixels of {header.pixel_format.channels} channels)",
             )
         self._header = header
         self._image, self._region = image, pyvips.Region.new(image)
@@ -99,9 +107,9 @@ class Rows:
         self._first = 0
 
     def read(self, start: int, stop: int) -> Array:
-        """[C, stop - start, W] float32 in [0, 1]. Rows above `start` cannot be read again.
+        """Decode rows [start, stop): [C, stop - start, W] float32 in [0, 1]. Rows above `start` cannot be read again.
 
-        Raises InvalidInput where the file is damaged, cut short, or holds floats that are no colours.
+        Raises InvalidInput if the file is damaged or truncated, or if its floats are not in [0, 1].
         """
         self._held = self._held[:, start - self._first :]
         self._first = start
@@ -126,7 +134,10 @@ class Rows:
 
 
 def check_floats(samples: Array, top: int) -> None:
-    """Raises InvalidInput naming the first of [rows, W, C] that is no colour."""
+    """Raises InvalidInput for the first value outside [0, 1] (with some slack).
+
+    samples: [rows, W, C] float. top: the picture's row of the first one, for the message.
+    """
     wrong = ~((samples >= -FLOAT_SLACK) & (samples <= 1 + FLOAT_SLACK))  # NaN fails both comparisons
     if wrong.any():
         row, column, channel = np.argwhere(wrong)[0]
@@ -138,9 +149,9 @@ def check_floats(samples: Array, top: int) -> None:
 
 
 def open_picture(source: bytes | Path, *, max_pixels: int) -> OpenedPicture:
-    """Read the header only. source: a file's bytes, or where it lies.
+    """Read and check the header of a picture file. source: the file's bytes, or its path. Decodes no pixels.
 
-    Raises InvalidInput where it is no picture that is read here, or one of more than `max_pixels`.
+    Raises InvalidInput if it is not a readable picture or has more than `max_pixels` (width × height).
     """
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     if not size:
@@ -156,10 +167,10 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> OpenedPicture:
     except pyvips.Error as error:
         raise InvalidInput(
             "image",
-            f"got {size} bytes that are no image this server reads ({', '.join(READABLE)}): {reason(error)}",
+            f"got {size} bytes that are not an image in a readable format ({', '.join(READABLE)}): {reason(error)}",
         ) from error
     if loader not in LOADERS:
-        raise InvalidInput("image", f"got a file for {loader}, expected one of {', '.join(READABLE)}")
+        raise InvalidInput("image", f"got a file of type {loader}, expected one of {', '.join(READABLE)}")
     check_size(image.width, image.height, max_pixels)
     if LOADERS[loader] == "tiff":
         tifftags.check_colours(source)
@@ -169,7 +180,7 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> OpenedPicture:
     from_the_top = turn in (UPRIGHT, MIRRORED)
 
     def decoded() -> pyvips.Image:
-        # libvips decodes a picture that is turned or read upwards as a whole: into memory, or a file if it is large.
+        # libvips decodes a picture that is rotated or flipped vertically as a whole: into memory, or a file if large.
         return converted(open_image(source, "sequential" if from_the_top else "random"), pixel_format)
 
     metadata = Metadata.of(image, set_upright=turn != UPRIGHT, turned=turn in TURNED)
@@ -178,25 +189,27 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> OpenedPicture:
 
 
 def open_image(source: bytes | Path, access: str) -> pyvips.Image:
+    """Open a file with libvips. access: "sequential" (rows from the top down) or "random"."""
     stream = (
         pyvips.Source.new_from_memory(source)
         if isinstance(source, bytes)
         else pyvips.Source.new_from_file(str(source))
     )
-    # "error" refuses truncated and damaged files, which libvips would otherwise fill with grey.
+    # fail_on="error" refuses truncated and damaged files. By default libvips fills the missing pixels with grey.
     return pyvips.Image.new_from_source(stream, "", access=access, fail_on="error")
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises InvalidInput if the picture has more than `max_pixels`."""
     if width * height > max_pixels:
         raise InvalidInput(
             "image",
-            f"the header says {width}×{height} pixels, the limit is {max_pixels} pixels in all (--max-pixels)",
+            f"the header says {width}×{height} pixels, the limit is {max_pixels} pixels in total (--max-pixels)",
         )
 
 
 def pixel_format_of(image: pyvips.Image) -> PixelFormat:
-    """What the pixels of an opened image are read as. Raises InvalidInput where there is no such."""
+    """The pixel format to which an opened image is decoded. Raises InvalidInput for unsupported pixels."""
     converts = image.interpretation in CONVERTED
     bits = CONVERTED[image.interpretation] if converts else None
     bits = bits or BITS.get(image.format)
@@ -212,11 +225,11 @@ def pixel_format_of(image: pyvips.Image) -> PixelFormat:
 
 
 def converted(image: pyvips.Image, pixel_format: PixelFormat) -> pyvips.Image:
-    """Upright, and in the pixel format that its header announced."""
+    """Rotate an image upright and convert it to `pixel_format`."""
     image = image.autorot()
     if image.interpretation == "cmyk":
         depth = 16 if pixel_format.bits == 16 else 8
-        # By its own profile; libvips' general one where it has none.
+        # With the file's own profile, or libvips' generic one if it has none.
         image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
     elif image.interpretation in CONVERTED:
         image = image.colourspace("rgb16")

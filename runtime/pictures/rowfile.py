@@ -1,8 +1,8 @@
-"""Rows that are still being computed, as a file that libvips reads from the top down: how large answers are written.
+"""RowFile: lets libvips encode a picture whose rows are still being computed. writing.py uses it for large answers.
 
-libvips takes pictures from memory or from files, not row by row. This is a file: an uncompressed BigTIFF whose header is
-known at once and whose pixels are asked for when the reader gets there, so that the picture never exists as a whole.
-runtime/pictures/writing.py encodes from it.
+libvips reads pictures from memory or from files, not row by row. A RowFile looks to libvips like an uncompressed BigTIFF:
+the header is made at once, and the pixels are fetched with `next_rows` when libvips reads them, so the whole picture is
+never in memory.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ STRAIGHT_ALPHA = 2
 
 
 class RowFile:
-    """width, height: of the whole picture in px. pixel_format: of its rows.
+    """A virtual TIFF file. `source` or `image` is given to libvips.
 
-    next_rows: gives the next band, [rows, W, C] of its dtype. What it raises ends the reading and is kept in `error`:
-        libvips would only say that a read failed.
+    width, height: of the whole picture, in px. pixel_format: of its rows.
+    next_rows: returns the next band, [rows, W, C] in the format's dtype. If it raises, the reading ends, and the
+        exception is kept in `error`, because libvips only reports that a read failed.
     """
 
     def __init__(
@@ -45,10 +46,11 @@ class RowFile:
         self.source.on_seek(self._seek)
 
     def image(self) -> pyvips.Image:
+        """The picture as a libvips image, to be read once from the top down."""
         return pyvips.Image.new_from_source(self.source, "", access="sequential", fail_on="error")
 
     def free(self) -> None:
-        """Give the last band back now: the source and its callbacks refer to each other."""
+        """Release the last band now; the reference cycle of source and callbacks would keep it until garbage collection."""
         self._next_rows, self._band = _no_rows, memoryview(b"")
 
     def _read(self, count: int) -> bytes:
@@ -68,7 +70,7 @@ class RowFile:
     def _pixels(self, count: int) -> bytes:
         while self._at >= self._band_at + len(self._band):
             self._band_at += len(self._band)
-            self._band = memoryview(b"")  # so that it is free while the next is waited for
+            self._band = memoryview(b"")  # free its memory while waiting for the next
             self._band = np.ascontiguousarray(self._next_rows()).data.cast("B")
         offset = self._at - self._band_at
         assert offset >= 0, "rows are read from the top down"
@@ -80,11 +82,11 @@ class RowFile:
 
 
 def _no_rows() -> Array:
-    raise EOFError("the rows were given back")
+    raise EOFError("the row file was freed")
 
 
 def header(width: int, height: int, pixel_format: PixelFormat) -> bytes:
-    """Of an uncompressed little-endian BigTIFF; its pixels follow, row by row."""
+    """The header of an uncompressed little-endian BigTIFF. The pixels follow it, row by row."""
     row_bytes = width * pixel_format.channels * pixel_format.dtype.itemsize
     rows = min(height, max(1, STRIP_BYTES // row_bytes))
     strips = -(-height // rows)
@@ -95,11 +97,11 @@ def header(width: int, height: int, pixel_format: PixelFormat) -> bytes:
         258: (SHORT, [pixel_format.dtype.itemsize * 8] * pixel_format.channels),
         259: (SHORT, [1]),  # no compression
         262: (SHORT, [GREY if pixel_format.colours == 1 else RGB]),
-        273: (LONG8, [0] * strips),  # where the strips begin, known below
+        273: (LONG8, [0] * strips),  # offsets of the strips, filled in below
         277: (SHORT, [pixel_format.channels]),
         278: (LONG, [rows]),
         279: (LONG8, lengths),
-        284: (SHORT, [1]),  # channels side by side
+        284: (SHORT, [1]),  # channels interleaved
         **({338: (SHORT, [STRAIGHT_ALPHA])} if pixel_format.alpha else {}),
         339: (SHORT, [FLOAT if pixel_format.dtype.kind == "f" else UNSIGNED] * pixel_format.channels),
     }
@@ -108,7 +110,7 @@ def header(width: int, height: int, pixel_format: PixelFormat) -> bytes:
     places: dict[int, int] = {}
     for tag, ((_, letter), values) in tags.items():
         size = struct.calcsize(letter) * len(values)
-        if size > 8:  # else the values stand in the table itself
+        if size > 8:  # smaller values are stored in the table itself
             places[tag] = behind
             behind += size
     tags[273] = (LONG8, [behind + strip * rows * row_bytes for strip in range(strips)])

@@ -6,14 +6,14 @@ from runtime.pictures.codec import pyvips
 
 
 def scaled(image: pyvips.Image, width: int, height: int, kernel: str = "lanczos3") -> pyvips.Image:
-    """`image` at width × height px; pixels' centres keep their places.
+    """Resize to width × height px, without shifting the picture. Works row by row, from the top down.
 
-    kernel: for axes that shrink, antialiased; axes that grow are bicubic. Rows are read and given from the top down.
+    kernel: of libvips, for axes that shrink (antialiased); axes that grow are bicubic.
     """
     across, down = width / image.width, height / image.height
     image = image.resize(min(across, 1.0), vscale=min(down, 1.0), kernel=kernel)
     if max(across, down) > 1:
-        # libvips' resize would put an enlarged picture half a pixel to the right and down.
+        # libvips' resize would shift an enlarged picture by half a pixel to the right and down.
         image = image.affine(
             [max(across, 1.0), 0, 0, max(down, 1.0)],
             interpolate=pyvips.Interpolate.new("bicubic"),

@@ -1,7 +1,8 @@
-"""Colour spaces of TIFFs that libvips does not report: two numbers of a file's first directory (TIFF 6.0, section 2).
+"""Refuses TIFF files in colour spaces that libvips would decode as RGB, from two tags of the file (TIFF 6.0, section 2).
 
-runtime/pictures/reading.py asks before it decodes a TIFF. Pillow can read directories too, but copies the values of all
-tags into memory, up to the size of the file, and reports damaged ones as Python warnings, which threads cannot catch.
+runtime/pictures/reading.py calls `check_colours` before it decodes a TIFF. Pillow can read the tags too, but it copies
+the values of all tags into memory, up to the size of the file, and reports damaged ones as Python warnings, which cannot
+be caught per thread.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MOST_TAGS = 4096
 
 
 def first_values(source: bytes | Path) -> dict[int, int]:
-    """Tag → its first value, of the tags whose values are 16-bit integers in the directory itself. {} if damaged."""
+    """Tag → first value, for tags whose 16-bit values are stored in the file's first directory. {} if it is damaged."""
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         start = file.read(4)
         if start not in LAYOUTS:
@@ -35,7 +36,7 @@ def first_values(source: bytes | Path) -> dict[int, int]:
         count_format, entry_format, offset_format = LAYOUTS[start]
         wide = struct.calcsize(offset_format)
         try:
-            file.seek(wide)  # where the header keeps the directory's offset: byte 4, or 8 of a BigTIFF
+            file.seek(wide)  # position of the directory's offset: byte 4, or 8 in a BigTIFF
             file.seek(*struct.unpack(offset_format, file.read(wide)))
             (count,) = struct.unpack(count_format, file.read(struct.calcsize(count_format)))
             size = struct.calcsize(entry_format)
@@ -51,7 +52,7 @@ def first_values(source: bytes | Path) -> dict[int, int]:
 
 
 def check_colours(source: bytes | Path) -> None:
-    """Raises InvalidInput for colour spaces that libvips would take for RGB."""
+    """Raises InvalidInput if a TIFF (its bytes, or its path) has a colour space that libvips would take for RGB."""
     tags = first_values(source)
     photometric = tags.get(PHOTOMETRIC)
     plain_ycbcr = photometric == YCBCR and tags.get(COMPRESSION) not in JPEG_COMPRESSIONS

@@ -1,7 +1,7 @@
-"""Transparency: `fill` gives hidden pixels the colours of their neighbours, `enlarge` resizes an alpha channel.
+"""Transparency: `fill` replaces the colours of fully transparent pixels, `enlarge` resizes an alpha channel.
 
-Nobody sees the colour under full transparency, but a network that enlarges the picture would spread it over the edges.
-runtime/tiling/tiled_picture.py calls both.
+Colours under full transparency are invisible, but a network that enlarges the picture would let them bleed into visible
+pixels. runtime/tiling/tiled_picture.py calls both functions.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ import numpy as np
 from runtime.tensors import Array
 
 LEVELS = 5
-# Squares of the coarsest level, in px. Where nothing visible is in a hidden pixel's square or in those around it, the
-# pixel becomes black: it is further away than networks look.
+# Side of a square of the coarsest level. A hidden pixel without a visible one in its own or a neighbouring square becomes
+# black: it is outside the receptive field of visible pixels.
 SQUARE_PX = 2**LEVELS
 
 
 def rows_seen(start: int, stop: int, height: int) -> tuple[int, int]:
-    """[first, last) of the rows that `fill` must be given, so that [start, stop) come out as from the whole picture."""
+    """[first, last) of the rows that `fill` needs to fill rows [start, stop) as it would in the whole picture.
+
+    height: of the whole picture.
+    """
     return max(0, (start // SQUARE_PX - 1) * SQUARE_PX), min(height, (-(-stop // SQUARE_PX) + 1) * SQUARE_PX)
 
 
 def fill(colour: Array, alpha: Array) -> Array:
-    """[C, H, W] float32, the colours under alpha = 0 (alpha: [H, W]) replaced by those of visible pixels near by.
+    """Replace the colours of fully transparent pixels by those of visible pixels nearby.
 
-    The picture is halved again and again; a hidden pixel gets the mean of the visible squares around it, of the finest
-    size that has any. No value of a hidden pixel is looked at, so whatever is stored there, the visible colours come
-    out the same. After "The pull-push algorithm revisited" (Kraus, 2009), with only so many levels, so that the rows
-    of a picture can be filled band by band.
+    colour: [C, H, W] float32. alpha: [H, W], 0 for hidden pixels. Returns [C, H, W] float32.
+    The picture is halved repeatedly; a hidden pixel gets the mean of the visible squares around it, at the finest level
+    that has any. The old colours of hidden pixels have no influence. After "The pull-push algorithm revisited" (Kraus,
+    2009), but with a fixed number of levels, so that a picture can be filled band by band.
     """
     visible = alpha > 0
     if visible.all():
@@ -36,7 +39,7 @@ def fill(colour: Array, alpha: Array) -> Array:
 
 
 def _filled(colour: Array, visible: Array, levels: int) -> Array:
-    """colour: 0 where nothing is visible."""
+    """One level of `fill`. colour: 0 in hidden pixels. visible: [H, W] bool. levels: how many coarser ones follow."""
     if levels == 0 or visible.all() or not visible.any():
         return colour
     height, width = visible.shape
@@ -54,7 +57,7 @@ def _filled(colour: Array, visible: Array, levels: int) -> Array:
 
 
 def _quartered(values: Array) -> Array:
-    """[..., 2·H, 2·W] → [..., H, W]: the sums of squares of four."""
+    """[..., 2·H, 2·W] → [..., H, W]: sums over squares of 2×2 pixels."""
     return values[..., ::2, ::2] + values[..., 1::2, ::2] + values[..., ::2, 1::2] + values[..., 1::2, 1::2]
 
 
@@ -70,7 +73,7 @@ def _doubled(values: Array) -> Array:
 
 
 def enlarge(alpha: Array, scale: int) -> Array:
-    """[H, W] float32 → [S·H, S·W], linear; pixels' centres keep their places, and a value all over stays exactly so."""
+    """Enlarge an alpha channel linearly: [H, W] float32 → [S·H, S·W]. A constant channel keeps its exact value."""
     for axis in (0, 1):
         rows = np.moveaxis(alpha, axis, 0)
         before, after = np.concatenate((rows[:1], rows[:-1])), np.concatenate((rows[1:], rows[-1:]))

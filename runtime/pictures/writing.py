@@ -1,6 +1,7 @@
-"""Writes picture files from rows of pixels: whole ones in memory, or band by band into an open file.
+"""Encodes picture files: from one array to bytes, or band by band into an open file.
 
-`Output` says what comes and what the file is to be; runtime/picture_work.py and runtime/pixels.py make one.
+runtime/picture_work.py and runtime/pixels.py make an `Output` (input pixels, output size, encoding, metadata) and call
+`to_memory` or `to_descriptor`.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from runtime.pictures.rowfile import RowFile
 from runtime.pictures.scaling import scaled
 from runtime.tensors import Array
 
-# Level 1 costs a third of the usual level 6 and keeps the codec from being the bottleneck; "sub" suits photographs.
+# Level 1 takes a third of the time of the usual level 6, so encoding is not the bottleneck. "sub" suits photographs.
 FASTEST_LEVEL = 1
 PNG_FILTER = "sub"
-# Beyond it a TIFF needs 64-bit offsets, compressed or not.
+# Larger TIFFs get 64-bit offsets, whatever their compression.
 BIG_TIFF_BYTES = 2**31
 
 
 @dataclass(frozen=True)
 class Output:
-    """A picture to write.
+    """A picture to encode.
 
-    width, height: of the rows that come, in px; pixel_format: what they are made of. Floats run from 0 to 1.
-    to_width, to_height: of the file, in px; where they differ, floats are resized before they are rounded.
-    bits: of the file's samples. metadata: of the input; resolution_scale: by how much its resolution
-    grows, across and down.
+    width, height, pixel_format: of the pixels given, in px; floats are in [0, 1].
+    to_width, to_height: of the file, in px. If they differ from width and height, the pixels are resized; give floats
+        then, so that rounding comes last.
+    bits: per channel in the file. metadata: of the input. resolution_scale: factor of the metadata's resolution
+        (horizontal, vertical).
     """
 
     width: int
@@ -48,10 +50,11 @@ class Output:
 
     @property
     def resized(self) -> bool:
+        """Whether the file has another size than the pixels given."""
         return (self.width, self.height) != (self.to_width, self.to_height)
 
     def to_memory(self, pixels: Array) -> bytes:
-        """The file of [H, W, C] pixels. Raises InvalidInput where the format cannot hold them."""
+        """Encode [H, W, C] pixels and return the file's bytes. Raises InvalidInput if the format cannot hold them."""
         try:
             image, options = self._prepared(as_image(pixels, self.pixel_format))
             return image.write_to_buffer(f".{self.encoding.format}", **options)
@@ -59,19 +62,19 @@ class Output:
             raise self._unwritable(error) from error
 
     def to_descriptor(self, next_rows: Callable[[], Array], descriptor: int) -> None:
-        """Write the file into an open one, while `next_rows` gives its rows band by band, [rows, W, C].
+        """Encode into an open file descriptor. next_rows: returns the next band of pixels, [rows, W, C].
 
-        Raises what `next_rows` raises, or InvalidInput where the format cannot hold the picture.
+        Raises what `next_rows` raises, or InvalidInput if the format cannot hold the picture.
         """
         failure = self._written(next_rows, descriptor)
         if failure is not None:
             try:
                 raise failure
             finally:
-                del failure  # this frame and the error's traceback would keep each other
+                del failure  # avoids a reference cycle of this frame and the error's traceback
 
     def _written(self, next_rows: Callable[[], Array], descriptor: int) -> BaseException | None:
-        """What ended the writing; nothing of libvips' outlives the call, least of all its copy of the descriptor."""
+        """Encode, and return the error, None on success. Returning it lets libvips' objects and descriptor be freed now."""
         rows = RowFile(self.width, self.height, self.pixel_format, next_rows)
         try:
             image, options = self._prepared(
@@ -86,9 +89,9 @@ class Output:
         return None
 
     def _prepared(self, image: pyvips.Image) -> tuple[pyvips.Image, dict[str, Any]]:
-        """As the file will have it, and the saver's options."""
+        """The image in the file's size and pixel format, with metadata, and the options of libvips' saver."""
         if self.resized:
-            # Its kernels swing beyond black and white.
+            # Resizing kernels overshoot black and white.
             image = scaled(image, self.to_width, self.to_height).clamp()
         held = WRITABLE[self.encoding.format].hold(self.pixel_format)
         if self.pixel_format.alpha and not held.alpha:
@@ -125,7 +128,7 @@ class Output:
 
 
 def as_image(pixels: Array, pixel_format: PixelFormat) -> pyvips.Image:
-    """[H, W, C] of the pixel format's dtype."""
+    """A libvips image of [H, W, C] pixels in the pixel format's dtype."""
     return pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).copy(
         interpretation=pixel_format.interpretation
     )

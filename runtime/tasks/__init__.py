@@ -1,6 +1,7 @@
-"""The tasks, one file each, and the table of them. Nothing outside this package branches on a task's name.
+"""The tasks (upscale, translate, generate), one file each, and the table of them.
 
-A task is data (see task.py): who needs to know what a request becomes asks `of(manifest)` or `get(name)`.
+A task is data (see task.py). Tiler, backends, bundle, build, evaluation and server get it with `of(manifest)` or
+`get(name)`, so that nothing outside this package branches on a task's name.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ ALL: Mapping[TaskName, Task] = {task.name: task for task in (UPSCALE, TRANSLATE,
 
 
 def get(name: TaskName) -> Task:
-    """The task called `name`. Raises InvalidInput with the names there are."""
+    """The task called `name`. Raises InvalidInput listing the known names."""
     if name not in ALL:
         raise InvalidInput("task", f"got {name!r}, expected one of {', '.join(ALL)}")
     return ALL[name]
 
 
 def of(manifest: Manifest) -> Task:
-    """The task that a bundle is for."""
+    """The task of a bundle's model."""
     return get(manifest.task)
 
 

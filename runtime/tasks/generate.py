@@ -1,4 +1,4 @@
-"""Generate: latents (and labels) in, one sample for each out, all of the model's own size."""
+"""The task generate: takes latents (and labels), gives one picture for each, in the size of the model's output."""
 
 from __future__ import annotations
 

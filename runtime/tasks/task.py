@@ -1,12 +1,12 @@
-"""The shape of a task: what a request of it becomes, as data.
+"""Task: the dataclass that describes a task, with the checks that the tasks' files share.
 
-A request becomes items, and the scheduler runs batches of items:
+A request becomes items, and the scheduler runs batches of items. There are three kinds:
 
-    "tiles"    windows of one picture, of a few fixed shapes; batched with those of other requests
-    "whole"    one picture as it is, of whatever size; a batch of its own, unless another has exactly that shape
+    "tiles"    windows of one picture, in a few fixed shapes; batched with those of other requests
+    "whole"    one whole picture of any size; batched only with pictures of exactly the same shape
     "samples"  one latent (and label) each, all of one shape; batched with those of other requests
 
-Whoever needs to know more of an item's kind (an engine's batch sizes, a build's steps) keeps a table by kind.
+Code that depends on the kind (an engine's batch sizes, the steps of a build) has a table keyed by kind.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from runtime.manifest import Manifest
 from runtime.tensors import TaskName, TensorSpec
 
 ItemKind = Literal["tiles", "whole", "samples"]
-# A caller's picture in, a picture out; or latents in, pictures out.
+# What a request contains.
 Source = Literal["picture", "latents"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task.
+    """A task, as data.
 
-    source: what a request brings: one picture, or latents (and labels).
-    alpha: what becomes of a picture's transparency: the "network" enlarges it as it does the colours, or it goes
-        "beside" it, interpolated where the answer has another size.
-    colours: "kept", so that grey stays grey; or the answer has those that the "model" gives.
-    outscale: whether the caller may ask for another size than the model's own.
-    usual_name: of a bundle, where {model} and {scale} stand for the family and the model's scale.
-    problems: the names of the manifest's fields that no model of this task can have.
+    source: what a request contains: one picture, or latents (and labels).
+    alpha: how transparency is processed: "network" runs it through the network like a colour; "beside" interpolates it
+        to the answer's size without the network.
+    colours: "kept": the answer has the colour channels of the input, so grey stays grey; "model": those of the model.
+    outscale: whether the caller may ask for another output size than the model's own.
+    usual_name: default name of a bundle; {model} and {scale} are replaced by the family's name and the model's scale.
+    problems: returns the names of the manifest's fields whose values no model of this task can have.
     """
 
     name: TaskName
@@ -45,18 +45,18 @@ class Task:
     problems: Callable[[Manifest], Iterator[str]]
 
     def items(self, *, tiled: bool) -> ItemKind:
-        """What a request is cut into. tiled: whether the model allows it (`Manifest.tiled`)."""
+        """The kind of items that a request becomes. tiled: whether the model's pictures are tiled (`Manifest.tiled`)."""
         if self.source == "latents":
             return "samples"
         return "tiles" if tiled else "whole"
 
     def bundle_name(self, model: str, scale: int) -> str:
-        """What a bundle of the family `model` is called where the user gives no name."""
+        """The default name of a bundle of the family `model`."""
         return self.usual_name.format(model=model, scale=scale)
 
 
 def picture_problems(manifest: Manifest) -> Iterator[str]:
-    """Fields that contradict a task which takes one picture and gives one."""
+    """The names of fields with values that no task with one picture as input and output can have."""
     if len(manifest.inputs) != 1 or not holds_pictures(manifest.inputs[0]):
         yield "inputs"
     if manifest.outputs and not holds_pictures(manifest.outputs[0]):
@@ -70,7 +70,7 @@ def picture_problems(manifest: Manifest) -> Iterator[str]:
 
 
 def holds_pictures(spec: TensorSpec) -> bool:
-    """Whether a tensor is [N, C, …, …] float32 with a value for black and a higher one for white."""
+    """Whether a tensor is [N, C, H, W] float32 with a fixed C and a range (black, white)."""
     has_range = spec.range is not None and spec.range[0] < spec.range[1]
     has_channels = len(spec.shape) == 4 and isinstance(spec.shape[1], int)
     return spec.dtype == "float32" and has_range and has_channels

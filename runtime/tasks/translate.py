@@ -1,6 +1,6 @@
-"""Translate: a picture in, another picture of it out, of the same size or the model's scale times as large.
+"""The task translate: takes a picture, gives a picture of the same size or the model's scale times as large.
 
-A network that translates knows nothing of transparency: it goes beside the network, interpolated where sizes differ.
+Transparency does not go through the network, which was trained without it; it is interpolated to the answer's size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Upscale: a picture in, the same picture enlarged out; transparency is enlarged by the network as colours are."""
+"""The task upscale: takes a picture, gives it enlarged. The network enlarges transparency as it does the colours."""
 
 from __future__ import annotations
 

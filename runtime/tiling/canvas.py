@@ -1,6 +1,7 @@
-"""Puts the outputs of tiles together: the pixels of a whole picture, or of a band of its rows.
+"""Canvas: assembles the outputs of tiles into the pixels of a picture, or of a band of its rows.
 
-runtime/tiling/tiled_picture.py makes one a band and pastes each tile's output into it, from any thread.
+runtime/tiling/tiled_picture.py makes one canvas per band, pastes each tile's output into it (from any thread) and takes
+the result from `pixels`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Canvas:
         self._low, self._high = value_range(output)
 
     def paste(self, tile: Tile, output: Array, channels: slice = slice(None)) -> None:
-        """Put the core of `output` in its place in `channels`; what padding brought beyond the picture is cut.
+        """Paste the core of a tile's output into `channels`. Padding outside the picture is cut off.
 
         output: [C, S·height, S·width] float32 in the model's range, of the tile's window.
         """
@@ -54,14 +55,14 @@ class Canvas:
         target[:] = self._converted(core).transpose(1, 2, 0)
 
     def fill(self, tile: Tile, value: float, channels: slice) -> None:
-        """Make the tile's core `value` all over, which is in [0, 1]."""
+        """Fill the tile's core with one value in [0, 1]."""
         constant = np.full(1, value, np.float32)
         self._core(tile)[:, :, channels] = (
             constant if self._floats else to_levels(constant, self.pixels.dtype)
         )
 
     def put(self, values: Array, channel: int) -> None:
-        """Make `values` the whole of one channel: [SH, SW] float32 in [0, 1]."""
+        """Set a whole channel. values: [SH, SW] float32 in [0, 1]."""
         self.pixels[:, :, channel] = values if self._floats else to_levels(values, self.pixels.dtype)
 
     def _converted(self, values: Array) -> Array:

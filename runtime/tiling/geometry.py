@@ -1,11 +1,11 @@
-"""Where the tiles of a picture lie, and which of them make a band of rows. No pixels here but the padding's.
+"""Tile geometry: cuts a picture's area into overlapping tiles and groups them into bands of rows.
 
-runtime/tiling/tiled_picture.py cuts by it: `cut` gives the rows and columns of windows, `bands` the tiles.
+runtime/tiling/tiled_picture.py calls `cut` (rows and columns of windows), `bands` (tiles) and `pad_to_multiple`.
 
 A tile is a window of the picture and a core inside it. The network sees the window; only the core of its output is
-kept. Between windows lies a halo: every core is at least `halo` pixels from those edges of its window that are not
-edges of the picture. Windows on the picture's edge sit on that edge, where the network's own zero padding is what it
-saw in training. A side shorter than the tile is one window of its own length.
+kept. The rest is the halo: every core is at least `halo` pixels away from those edges of its window that are not
+edges of the picture. Windows at the picture's edge end exactly there, so that the network's zero padding is what it
+saw in training. A side shorter than the tile is a single window of its own length.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from runtime.tensors import Array
 
 @dataclass(frozen=True)
 class Span:
-    """One axis of a tile, in pixels of the input: the window [start, stop) and the core [low, high) inside it."""
+    """A tile along one axis, in pixels of the input: the window [start, stop) and the core [low, high) inside it."""
 
     start: int
     stop: int
@@ -33,25 +33,31 @@ class Span:
 
 @dataclass(frozen=True)
 class Tile:
-    """A window of the picture and the core that it answers for, in pixels of the input."""
+    """A window of the picture with its core, in pixels of the input."""
 
     rows: Span
     columns: Span
 
     @property
     def height(self) -> int:
+        """Of the window."""
         return self.rows.stop - self.rows.start
 
     @property
     def width(self) -> int:
+        """Of the window."""
         return self.columns.stop - self.columns.start
 
     @property
     def pixels(self) -> int:
+        """Of the window: what the network computes."""
         return self.height * self.width
 
     def window(self, planes: Array, top: int = 0) -> Array:
-        """[C, rows, W], whose first row is the picture's row `top` → [C, height, width], a view."""
+        """Cut the window out of `planes`: [C, rows, W] → [C, height, width], a view.
+
+        top: the picture's row that is the first of `planes`.
+        """
         return planes[
             :,
             self.rows.start - top : self.rows.stop - top,
@@ -61,7 +67,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Band:
-    """Tiles whose cores fill the rows [low, high) of the padded picture, and whose windows need those of [start, stop)."""
+    """Tiles whose cores fill rows [low, high) of the padded picture, and whose windows cover rows [start, stop)."""
 
     tiles: tuple[Tile, ...]
 
@@ -83,9 +89,9 @@ class Band:
 
 
 def cut(height: int, width: int, manifest: Manifest) -> tuple[list[Span], list[Span]]:
-    """The rows and the columns of windows that a height × width picture is cut into, once it is padded.
+    """Cut a height × width picture, padded to the model's size multiple, into rows and columns of windows.
 
-    Where the manifest has no tile sizes, the whole picture is the one window.
+    Chooses the manifest's tile size with the fewest computed pixels; without tile sizes, the whole picture is one window.
     """
     multiple = manifest.size_multiple
     height, width = padded_size(height, width, multiple)
@@ -103,9 +109,10 @@ def cut(height: int, width: int, manifest: Manifest) -> tuple[list[Span], list[S
 
 
 def bands(rows: Sequence[Span], columns: Sequence[Span], most_rows: int | None = None) -> tuple[Band, ...]:
-    """Rows of tiles together while their cores fill at most so many rows of the picture; at least one row of tiles.
+    """Group rows of tiles into bands. rows, columns: from `cut`.
 
-    Without a limit, all of them are one band.
+    most_rows: limit on the picture's rows that the cores of a band fill; a band has at least one row of tiles. None: a
+    single band.
     """
     groups: list[list[Span]] = []
     for row in rows:
@@ -117,10 +124,10 @@ def bands(rows: Sequence[Span], columns: Sequence[Span], most_rows: int | None =
 
 
 def split(length: int, *, tile: int, halo: int, multiple: int = 1) -> list[Span]:
-    """One axis: as few windows as the halo allows, spread evenly, so that every overlap is as wide as it can be.
+    """Split one axis into as few windows as the halo allows, spread evenly. Cores cover every pixel exactly once.
 
-    tile, halo: pixels of the input. multiple: every window starts and ends on a multiple of it; length and tile must
-    be multiples as well (see `pad_to_multiple`). Cores cover every pixel exactly once.
+    length, tile, halo: in pixels of the input. multiple: every window starts and ends on a multiple of it; length and
+    tile must be multiples too (see `pad_to_multiple`). Raises InvalidInput if the halo leaves no core.
     """
     if min(length, tile, multiple) < 1 or halo < 0 or length % multiple or tile % multiple:
         raise InvalidInput(
@@ -135,13 +142,13 @@ def split(length: int, *, tile: int, halo: int, multiple: int = 1) -> list[Span]
     travel = (length - tile) // multiple
     windows = 1 + -(-travel // step)
     starts = [index * travel // (windows - 1) * multiple for index in range(windows)]
-    # Each overlap is cut in the middle, so that both sides keep the same distance to their window's edge.
+    # Cores meet in the middle of an overlap, at the same distance from both windows' edges.
     cuts = [0, *((left + tile + right) // 2 for left, right in pairwise(starts)), length]
     return [Span(start, start + tile, cuts[i], cuts[i + 1]) for i, start in enumerate(starts)]
 
 
 def computed_px(height: int, width: int, *, tile: int, halo: int, multiple: int = 1) -> int:
-    """Pixels that the network computes for one picture, halos counted every time."""
+    """Pixels that the network computes for one picture, overlaps included. height, width: multiples of `multiple`."""
     rows, columns = (
         sum(s.stop - s.start for s in split(side, tile=tile, halo=halo, multiple=multiple))
         for side in (height, width)
@@ -150,18 +157,18 @@ def computed_px(height: int, width: int, *, tile: int, halo: int, multiple: int 
 
 
 def choose_tile(height: int, width: int, *, tile_sizes: Sequence[int], halo: int, multiple: int = 1) -> int:
-    """The tile size with the fewest computed pixels for this picture; the first where several tie."""
+    """The tile size with the fewest computed pixels for this picture; the first of several equal ones."""
     return min(
         tile_sizes, key=lambda tile: computed_px(height, width, tile=tile, halo=halo, multiple=multiple)
     )
 
 
 def padded_size(height: int, width: int, multiple: int) -> tuple[int, int]:
-    """Both rounded up to multiples."""
+    """Height and width, rounded up to multiples."""
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
 def pad_to_multiple(image: Array, multiple: int) -> Array:
-    """[C, H, W] → the same with H and W rounded up to multiples, edges replicated at the bottom and right."""
+    """Pad [C, H, W] to multiples of `multiple` by replicating the bottom and right edges."""
     down, right = (-side % multiple for side in image.shape[1:])
     return np.pad(image, ((0, 0), (0, down), (0, right)), mode="edge") if down or right else image

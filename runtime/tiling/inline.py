@@ -1,6 +1,6 @@
-"""Pictures as arrays through an engine, on the calling thread: for build, evaluation and benchmarks.
+"""Runs pictures (arrays) through an engine on the calling thread, for build, evaluation and benchmarks.
 
-The tiles, their order and their values are those of the server; only the scheduler is left out.
+Tiles, their order and values are the same as in the server; only the scheduler is left out.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from runtime.tiling.tiled_picture import TiledPicture
 
 
 def run_picture(engine: Engine, image: Array, manifest: Manifest | None = None) -> Array:
-    """[C, H, W] float32 in [0, 1] → [C', S·H, S·W] float32 in [0, 1], not clipped.
+    """Run a picture tile by tile: [C, H, W] float32 in [0, 1] → [C', S·H, S·W] float32, nominally in [0, 1], not clipped.
 
-    manifest: the engine's, or one with other tile sizes and another halo, to try them; without tile sizes the picture
-    is one window. Raises InvalidInput where the model does not take so large a picture.
+    manifest: None for the engine's; or one with other tile sizes and halo, to try them. Without tile sizes the picture is
+    a single window. Raises InvalidInput if the picture is too large for a model that takes whole pictures.
     """
     channels, height, width = image.shape
     picture = TiledPicture(
@@ -38,5 +38,5 @@ def run_picture(engine: Engine, image: Array, manifest: Manifest | None = None) 
 
 
 def run_whole(engine: Engine, image: Array) -> Array:
-    """The same with the whole picture as the one window, whatever tiles the bundle has."""
+    """As `run_picture`, with the whole picture as a single window, whatever the bundle's tile sizes."""
     return run_picture(engine, image, replace(engine.manifest, tile_sizes=(), halo=0))

@@ -1,7 +1,8 @@
-"""Which channels of a picture go through the network, run after run, and which channels the answer has.
+"""Passes: maps a picture's channels to the network's, in one or more runs, and its outputs to the answer's channels.
 
-A network takes three channels (or one), whatever the picture has. runtime/tiling/tiled_picture.py runs every tile once a
-pass; runtime/picture_work.py asks for the answer's pixel format.
+A network takes a fixed number of channels, but pictures can be grey, RGB or have transparency. An RGBA picture needs two
+passes of an RGB network: one for the colours, one for the alpha channel. tiled_picture.py calls `passes` and runs every
+tile once per pass; picture_work.py calls `answer_format` for the answer's pixel format.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from runtime.pictures.formats import PixelFormat
 class Pass:
     """One run of the network over every tile.
 
-    sources: the picture's channel behind each of the network's. targets: the answer's channels that the output goes
-    to; the mean of the output, where that is one. keeps_flat: a tile that is one value all over stays exactly so.
+    sources: for each input channel of the network, the picture's channel. targets: the answer's channels that get the
+    output; if it is only one, it gets the mean of the output's channels.
+    keeps_flat: whether a constant tile keeps its exact value instead of going through the network.
     """
 
     sources: tuple[int, ...]
@@ -28,16 +30,16 @@ class Pass:
 
 
 def answer_format(pixel_format: PixelFormat, manifest: Manifest) -> PixelFormat:
-    """What the answer is made of: a task keeps the picture's colours, or gives those of its model."""
+    """The answer's pixel format: with the picture's colours or the model's, depending on the task."""
     if tasks.of(manifest).colours == "kept":
         return pixel_format
     return replace(pixel_format, colours=_channels(manifest)[1])
 
 
 def passes(pixel_format: PixelFormat, manifest: Manifest) -> tuple[Pass, ...]:
-    """How a picture of `pixel_format` goes through the network. Raises EngineError where it cannot."""
+    """The passes for a picture of `pixel_format`. Raises EngineError if the network cannot take its channels."""
     task = tasks.of(manifest)
-    taken, given = _channels(manifest)
+    taken, returned = _channels(manifest)
     colours = answer_format(pixel_format, manifest).colours
     if taken == pixel_format.colours:
         through = [Pass(tuple(range(taken)), slice(0, colours))]
@@ -47,7 +49,8 @@ def passes(pixel_format: PixelFormat, manifest: Manifest) -> tuple[Pass, ...]:
         through = [Pass((channel,) * taken, slice(channel, channel + 1)) for channel in range(colours)]
     else:
         raise EngineError(
-            f"{manifest.name}: takes {taken} channels and gives {given}, got a picture of {pixel_format.colours}"
+            f"{manifest.name}: takes {taken} channels and gives {returned}, got a picture of {pixel_format.colours} "
+            "colour channels"
         )
     if pixel_format.alpha and task.alpha == "network":
         last = pixel_format.colours
@@ -56,10 +59,10 @@ def passes(pixel_format: PixelFormat, manifest: Manifest) -> tuple[Pass, ...]:
 
 
 def _channels(manifest: Manifest) -> tuple[int, int]:
-    """That the network takes, and that it gives."""
-    taken, given = (spec.shape[1] for spec in (manifest.inputs[0], manifest.outputs[0]))
-    if not isinstance(taken, int) or not isinstance(given, int):
+    """The numbers of the network's input and output channels."""
+    taken, returned = (spec.shape[1] for spec in (manifest.inputs[0], manifest.outputs[0]))
+    if not isinstance(taken, int) or not isinstance(returned, int):
         raise EngineError(
-            f"{manifest.name}: takes {taken} channels and gives {given}, expected fixed numbers"
+            f"{manifest.name}: takes {taken} channels and gives {returned}, expected fixed numbers"
         )
-    return taken, given
+    return taken, returned

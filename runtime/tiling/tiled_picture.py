@@ -1,8 +1,9 @@
-"""One picture through one network, a band of rows at a time: planes in, jobs for a scheduler, rows of pixels out.
+"""TiledPicture: runs one picture through one network, a band of rows at a time.
 
-runtime/picture_work.py does so for the files of requests, runtime/tiling/inline.py for arrays of build and evaluation.
-A band is as many rows of tiles as a budget of memory allows, so a small picture is one band and a poster is many. Bands
-are begun and finished from the top down, and several may be in work at once.
+For each band, the caller passes the input rows to `begin`, runs the tiles with `job` (on a scheduler or inline) and takes
+the output pixels with `finish`. runtime/picture_work.py does this for requests, runtime/tiling/inline.py for the arrays of
+build, evaluation and benchmarks. A band has as many rows of tiles as a memory budget allows: a small picture is one band,
+a poster is many. Bands start and finish from the top down; several may be in progress at once.
 """
 
 from __future__ import annotations
@@ -26,26 +27,25 @@ from runtime.tiling.geometry import Band, Tile, bands, cut, pad_to_multiple
 from runtime.tiling.passes import Pass, answer_format, passes
 from runtime.values import from_model, to_model
 
-# Hears (tiles done, tiles in all), from any thread.
+# Called with (tiles done, tiles in total), from any thread.
 OnTilesDone = Callable[[int, int], None]
 
 
 @dataclass
 class BandInWork:
-    """planes: [C, H, W] float32 in the model's range, of the rows that the band's windows need."""
+    """A band between `begin` and `finish`. planes: its input rows, [C, H, W] float32 in the model's range."""
 
     planes: Array
     canvas: Canvas
 
 
 class TiledPicture:
-    """One picture on its way through one network, without files and codecs: `begin`, `job` and `finish` for each band.
+    """One picture on its way through one network, as arrays. Call `begin`, `job` and `finish` for each band.
 
-    height, width: of the picture, in px. pixel_format: what it is made of.
-
+    manifest: the engine's, or one with other tile sizes. height, width: of the picture, in px. pixel_format: of the input.
     dtype: of the answer: uint8, uint16, or float32 for values in [0, 1] that are not clipped.
-    band_bytes: memory of one band's answer; None for one band, whatever it takes.
-    Raises InvalidInput where the model takes pictures whole, and this one is too large for it.
+    band_bytes: limit on the memory of one band's answer; None for a single band.
+    Raises InvalidInput if the model takes whole pictures only and this one is too large for it.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class TiledPicture:
 
     @property
     def canvas_row_bytes(self) -> int:
-        """Memory of the answer, for one row of the input."""
+        """Bytes of the answer for one row of the input."""
         return self.width * self._manifest.scale**2 * self.channels * self.dtype.itemsize
 
     def rows_needed(self, index: int) -> tuple[int, int]:
-        """[start, stop) of the picture's rows that a band needs: hidden colours are filled from a little further away."""
+        """[start, stop) of the picture's rows that a band needs: its windows, and more for filling transparent pixels."""
         band = self.bands[index]
         start, stop = band.start, min(band.stop, self.height)
         return rows_seen(start, stop, self.height) if self.pixel_format.alpha else (start, stop)
 
     def begin(self, index: int, planes: Array) -> None:
-        """Take the rows of a band: [C, rows, W] float32 in [0, 1], those of `rows_needed`."""
+        """Start a band. planes: the rows of `rows_needed`, [C, rows, W] float32 in [0, 1]."""
         band, manifest = self.bands[index], self._manifest
         top, _ = self.rows_needed(index)
         canvas = Canvas(
@@ -114,37 +114,37 @@ class TiledPicture:
         deadline_s: float | None = None,
         on_tiles_done: OnTilesDone = lambda done, total: None,
     ) -> Job:
-        """Every tile of a band that was begun is an item, once a pass. deadline_s: on the scheduler's clock."""
+        """The job of a band after `begin`: one item per tile and pass. deadline_s: on the scheduler's clock."""
         band, in_work = self.bands[index], self._in_work[index]
         source, target = self._manifest.inputs[0], self._manifest.outputs[0]
         runs: list[tuple[Tile, Pass]] = []
-        for each in self.passes:
+        for pass_ in self.passes:
             for tile in band.tiles:
-                value = _flat_value(tile, each, in_work, band) if each.keeps_flat else None
+                value = _flat_value(tile, pass_, in_work, band) if pass_.keeps_flat else None
                 if value is None:
-                    runs.append((tile, each))
+                    runs.append((tile, pass_))
                 else:
                     level = from_model(np.full(1, value, np.float32), source)[0]
-                    in_work.canvas.fill(tile, float(level), each.targets)
+                    in_work.canvas.fill(tile, float(level), pass_.targets)
                     self._count(on_tiles_done)
-        del in_work  # so that `free` gives its memory back while the job still lives
+        del in_work  # so that `free` releases its memory while the job still exists
 
         def inputs(item: int) -> dict[str, Array]:
             in_work = self._in_work.get(index)
             if in_work is None:
                 raise Cancelled("the request has ended")
-            tile, each = runs[item]
-            return {source.name: _window(tile, each.sources, in_work, band)}
+            tile, pass_ = runs[item]
+            return {source.name: _window(tile, pass_.sources, in_work, band)}
 
         def deliver(item: int, outputs: dict[str, Array]) -> None:
             in_work = self._in_work.get(index)
             if in_work is None:
                 return  # the request ended while this tile was on the device
-            tile, each = runs[item]
+            tile, pass_ = runs[item]
             values = outputs[target.name]
-            if each.targets.stop - each.targets.start < len(values):
+            if pass_.targets.stop - pass_.targets.start < len(values):
                 values = values.mean(axis=0, keepdims=True)
-            in_work.canvas.paste(tile, values, each.targets)
+            in_work.canvas.paste(tile, values, pass_.targets)
             self._count(on_tiles_done)
 
         items = [Item((tile.height, tile.width), tile.pixels) for tile, _ in runs]
@@ -153,19 +153,19 @@ class TiledPicture:
         )
 
     def finish(self, index: int) -> Array:
-        """[rows, S·W, C] of a band whose job is done; its memory is the caller's."""
+        """The output of a band whose job is done: [rows, S·W, C], owned by the caller. The band is then forgotten."""
         return self._in_work.pop(index).canvas.pixels
 
     def free(self) -> None:
-        """Give the memory back now: a job and its future refer to each other, and wait for the garbage collector."""
+        """Release the memory now. The reference cycle of a job and its future would keep it until garbage collection."""
         self._in_work.clear()
 
     def _enlarged(self, alpha: Array, band: Band, top: int) -> Array:
-        """[S·rows, S·W]: the transparency of a band's own rows. alpha: [rows, W], from the picture's row `top` on."""
+        """The enlarged transparency of a band, [S·rows, S·W]. alpha: [rows, W]; its first row is the picture's `top`."""
         scale, high = self._manifest.scale, min(band.high, self.height)
         if scale == 1:
             return alpha[band.low - top : high - top]
-        # One more row at each end, which the interpolation looks at.
+        # The interpolation needs one more row at each end.
         first, last = max(band.low - 1, 0), min(high + 1, self.height)
         enlarged = enlarge(alpha[first - top : last - top], scale)
         return enlarged[(band.low - first) * scale : (high - first) * scale]
@@ -177,7 +177,7 @@ class TiledPicture:
 
 
 def check_whole_size(height: int, width: int, manifest: Manifest) -> None:
-    """Raises InvalidInput where a model that takes pictures whole does not take so large a one."""
+    """Raises InvalidInput if the model takes whole pictures only and this size is too large for it."""
     if tasks.items_of(manifest) != "whole" or not manifest.max_whole_px:
         return
     if height * width > manifest.max_whole_px:
@@ -188,14 +188,14 @@ def check_whole_size(height: int, width: int, manifest: Manifest) -> None:
         )
 
 
-def _flat_value(tile: Tile, each: Pass, in_work: BandInWork, band: Band) -> float | None:
-    """The one value, in the model's range, that the tile's window has all over; None where there are several."""
-    window = _window(tile, each.sources[:1], in_work, band)
+def _flat_value(tile: Tile, pass_: Pass, in_work: BandInWork, band: Band) -> float | None:
+    """The value of a constant window, in the model's range; None if the window is not constant."""
+    window = _window(tile, pass_.sources[:1], in_work, band)
     first = window.flat[0]
     return float(first) if (window == first).all() else None
 
 
 def _window(tile: Tile, sources: tuple[int, ...], in_work: BandInWork, band: Band) -> Array:
-    """[len(sources), height, width] float32; a view where the sources are the first channels in order."""
+    """The channels `sources` of a tile's window, [len(sources), height, width] float32. A view if they are in order."""
     window = tile.window(in_work.planes, band.start)
     return window[: len(sources)] if sources == tuple(range(len(sources))) else window[list(sources)]

@@ -33,13 +33,13 @@ def read(file: bytes | Path) -> Array:
 
 def test_loaders_that_libvips_itself_calls_untrusted_are_never_asked() -> None:
     """SVG is one: its parser does not even see the file."""
-    with pytest.raises(InvalidInput, match="are no image this server reads"):
+    with pytest.raises(InvalidInput, match="are not an image in a readable format"):
         open_picture(SVG, max_pixels=MAX_PIXELS)
 
 
 def test_a_loader_that_is_not_on_the_list_is_refused_by_its_name() -> None:
     matrix = vips(np.ones((3, 3), np.float32), "matrix").write_to_buffer(".mat")
-    with pytest.raises(InvalidInput, match="got a file for matrixload, expected one of png"):
+    with pytest.raises(InvalidInput, match="got a file of type matrixload, expected one of png"):
         open_picture(matrix, max_pixels=MAX_PIXELS)
 
 
