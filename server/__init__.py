@@ -1,1 +1,1 @@
-"""The gRPC server over runtime/, and its clients. Never imports torch nor export/."""
+"""The server (core service and gRPC front), the Python client and the command line. Imports neither torch nor export/."""

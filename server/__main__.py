@@ -1,4 +1,4 @@
-"""`python -m server --bundles DIR`: serves bundles over gRPC until Ctrl-C or SIGTERM."""
+"""The command `python -m server --bundles DIR` (`ganforge serve`): serves bundles over gRPC until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULTS = asdict(Limits())
 
 
 def limit(flag: str, help: str) -> Any:
-    """A flag for the field of Limits with the same name."""
+    """A click option for the field of Limits with the same name and default."""
     name = flag.removeprefix("--").replace("-", "_")
     kind = (
         click.FloatRange(min=0, min_open=True) if isinstance(DEFAULTS[name], float) else click.IntRange(min=1)
@@ -37,7 +37,7 @@ def limit(flag: str, help: str) -> Any:
 def _parse_defaults(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[TaskName, str]:
-    """TASK=MODEL pairs. Raises click.BadParameter."""
+    """Parse the values of --default, TASK=MODEL each. Raises click.BadParameter."""
     by_name = {str(task): task for task in tasks.ALL}
     defaults: dict[TaskName, str] = {}
     for value in values:
@@ -45,25 +45,36 @@ def _parse_defaults(
         if name not in by_name or not model:
             raise click.BadParameter(f"got {value!r}, expected TASK=MODEL, TASK one of {', '.join(by_name)}")
         if by_name[name] in defaults:
-            raise click.BadParameter(f"names two models for {name}: {defaults[by_name[name]]} and {model}")
+            raise click.BadParameter(
+                f"got two models for {name}, {defaults[by_name[name]]} and {model}, expected one"
+            )
         defaults[by_name[name]] = model
     return defaults
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
-    "--bundles", type=click.Path(path_type=Path), required=True, help="Folder of bundles; all are served."
+    "--bundles",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of bundles. All of them are served.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=50051, show_default=True, help="0 takes a free one."
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all interfaces."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=50051,
+    show_default=True,
+    help="Port to listen on; 0 for a free one.",
 )
 @click.option(
     "--backend",
     type=click.Choice(["auto", *backends.NAMES]),
     default="auto",
     show_default=True,
-    help="auto: the first that can run each bundle here.",
+    help="Engine library; auto takes, for each bundle, the first that can run it on this machine.",
 )
 @click.option(
     "--default",
@@ -71,32 +82,33 @@ def _parse_defaults(
     metavar="TASK=MODEL",
     multiple=True,
     callback=_parse_defaults,
-    help="The model that runs where a request of that task names none, e.g. upscale=esrgan-x4; once a task. "
-    "[default: the only one, else the first of those that `make demo` builds]",
+    help="Model for requests of that task that name no model, e.g. upscale=esrgan-x4. Repeat for other tasks. "
+    "[default: the task's only model, else the first that `make demo` builds]",
 )
-@click.option("--device", default=None, help="CPU, cuda:0, …  [default: the backend's first]")
+@click.option("--device", default=None, help="Device: CPU, cuda:0, …  [default: the fastest available]")
 @click.option(
     "--min-precision",
     type=click.Choice(get_args(Precision)),
     default=None,
-    help="Lowest precision to compute in, e.g. bfloat16 for float16 bundles on a CPU that has it.  [default: the bundle's]",
+    help="Lowest precision to compute in, e.g. bfloat16 to run float16 bundles faster on a CPU that supports it.  "
+    "[default: each bundle's own]",
 )
-@limit("--max-pixels", "Pixels of one input image.")
-@limit("--max-output-pixels", "Pixels of one answer; all samples of a Generate together.")
-@limit("--max-count", "Samples of one Generate.")
-@limit("--max-message-bytes", "Bytes of one gRPC message, either way.")
-@limit("--max-upload-bytes", "Bytes of one image sent in pieces.")
-@limit("--max-uploads-bytes", "Bytes of all images that are being sent in pieces.")
-@limit("--max-active-bytes", "Memory, in bytes, of the requests in work; a larger one runs alone.")
-@limit("--max-queue-pixels", "Pixels of the requests that wait; beyond it requests are refused at once.")
-@limit("--max-calls", "Calls open at once.")
-@limit("--idle-s", "Seconds a stream may stand still.")
+@limit("--max-pixels", "Most pixels of an input image.")
+@limit("--max-output-pixels", "Most pixels of an answer; of all samples of a Generate request together.")
+@limit("--max-count", "Most samples of a Generate request.")
+@limit("--max-message-bytes", "Most bytes of a gRPC message, in either direction.")
+@limit("--max-upload-bytes", "Most bytes of an image uploaded in pieces.")
+@limit("--max-uploads-bytes", "Most bytes of all images being uploaded in pieces, together.")
+@limit("--max-active-bytes", "Most memory, in bytes, of all running requests; a larger request runs alone.")
+@limit("--max-queue-pixels", "Most pixels of all waiting requests; further requests are refused at once.")
+@limit("--max-calls", "Most calls open at once.")
+@limit("--idle-s", "Seconds without progress after which a stream is ended.")
 @click.option(
     "--grace-s",
     type=click.FloatRange(min=0),
     default=30.0,
     show_default=True,
-    help="Seconds that calls under way get to finish after Ctrl-C or SIGTERM.",
+    help="Seconds that running calls get to finish after Ctrl-C or SIGTERM.",
 )
 def main(
     bundles: Path,
@@ -111,8 +123,8 @@ def main(
 ) -> None:
     """Serve every bundle in a folder over gRPC.
 
-    The line `serving on HOST:PORT` on stdout says that every model is warm. Logs go to stderr. Ctrl-C or SIGTERM
-    drains: no new calls, those under way finish. A second one ends the server at once.
+    Prints the line `serving on HOST:PORT` to stdout when all models are warm. Logs go to stderr. Ctrl-C or SIGTERM drains
+    the server: new calls are refused, running ones may finish. A second signal ends the server at once.
     """
     assert limits.keys() == {field.name for field in fields(Limits)}
     configure()
@@ -129,9 +141,10 @@ def main(
 async def serve(
     folder: Path, host: str, port: int, open_models: Callable[..., Models], grace_s: float, limits: Limits
 ) -> None:
-    """Serve until a signal comes. Raises GanforgeError where it cannot begin.
+    """Serve the bundles of `folder` until Ctrl-C or SIGTERM. Raises GanforgeError if the server cannot start.
 
-    open_models: `Models.open` with its defaults, backend, device and precision chosen.
+    port: 0 for a free one. open_models: `Models.open` with defaults, backend, device and precision filled in.
+    grace_s: seconds that running calls get to finish.
     """
     stopping = _signals()
     bundles = await asyncio.to_thread(bundle.discover, folder)
@@ -165,7 +178,7 @@ def _log_warm(reason: str) -> None:
 
 
 def _signals() -> asyncio.Event:
-    """Set by the first Ctrl-C or SIGTERM; the second has its usual effect."""
+    """An event that the first Ctrl-C or SIGTERM sets. A second signal ends the process as usual."""
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
 
     def stop() -> None:

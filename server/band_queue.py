@@ -1,7 +1,8 @@
-"""A queue of bands, from the event loop to the thread that writes an answer's file.
+"""BandQueue: hands bands of pixels from the event loop to the codec thread that encodes the answer.
 
-server/pipeline.py puts the finished bands in, the codec thread takes them out. It holds one band at most: the next
-is accepted when the thread asks for it, so a slow disk or codec holds back the device and no memory piles up.
+server/pipeline.py calls `put` and `end` on the event loop, the encoder calls `take` on its thread. The queue provides
+backpressure: `put` waits until the thread asks for a band, so a slow disk or codec slows down the device instead of
+filling the memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from runtime.tensors import Array
 
 
 class BandQueue:
-    """Made on the event loop. stopwatch: the request's; a writer that waits for a band does no codec work."""
+    """A queue with room for one band. Make it on the event loop.
+
+    stopwatch: the request's; the time in which the writer waits for a band is not counted as codec work.
+    """
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch
@@ -25,7 +29,10 @@ class BandQueue:
         self._bands: queue.SimpleQueue[Array | None] = queue.SimpleQueue()
 
     async def put(self, band: Array, writing: asyncio.Future[None]) -> None:
-        """Wait until the thread asks for a band, and hand it over. Raises what ended the writing, if it has ended."""
+        """Wait until the writing thread asks for a band, and hand it over.
+
+        writing: the future of the writing thread; if it has failed, its exception is raised.
+        """
         wanted: asyncio.Future[Any] = asyncio.ensure_future(self._wanted.acquire())
         either: set[asyncio.Future[Any]] = {wanted, writing}
         try:
@@ -37,7 +44,7 @@ class BandQueue:
         self._bands.put(band)
 
     def take(self) -> Array:
-        """The next band, on the writing thread. Raises Cancelled once there will be none."""
+        """Wait for the next band. Call it on the writing thread. Raises Cancelled after `end`."""
         self._loop.call_soon_threadsafe(self._wanted.release)
         self._stopwatch.end("codec")
         band = self._bands.get()
@@ -47,5 +54,5 @@ class BandQueue:
         return band
 
     def end(self) -> None:
-        """No further band will come: a thread that waits for one stops."""
+        """Stop a thread that waits for a further band."""
         self._bands.put(None)

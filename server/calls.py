@@ -1,7 +1,7 @@
-"""Calls: what the core knows of each, how many may be open at once, and the one log line that each leaves.
+"""Calls: request id, deadline and stopwatch of each call, the limit on open calls, and one log line per call.
 
-Every method of server/service.py runs inside `Calls.open`, so every front gets the limits, deadlines, request ids
-and log lines of the others.
+A front makes a Call for each incoming call and passes it to server/service.py, whose methods all run inside `Calls.open`.
+So limits, deadlines, request ids and log lines are the same for every front.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ REQUEST_ID_PATTERN = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 @dataclass
 class Call:
-    """One call, whichever front it came through. Made by `Call.begin` as soon as the front hears of it.
+    """One call through any front. Made with `Call.begin` as soon as the call arrives.
 
-    method: its name in the log. request_id: joins the logs of both sides. deadline_s: on time.monotonic(); None where
-    the caller would wait for ever. facts: what the core learns about the call, for its log line.
+    method: its name in the log. request_id: identifies the call in the logs of client and server.
+    deadline_s: on time.monotonic(); None if there is none. facts: further fields of the log line, added by the core.
+    stopwatch: measures where the time goes.
     """
 
     method: str
@@ -43,9 +44,10 @@ class Call:
 
     @classmethod
     def begin(cls, method: str, *, request_id: str | None = None, time_left_s: float | None = None) -> Call:
-        """request_id: the caller's own, kept where it is 1 to 64 letters, digits or _.:- and else replaced by a new one.
+        """Make the Call of an incoming call.
 
-        time_left_s: seconds until the caller's deadline; None where there is none.
+        request_id: the caller's. Replaced by a new one unless it has 1 to 64 letters, digits or characters of _.:-
+        time_left_s: seconds until the caller's deadline; None if there is none.
         """
         kept = request_id is not None and REQUEST_ID_PATTERN.fullmatch(request_id)
         return cls(
@@ -55,11 +57,11 @@ class Call:
         )
 
     def time_left_s(self) -> float | None:
-        """Seconds until the deadline, below 0 once it has passed; None where there is none."""
+        """Seconds until the deadline, negative after it; None if there is none."""
         return None if self.deadline_s is None else self.deadline_s - time.monotonic()
 
     def timing(self, model: Model, tiles: int) -> Timing:
-        """The answer's Timing, until now. tiles: how many items ran."""
+        """The Timing of the answer, up to now. tiles: number of items that ran."""
         times = self.stopwatch.times()
         return Timing(
             queue_ms=times.queue_s * 1e3,
@@ -75,7 +77,7 @@ class Call:
 class Calls:
     """The open calls of one server, over all fronts.
 
-    A front's own limit would not do: gRPC's counts calls whose reader stands still until their connection closes.
+    gRPC's own limit is not used: it counts calls of a client that stopped reading until their connection closes.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -84,9 +86,9 @@ class Calls:
 
     @asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[None]:
-        """Around a call: counts it, ends it at its deadline, and logs how it ended.
+        """Context manager around a call: counts it, ends it at its deadline and logs how it ended.
 
-        Raises Overloaded where too many are open, DeadlineExceeded, and what the block raises.
+        Raises Overloaded if too many calls are open, DeadlineExceeded at the deadline, and whatever the block raises.
         """
         self._open += 1
         try:
@@ -113,7 +115,7 @@ class Calls:
 
 @asynccontextmanager
 async def time_limit(seconds: float | None, message: str) -> AsyncIterator[None]:
-    """Ends what runs inside after so many seconds with DeadlineExceeded(message); None: never."""
+    """Context manager that raises DeadlineExceeded(message) if its block takes longer than `seconds`; None: no limit."""
     scope = asyncio.timeout(seconds)
     try:
         async with scope:
@@ -142,7 +144,7 @@ def _facts(call: Call) -> dict[str, object]:
 
 
 def _clear_frames(error: BaseException | None) -> None:
-    """Free what the frames hold that an error went through, open files among it, without waiting for the garbage collector."""
+    """Clear the local variables in an error's traceback, so that memory and open files are freed without a collection."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

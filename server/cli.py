@@ -1,7 +1,7 @@
-"""`ganforge`, the command that an installation brings: every command line of the project under one name.
+"""The command `ganforge`: all command lines of the project as subcommands.
 
-The entry point in pyproject.toml calls `main`. A subcommand's module is imported when that subcommand runs, so that
-`ganforge upscale` needs neither torch nor an engine, and a subcommand whose extra is not installed says which it is.
+The entry point in pyproject.toml calls `main`. A subcommand's module is imported only when that subcommand runs, so
+`ganforge upscale` needs neither torch nor an engine. If a subcommand's extra is not installed, the error names it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from server.command_group import CommandGroup
 
 @dataclass(frozen=True)
 class Subcommand:
-    """command: "module:attribute" of a click command. extra: what brings its packages. help: one line."""
+    """command: "module:attribute" of a click command. extra: the extra that installs its packages. help: one line."""
 
     command: str
     extra: str
@@ -27,8 +27,8 @@ class Subcommand:
 
 SUBCOMMANDS: Mapping[str, Subcommand] = {
     "build": Subcommand("export.build.command:main", "export", "Build a bundle from a checkpoint."),
-    "inspect": Subcommand("export.inspect.__main__:main", "export", "Say what a checkpoint file holds."),
-    "convert": Subcommand("export.convert:main", "export", "Write a checkpoint in another form."),
+    "inspect": Subcommand("export.inspect.__main__:main", "export", "Show what a checkpoint file contains."),
+    "convert": Subcommand("export.convert:main", "export", "Convert a checkpoint to another format."),
     "interpolate": Subcommand("export.interpolate:main", "export", "Mix the weights of two checkpoints."),
     "train": Subcommand("export.training.__main__:main", "export", "Train a generator."),
     "evaluate": Subcommand(
@@ -41,16 +41,16 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     ),
     "generate": Subcommand("server.client.sample_command:generate", "client", "Draw samples."),
     "models": Subcommand("server.client.server_commands:models", "client", "List what a server serves."),
-    "health": Subcommand("server.client.server_commands:health", "client", "Say whether a server is ready."),
+    "health": Subcommand("server.client.server_commands:health", "client", "Tell whether a server is ready."),
 }
 
 
-# What every installation brings: a module that is missing there is a fault of ours, and no extra's.
+# Packages of every installation. If a module of these is missing, that is a bug and not a missing extra.
 BASE = ("server", "protos", "grpc", "click", "rich")
 
 
 class LazyGroup(CommandGroup):
-    """Knows its subcommands by SUBCOMMANDS, and imports one when it runs or shows its own help."""
+    """A click group that imports a subcommand of SUBCOMMANDS only when it runs or shows its own help."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(SUBCOMMANDS)
@@ -74,7 +74,7 @@ class LazyGroup(CommandGroup):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except ModuleNotFoundError as error:  # some modules import the heavy part when they run
+        except ModuleNotFoundError as error:  # some commands import heavy modules only when they run
             if _of_base(error) or context.invoked_subcommand is None:
                 raise
             raise _missing_extra(context.invoked_subcommand, error) from error

@@ -1,6 +1,6 @@
-"""The threads that decode and encode, so that neither the event loop nor the device waits for it.
+"""Codecs: the thread pools for decoding and encoding, which keep this work off the event loop and the device threads.
 
-server/service.py and server/pipeline.py run every codec call through `Codecs.run`.
+server/service.py and server/pipeline.py await `Codecs.run` for every codec call and get the function's result.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from server.calls import Call
 P = ParamSpec("P")
 T = TypeVar("T")
 Pool = Literal["quick", "slow", "writers"]
-# Never reached: each large picture in work takes one writer, and --max-active-bytes limits how many there are.
+# More than ever needed: each large picture uses one writer, and --max-active-bytes limits how many run at once.
 WRITERS = 1024
 
 
 class Codecs:
-    """Three pools: "quick" for headers and small pictures, "slow" for large ones, so that a thumbnail never waits for a
-    poster to be encoded; "writers" for answers that are written while their bands are still computed.
+    """Three thread pools.
 
-    threads: of "quick" and of "slow" each.
+    "quick" is for headers and small pictures and "slow" for large pictures, so that a thumbnail never waits for a poster.
+    "writers" is for answers that are encoded while their bands are still being computed.
+    threads: size of "quick" and of "slow".
     """
 
     def __init__(self, threads: int = os.cpu_count() or 1) -> None:
@@ -37,9 +38,9 @@ class Codecs:
     async def run(
         self, pool: Pool, call: Call, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """What `function` returns or raises, run on a thread of the pool.
+        """Run `function` on a thread of the pool and return its result, or raise its exception.
 
-        The call's stopwatch counts the wait for a thread as "queue" and the work as "codec".
+        The call's stopwatch counts waiting for a thread as "queue" and the work as "codec".
         """
 
         def timed() -> T:
@@ -51,6 +52,6 @@ class Codecs:
         return await asyncio.get_running_loop().run_in_executor(self._pools[pool], timed)
 
     def close(self) -> None:
-        """Wait for what runs; what has not begun is dropped."""
+        """Drop the work that has not started, and wait for the rest."""
         for pool in self._pools.values():
             pool.shutdown(cancel_futures=True)

@@ -1,6 +1,7 @@
-"""How a call ended, in the canonical words of google.rpc.Code, which every front maps to its own protocol.
+"""Maps errors to the codes of google.rpc.Code ("INVALID_ARGUMENT", …) and to the messages that callers see.
 
-The core writes the code into its log line; server/statuses.py makes a gRPC status of it.
+server/calls.py writes the code into its log line; server/statuses.py makes a gRPC status of it. A front for another
+protocol maps the code to its own.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ CODES: Mapping[type[GanforgeError], str] = {
 
 
 def code_of(error: BaseException) -> str:
-    """The code of an error; INTERNAL where it is none of runtime/errors.py."""
+    """The code of an error; INTERNAL for any error that is not in runtime/errors.py."""
     return next((code for kind, code in CODES.items() if isinstance(error, kind)), INTERNAL)
 
 
 def message_for_caller(error: BaseException, request_id: str) -> str:
-    """What the caller reads. An error that is none of runtime/errors.py shows only where the log has it."""
+    """The message for the caller. For an error that is not in runtime/errors.py, only the request id to look up in the log."""
     if isinstance(error, GanforgeError):
         return str(error)
     return f"an internal error, logged as request {request_id}"

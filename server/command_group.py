@@ -1,4 +1,7 @@
-"""A click group whose commands end in a sentence instead of a traceback. `ganforge` and `python -m server.client` use it."""
+"""CommandGroup: a click group that prints our errors as one sentence instead of a traceback.
+
+`ganforge` and `python -m server.client` are such groups.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ import click
 
 from runtime.errors import GanforgeError
 
-# What a shell reports for a command that Ctrl-C ended.
+# The exit code of a command ended by Ctrl-C, as shells report it.
 INTERRUPTED = 130
 
 
 class CommandGroup(click.Group):
-    """Errors of ours and of the file system are one sentence and exit code 1; Ctrl-C is exit code 130."""
+    """Prints GanforgeError and OSError as one sentence and exits with 1; Ctrl-C exits with 130."""
 
     def invoke(self, context: click.Context) -> Any:
         if isinstance(sys.stdout, io.TextIOWrapper):

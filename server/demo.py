@@ -1,6 +1,6 @@
-"""`python -m server.demo`: starts a server, shows every model at work on a picture, and says where the results lie.
+"""The command `python -m server.demo`: starts a server, runs every model through the client and saves the pictures.
 
-Everything goes through the gRPC client, as a user's program would.
+`make demo` calls it. Prints where the results are.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Result = TypeVar("Result")
 MAX_PIXELS = 2**24
 SEED = 1
 SAMPLES = 64
-# A model with classes shows each of them in a row.
+# Of a model with classes; each class is a row.
 SAMPLES_A_CLASS = 10
-# Side of the detail that is compared, in pixels of the given picture.
+# Side of the detail shown in the comparison, in pixels of the input picture.
 DETAIL_PX = 80
 
 
@@ -39,16 +39,22 @@ DETAIL_PX = 80
 @click.option(
     "--picture", type=click.Path(exists=True, path_type=Path), required=True, help="Picture to upscale."
 )
-@click.option("--output", type=click.Path(path_type=Path), default="demo-output", show_default=True)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default="demo-output",
+    show_default=True,
+    help="Folder for the results.",
+)
 @click.option(
     "--detail",
     type=(click.FloatRange(0, 1), click.FloatRange(0, 1)),
     default=(0.43, 0.22),
     show_default=True,
-    help="Centre of the detail that is compared, as parts of the width and height.",
+    help="Centre of the detail in the comparison, as fractions of width and height.",
 )
 def main(bundles: Path, picture: Path, output: Path, detail: tuple[float, float]) -> None:
-    """Show every model in BUNDLES at work through a server of its own."""
+    """Start a server, run every model in the folder of bundles, and save the pictures."""
     output.mkdir(parents=True, exist_ok=True)
     try:
         click.echo("Starting the server …")
@@ -66,7 +72,7 @@ def main(bundles: Path, picture: Path, output: Path, detail: tuple[float, float]
 
 @dataclass(frozen=True)
 class Demo:
-    """One model to show. detail: centre of what is compared, as parts of the picture's width and height."""
+    """One model to show. detail: centre of the detail in the comparison, as fractions of width and height."""
 
     client: Client
     model: pb.ModelInfo
@@ -76,7 +82,7 @@ class Demo:
 
 
 def _show_upscaling(demo: Demo) -> None:
-    """Writes the upscaled picture, and a detail of it beside the same detail by bicubic interpolation."""
+    """Save the upscaled picture, and a detail of it beside bicubic interpolation."""
     picture, scale = demo.picture, demo.model.scale
     answer, seconds = _timed(lambda: demo.client.upscale(picture, model=demo.model.name, format="png"))
     small = pixels.decode(picture.read_bytes(), max_pixels=MAX_PIXELS)  # [H, W, 3] uint8
@@ -95,7 +101,7 @@ def _show_upscaling(demo: Demo) -> None:
 
 
 def _show_translation(demo: Demo) -> None:
-    """Writes what the model makes of the picture."""
+    """Save the translated picture."""
     answer, seconds = _timed(lambda: demo.client.translate(demo.picture, model=demo.model.name, format="png"))
     translated = demo.output / f"{demo.picture.stem}-{demo.model.name}.png"
     translated.write_bytes(answer.image)
@@ -105,7 +111,7 @@ def _show_translation(demo: Demo) -> None:
 
 
 def _show_samples(demo: Demo) -> None:
-    """Writes a grid of samples; of a model with classes, one class a row."""
+    """Save a grid of samples, one row per class if the model has classes."""
     name, class_names = demo.model.name, demo.model.class_names
     labels = [label for label in range(len(class_names)) for _ in range(SAMPLES_A_CLASS)]
     count = len(labels) or SAMPLES
@@ -129,7 +135,7 @@ SHOWS: Mapping[int, Callable[[Demo], None]] = {
 
 
 def _window(shape: tuple[int, ...], centre: tuple[float, float], scale: int) -> tuple[slice, slice]:
-    """Rows and columns of the detail in the upscaled picture, moved inside where it would stick out."""
+    """Rows and columns of the detail in the upscaled picture, shifted to lie inside it."""
     starts = [
         min(max(round(part * length) - DETAIL_PX // 2, 0), max(length - DETAIL_PX, 0))
         for part, length in zip(reversed(centre), shape, strict=False)
@@ -139,7 +145,7 @@ def _window(shape: tuple[int, ...], centre: tuple[float, float], scale: int) -> 
 
 
 def _timed(call: Callable[[], Result]) -> tuple[Result, float]:
-    """What the call returned, and the seconds it took."""
+    """The result of the call and its duration in seconds."""
     started_s = time.perf_counter()
     return call(), time.perf_counter() - started_s
 

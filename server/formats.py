@@ -1,4 +1,7 @@
-"""Image formats by name ("png"), as the core has them, and by number, as protos/ganforge.proto has them."""
+"""Tables between image format names ("png"), their numbers in protos/ganforge.proto and file name suffixes.
+
+server/messages.py and the client use them; the core knows only names.
+"""
 
 from __future__ import annotations
 

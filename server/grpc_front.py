@@ -1,6 +1,8 @@
-"""The gRPC front on server/service.py: messages to dataclasses, errors to statuses, health, reflection and draining.
+"""The gRPC front: makes server/service.py callable over gRPC, with health checks, reflection and draining.
 
-Limits, request ids, deadlines and log lines are the core's; this file only carries them to and from gRPC.
+`python -m server` makes the Server and calls `start`, `ready` and `drain`. For each call, the front converts the message
+to a dataclass, calls the core, and converts the answer to a message or the error to a status. Limits, deadlines, request
+ids and logs belong to the core.
 """
 
 # ruff: noqa: N802 - the proto names the methods
@@ -35,12 +37,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True)
 class Keepalive:
-    """How a connection is known to live, in milliseconds.
+    """Keepalive settings of the server's connections, in milliseconds.
 
-    ping_after_ms: a connection this long without traffic is pinged, and closed where no answer comes within
-        answer_within_ms: the peer is gone, and its work is dropped.
-    shortest_ping_ms: clients may ping this often during a call; gRPC's default of 5 minutes ends the calls of those
-        that ping every 10 s, as proxies advise.
+    ping_after_ms: the server pings a connection after this long without traffic.
+    answer_within_ms: without an answer to a ping within this time, the connection is closed and its calls are cancelled.
+    shortest_ping_ms: the shortest interval at which clients may ping during a call. gRPC's default of 5 minutes would
+        end the calls of clients that ping every 10 s, which is common behind proxies.
     """
 
     ping_after_ms: int = 30_000
@@ -49,15 +51,15 @@ class Keepalive:
 
 
 def channel_options(limits: Limits, keepalive: Keepalive) -> tuple[tuple[str, int], ...]:
-    """The server's channel arguments. gRPC ignores keys that it does not know, so a test looks each of them up."""
+    """The server's channel arguments. gRPC ignores unknown keys silently, so a test checks that each key exists."""
     return (
         ("grpc.max_receive_message_length", limits.max_message_bytes),
         ("grpc.max_send_message_length", limits.max_message_bytes),
-        ("grpc.max_concurrent_streams", 2 * limits.max_calls),  # of one connection
-        # Two servers that share a port would each answer half of the calls.
+        ("grpc.max_concurrent_streams", 2 * limits.max_calls),  # per connection
+        # Do not let a second server share the port: each would get half of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", keepalive.ping_after_ms),
-        # The installed gRPC waits for the answer to a ping by its own timer, a minute long unless told otherwise.
+        # The installed gRPC has a second timer for the answer to a ping, with a default of one minute.
         ("grpc.keepalive_timeout_ms", keepalive.answer_within_ms),
         ("grpc.http2.ping_timeout_ms", keepalive.answer_within_ms),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -66,7 +68,7 @@ def channel_options(limits: Limits, keepalive: Keepalive) -> tuple[tuple[str, in
 
 
 class Front(pb_grpc.ImageGeneratorServicer):
-    """Every call of the proto: hands it to the core, and turns errors into statuses."""
+    """The servicer: implements every call of the proto by calling the core."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -87,8 +89,8 @@ class Front(pb_grpc.ImageGeneratorServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         async def answer(call: Call) -> pb.GenerateResponse:
-            given = messages.samples_request(request)
-            return messages.generate_response(await self._service.samples("generate", given, call))
+            samples_request = messages.samples_request(request)
+            return messages.generate_response(await self._service.samples("generate", samples_request, call))
 
         return await self._answer("Generate", answer, context)
 
@@ -102,9 +104,9 @@ class Front(pb_grpc.ImageGeneratorServicer):
 
     async def _image(self, method: str, kind: ImageMessages, request: Any, context: Context) -> Any:
         async def answer(call: Call) -> Any:
-            given = messages.image_request(request)
+            image_request = messages.image_request(request)
             return messages.image_response(
-                kind, await self._service.image(kind.task, given, request.image, call)
+                kind, await self._service.image(kind.task, image_request, request.image, call)
             )
 
         return await self._answer(method, answer, context)
@@ -124,10 +126,10 @@ class Front(pb_grpc.ImageGeneratorServicer):
         self, method: str, answer: Callable[[Call], Awaitable[Response]], context: Context
     ) -> Response:
         """Run one call of the core; an error becomes the call's status."""
-        sent = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
+        request_id = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
         call = Call.begin(
             method,
-            request_id=sent if isinstance(sent, str) else None,
+            request_id=request_id if isinstance(request_id, str) else None,
             time_left_s=context.time_remaining(),
         )
         context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
@@ -138,17 +140,17 @@ class Front(pb_grpc.ImageGeneratorServicer):
             raise
 
     async def _abort(self, context: Context, error: Exception, call: Call) -> None:
-        """End a failed call with its status. Raises, always."""
+        """End a failed call with its status. Always raises."""
         try:
             async with asyncio.timeout(self._service.limits.idle_s):
                 await context.abort(*to_status(error, call.request_id))
         except TimeoutError:
-            # A caller that reads nothing does not read its status either. Leaving the call unanswered resets it.
+            # A caller that reads nothing does not read the status either. Without one, gRPC resets the call.
             raise asyncio.CancelledError from None
 
 
 class Server:
-    """The gRPC server of one process. `start`, then `ready` once the service is, then `drain`."""
+    """The gRPC server of one process. Call `start`, then `ready` when the models are warm, then `drain` at the end."""
 
     def __init__(self, service: Service, *, keepalive: Keepalive = Keepalive()) -> None:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
@@ -163,24 +165,27 @@ class Server:
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, not yet ready; returns the port, a free one where 0 was asked for. Raises BackendUnavailable."""
+        """Start listening; health checks report NOT_SERVING. port: 0 for a free one.
+
+        Returns the port. Raises BackendUnavailable if the address cannot be used.
+        """
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             bound_port = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise BackendUnavailable(
-                f"cannot listen on {address}: is another server there? ({error})"
+                f"cannot listen on {address}: is it in use by another server? ({error})"
             ) from error
         await self._server.start()
         return bound_port
 
     async def ready(self) -> None:
-        """Report SERVING, once the service is ready."""
+        """Report SERVING in health checks."""
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self, grace_s: float) -> None:
-        """Refuse new calls, let those under way finish within `grace_s` seconds, cancel what is left."""
+        """Refuse new calls, wait up to `grace_s` seconds for the running ones and cancel the rest."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
 

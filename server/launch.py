@@ -1,4 +1,4 @@
-"""Starts `python -m server` as a process, waits until it is ready, and stops it: for demo, benchmarks and tests."""
+"""Starts `python -m server` in a process of its own and stops it. The demo, benchmarks and tests use `launched`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG_TAIL_LINES = 12
 
 @dataclass(frozen=True)
 class Launched:
-    """A server whose models are warm. address: "HOST:PORT". log: its log file, one JSON object a line."""
+    """A running server whose models are warm. address: "HOST:PORT". log: its log file, one JSON object per line."""
 
     address: str
     pid: int
@@ -30,12 +30,13 @@ class Launched:
 def launched(
     bundles: Path, *, log: Path, flags: Sequence[str] = (), timeout_s: float = 300.0
 ) -> Iterator[Launched]:
-    """Runs `python -m server --bundles DIR --port 0 FLAGS` until the block ends; then it drains and stops.
+    """Context manager: runs `python -m server --bundles DIR --port 0 FLAGS`, and drains and stops it at the end.
 
-    It runs the very modules that this process does, whatever lies in the working folder: -P keeps that folder from the
-    start of the import path, and the rest of the path is handed on.
+    The server imports the same modules as this process, whatever files are in the working folder: -P keeps that folder
+    off the import path, and this process's import path is passed on.
 
-    Raises BackendUnavailable, with the last lines of its log, where it is not ready within `timeout_s` seconds.
+    log: file for its log. Raises BackendUnavailable with the last lines of the log if the server ends, or is not ready
+    within `timeout_s` seconds.
     """
     command = [sys.executable, "-P", "-m", "server", "--bundles", str(bundles), "--port", "0", *flags]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
@@ -51,7 +52,7 @@ def launched(
             code = process.wait()
             tail = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-LOG_TAIL_LINES:])
             raise BackendUnavailable(
-                f"the server ended with {code} before it was ready; the end of {log}:\n{tail}"
+                f"the server ended with exit code {code} before it was ready; the end of {log}:\n{tail}"
             )
         yield Launched(line.removeprefix(READY).strip(), process.pid, log)
     finally:

@@ -1,31 +1,34 @@
-"""What one server accepts. Each field of Limits is a flag of `python -m server`, which makes one and gives it to Service."""
+"""The limits of a server. Each field of Limits is a flag of `python -m server`, which passes the limits to Service."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MIB = 2**20
-# Standard normal values never come near; larger ones overflow half precision.
+# Limit on latent values. Standard normal values are far smaller, and much larger ones overflow half precision.
 MAX_LATENT = 100.0
-# A larger upload is written to a temporary file instead of memory.
+# Uploads larger than this are written to a temporary file.
 SPOOL_FROM_BYTES = MIB
-# One piece of an answer that is sent in pieces.
+# Size of a piece of an image sent in pieces.
 CHUNK_BYTES = MIB
-# What a message holds beside its image.
+# Room in a message for everything but its image.
 MESSAGE_MARGIN_BYTES = 64 * 1024
-# Answers up to this many pixels are encoded by the codec threads that never work on larger ones.
+# Answers with at most this many pixels are encoded on the "quick" codec threads.
 QUICK_PIXELS = 2**20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """max_pixels: of one input image. max_output_pixels: of one answer, all samples of a Generate together.
-    max_count: samples of one Generate.
-    max_message_bytes: one message, in or out. max_upload_bytes: one image sent in pieces.
-    max_uploads_bytes: all images that are being sent in pieces, together.
-    max_active_bytes: memory of the requests in work together; a larger one runs alone.
-    max_queue_pixels: of the requests that wait together; beyond it a request is refused at once.
-    max_calls: calls open at once. idle_s: seconds that a stream may stand still, in or out, before its call is ended.
+    """The limits of a server.
+
+    max_pixels: of an input image. max_output_pixels: of an answer; of all samples of a Generate request together.
+    max_count: samples of a Generate request.
+    max_message_bytes: of one message, in or out. max_upload_bytes: of one image uploaded in pieces.
+    max_uploads_bytes: of all images being uploaded in pieces, together.
+    max_active_bytes: memory of all running requests together; a larger request runs alone.
+    max_queue_pixels: of all waiting requests together; further requests are refused at once.
+    max_calls: calls open at once.
+    idle_s: seconds without progress, in either direction, after which a stream's call is ended.
     """
 
     max_pixels: int = 2**26

@@ -1,6 +1,6 @@
-"""Structured logs: one line an event on stderr, key=value on a terminal and JSON elsewhere.
+"""Structured logs on stderr: one line per event, as key=value on a terminal and as JSON elsewhere.
 
-`python -m server` calls `configure` once; server/calls.py writes one line a call, with its request id.
+`python -m server` calls `configure` once. It logs start and stop with `log`, and server/calls.py logs one line per call.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def configure() -> None:
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if terminal else "iso", utc=not terminal),
             *render,
         ],
-        # Looked up at each line, so that a test's captured stderr is written to and not a closed one.
+        # Look up sys.stderr for each line, because tests replace it.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )

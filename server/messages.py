@@ -1,6 +1,7 @@
-"""Messages of protos/ganforge.proto to and from the core's requests and answers. server/grpc_front.py calls it.
+"""Converts messages of protos/ganforge.proto to the core's requests, and the core's answers to messages.
 
-Upscale and Translate have messages of the same fields, so one function serves both; `ImageMessages` says which.
+server/grpc_front.py calls it. The messages of Upscale and Translate have the same fields, so the same functions convert
+both; an `ImageMessages` says which.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TASKS: Mapping[TaskName, pb.Task] = {
 
 @dataclass(frozen=True)
 class ImageMessages:
-    """The task of a picture's calls, and their answers' messages: in one, and in pieces."""
+    """A task on pictures and its message types. response: of the whole answer. piece: of a streamed answer's piece."""
 
     task: TaskName
     response: type[Any]
@@ -46,7 +47,7 @@ TRANSLATE = ImageMessages("translate", pb.TranslateResponse, pb.TranslateStreamR
 
 
 def image_request(message: Any) -> ImageRequest:
-    """Of an UpscaleRequest or a TranslateRequest; its image is left out."""
+    """The request in an UpscaleRequest or a TranslateRequest, without its image."""
     return ImageRequest(
         model=message.model,
         outscale=_given(message, "outscale"),
@@ -58,7 +59,10 @@ def image_request(message: Any) -> ImageRequest:
 
 
 async def pieces_in(messages: AsyncIterator[Any]) -> AsyncIterator[PieceIn]:
-    """Of a stream of UpscaleStreamRequest or TranslateStreamRequest. Raises InvalidInput for an image in the header."""
+    """The pieces in a stream of UpscaleStreamRequest or TranslateStreamRequest.
+
+    Raises InvalidInput if the header contains an image.
+    """
     async for message in messages:
         kind = message.WhichOneof("part")
         if kind == "data":
@@ -66,9 +70,7 @@ async def pieces_in(messages: AsyncIterator[Any]) -> AsyncIterator[PieceIn]:
         elif kind == "header":
             if message.header.image:
                 size = len(message.header.image)
-                raise InvalidInput(
-                    "header.image", f"got {size} bytes, expected none: the file goes into data"
-                )
+                raise InvalidInput("header.image", f"got {size} bytes, expected none; send the file as data")
             yield image_request(message.header)
         else:
             yield None
@@ -96,6 +98,7 @@ def piece_out(kind: ImageMessages, piece: PieceOut) -> Any:
 
 
 def samples_request(message: pb.GenerateRequest) -> SamplesRequest:
+    """The request in a GenerateRequest."""
     return SamplesRequest(
         model=message.model,
         count=message.count,
@@ -108,6 +111,7 @@ def samples_request(message: pb.GenerateRequest) -> SamplesRequest:
 
 
 def generate_response(answer: SamplesAnswer) -> pb.GenerateResponse:
+    """The message of samples."""
     return pb.GenerateResponse(
         images=answer.images,
         format=formats.NUMBERS[answer.format],
@@ -121,6 +125,7 @@ def generate_response(answer: SamplesAnswer) -> pb.GenerateResponse:
 
 
 def model_info(info: ModelInfo) -> pb.ModelInfo:
+    """The message of a model's description."""
     return pb.ModelInfo(
         name=info.name,
         task=TASKS[info.task],
@@ -149,11 +154,11 @@ def _timing(timing: Timing) -> pb.Timing:
 
 
 def _given(message: Any, name: str) -> Any:
-    """The value of an optional field; None where it is absent, or the message has no such field."""
+    """The value of an optional field; None if it is not set or the message has no such field."""
     known = name in message.DESCRIPTOR.fields_by_name
     return getattr(message, name) if known and message.HasField(name) else None
 
 
 def _format(number: pb.ImageFormat) -> str | None:
-    """The core's name of a format, None where the caller left it to the server; of an unknown one its number."""
+    """The name of a format; None if the caller chose none; for an unknown format its number, which the core refuses."""
     return None if number == pb.IMAGE_FORMAT_UNSPECIFIED else formats.NAMES.get(number, str(number))

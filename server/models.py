@@ -1,6 +1,6 @@
-"""The models of one server: opens bundles on engines and warms them up; finds the model that a request names.
+"""The models of a server: loads bundles into engines, warms them up and finds the model for a request.
 
-`python -m server` opens them, server/service.py looks them up.
+`python -m server` calls `Models.open`; server/service.py calls `find` for each request and gets a Model.
 """
 
 from __future__ import annotations
@@ -18,33 +18,35 @@ from runtime.scheduler import Scheduler
 from runtime.tensors import Precision, TaskName
 
 RGB = 3
-LONGEST_ECHO = 80  # characters of a caller's own text that go into a message
-# What `make demo` builds. Where several models have a task and no default is named, the first of these is the default.
+LONGEST_ECHO = 80  # characters of a caller's text that are repeated in an error message
+# What `make demo` builds. The first of them is the default of a task with several models, unless --default names one.
 SHIPPED = ("esrgan-x4", "dcgan", "acgan")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A warm engine and the scheduler of its device."""
+    """A model that is served: its warm engine and the scheduler of the engine's device."""
 
     engine: Engine
     scheduler: Scheduler
 
     @property
     def manifest(self) -> Manifest:
+        """The manifest of its bundle."""
         return self.engine.manifest
 
     @property
     def name(self) -> str:
+        """The name of its bundle, as requests name it."""
         return self.manifest.name
 
 
 class Models:
-    """Every model that is served, sorted by name. All models on a device share one scheduler.
+    """All models of a server; iterates over them sorted by name. Models on the same device share its scheduler.
 
-    defaults: the name of the model that runs where a request of that task names none. A task that is not in it gets
-    its only model, else the first of SHIPPED, else none: then requests must name a model.
-    Raises ModelNotFound where a default is not served or has another task.
+    engines: warm ones. defaults: for each task, the model for requests that name none. The default of a task that is not
+    listed is its only model, else the first of SHIPPED; otherwise it has none, and requests must name a model.
+    Raises ModelNotFound if a default is not served or has another task.
     """
 
     def __init__(self, engines: Sequence[Engine], defaults: Mapping[TaskName, str] | None = None) -> None:
@@ -71,13 +73,14 @@ class Models:
         on_warm: Callable[[str], None] = lambda sentence: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Self:
-        """Open and warm up every bundle. on_warm: called for each, with a sentence on its backend and why it was taken.
+        """Load and warm up every bundle.
 
-        min_precision: the lowest precision to compute in; None for each bundle's own.
-        Raises BundleError, BackendUnavailable or EngineError where one of them cannot be served here, ModelNotFound
-        as the class does, and Cancelled where `stopping` returns true before all are warm.
+        backend, device, min_precision: as for `runtime.backends.open_engine`. on_warm: called for each warm model with a
+        sentence that says which backend runs it and why. stopping: checked before each bundle.
+        Raises BundleError, BackendUnavailable or EngineError if a bundle cannot be served here, ModelNotFound for wrong
+        defaults, and Cancelled if `stopping` returns true before all are warm.
         """
-        _defaults([bundle.manifest for bundle in bundles], defaults or {})  # before anything slow
+        _defaults([bundle.manifest for bundle in bundles], defaults or {})  # check them before the slow part
         engines: list[Engine] = []
         try:
             for bundle in bundles:
@@ -98,9 +101,9 @@ class Models:
         return iter(self._models.values())
 
     def find(self, task: TaskName, name: str) -> Model:
-        """The model called `name`, or the default of `task` where it is empty.
+        """The model called `name`, or the default of `task` if `name` is empty.
 
-        Raises ModelNotFound (no such model) or InvalidInput (it has another task, or there is no default).
+        Raises ModelNotFound if there is no such model, InvalidInput if it has another task or the task has no default.
         """
         of_task = [model for model in self if model.manifest.task == task]
         names = ", ".join(model.name for model in of_task)
@@ -110,8 +113,8 @@ class Models:
             if of_task:
                 raise InvalidInput(
                     "model",
-                    f"is empty, and none of the models that can {task} is the default; expected one of {names} "
-                    f"(the server's flag --default {task}=NAME sets one)",
+                    f"is empty, and {task} has no default model on this server; expected one of {names} "
+                    f"(the server's flag --default {task}=NAME sets the default)",
                 )
             raise ModelNotFound(f"model: no model that can {task} is served here; {self._served()}")
         model = self._models.get(name)
@@ -123,11 +126,11 @@ class Models:
         return model
 
     def is_default(self, model: Model) -> bool:
-        """Whether it runs where a request of its task names no model."""
+        """Whether it is the model for requests of its task that name none."""
         return self._defaults.get(model.manifest.task) == model.name
 
     def close(self) -> None:
-        """Drop what waits, finish what runs, free the engines."""
+        """Cancel the waiting jobs, finish the running batches and close the engines."""
         for scheduler in self.schedulers.values():
             scheduler.close()
         for model in self:
@@ -157,16 +160,16 @@ def _defaults(manifests: Sequence[Manifest], named: Mapping[TaskName, str]) -> d
 
 
 def _check_channels(manifest: Manifest) -> None:
-    """Raises BundleError where a network of pictures does not take and give RGB, which is what they are decoded to."""
+    """Raises BundleError if a model that takes pictures has other than 3 channels, since pictures are decoded to RGB."""
     if tasks.of(manifest).source != "picture":
         return
     for spec in (*manifest.inputs, *manifest.outputs):
         if spec.shape[1] != RGB:
             raise BundleError(
-                f"{manifest.name}: {spec.name!r} has {spec.shape[1]} channels, this server serves networks of {RGB}"
+                f"{manifest.name}: {spec.name!r} has {spec.shape[1]} channels, expected {RGB} (RGB) to serve it"
             )
 
 
 def shown(text: str) -> str:
-    """A caller's own text as it goes into a message: quoted, and cut where it is long."""
+    """A caller's text for an error message: quoted, and truncated if it is long."""
     return repr(text if len(text) <= LONGEST_ECHO else text[: LONGEST_ECHO - 1] + "…")

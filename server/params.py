@@ -1,7 +1,7 @@
-"""Checks requests: a caller's request in, validated request parameters out, which need no further checks.
+"""Validates requests: turns an ImageRequest or SamplesRequest into parameters that need no further checks.
 
-server/service.py calls `image_params` once a picture's header is read, and `sample_params` before anything is drawn.
-Both raise InvalidInput with the request's field, what came and what was expected.
+server/service.py calls `image_params` after a picture's header is read and before its pixels are decoded, and
+`sample_params` before anything is drawn. Both raise InvalidInput naming the field, the value and what was expected.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from runtime.sample_work import sample_shape
 from server.limits import MAX_LATENT, Limits
 from server.requests import ImageRequest, SamplesRequest
 
-# Larger sides are over every limit; floats beyond it need not become integers.
+# Sides are clamped to it before they are rounded to integers. It is over every limit anyway.
 LARGEST_SIDE_PX = 1e18
-NAMES_LISTED = 10  # of a model's classes, in a message
+NAMES_LISTED = 10  # class names in an error message
 
 
 @dataclass(frozen=True)
 class ImageParams:
-    """The answer to one picture. width, height: its pixels. encoding: how its file is written."""
+    """The answer to a picture: width and height in px, and the encoding of its file."""
 
     width: int
     height: int
@@ -40,9 +40,10 @@ class ImageParams:
 
 @dataclass(frozen=True)
 class SampleParams:
-    """Samples to draw. latents: [count, Z] float32. labels: [count] int64, empty where the model has no classes.
+    """Samples to draw.
 
-    seed: what they were drawn from, 0 where the caller gave everything. width, height: pixels of a sample.
+    latents: [count, Z] float32. labels: [count] int64, empty if the model has no classes.
+    seed: the seed of latents and labels, 0 if the caller gave both. width, height: of a sample, in px.
     """
 
     count: int
@@ -55,18 +56,21 @@ class SampleParams:
 
 
 def image_params(request: ImageRequest, header: Header, manifest: Manifest, limits: Limits) -> ImageParams:
-    """Everything about the answer that the picture's header decides, before any pixel is decoded."""
+    """Validate a request and compute the answer's size and encoding. header: of the input picture.
+
+    Raises InvalidInput.
+    """
     outscale = _outscale(request, manifest)
     width, height = (
         max(1, round(min(side * outscale, LARGEST_SIDE_PX))) for side in (header.width, header.height)
     )
-    # The network's own output is this large, whatever it is resized to afterwards.
+    # The network's output has this size, before it is resized to the size asked for.
     output_px = header.pixels * manifest.scale**2
     if max(output_px, width * height) > limits.max_output_pixels:
         raise InvalidInput(
             "image" if output_px > limits.max_output_pixels else "outscale",
             f"{header.width}×{header.height} pixels become {max(output_px, width * height)}, the limit of "
-            f"--max-output-pixels is {limits.max_output_pixels}; send the image in parts, or a smaller one",
+            f"--max-output-pixels is {limits.max_output_pixels}; send a smaller image, or parts of it",
         )
     kept = header.format if _can_hold(header.format, width, height) else "png"
     encoding = Encoding(
@@ -80,7 +84,7 @@ def image_params(request: ImageRequest, header: Header, manifest: Manifest, limi
 
 
 def sample_params(request: SamplesRequest, manifest: Manifest, limits: Limits) -> SampleParams:
-    """The checked request, its latents and labels drawn where the caller gave none."""
+    """Validate a request, and draw the latents and labels that the caller did not give. Raises InvalidInput."""
     count = request.count
     if not 1 <= count <= limits.max_count:
         raise InvalidInput("count", f"got {count}, expected 1 to {limits.max_count} (--max-count)")
@@ -92,7 +96,7 @@ def sample_params(request: SamplesRequest, manifest: Manifest, limits: Limits) -
             f"--max-output-pixels is {limits.max_output_pixels}",
         )
     if request.latents and request.seed is not None:
-        raise InvalidInput("seed", "came together with latents; give one of the two")
+        raise InvalidInput("seed", "was given together with latents; give only one of them")
     draws_something = not request.latents or (manifest.classes > 0 and not request.labels)
     drawn_from = secrets.randbits(64) if draws_something else 0
     seed = drawn_from if request.seed is None else request.seed
@@ -114,7 +118,7 @@ def _outscale(request: ImageRequest, manifest: Manifest) -> float:
     if not tasks.of(manifest).outscale:
         raise InvalidInput(
             "outscale",
-            f"got {request.outscale}; the size of what {manifest.name} gives is its own, give none",
+            f"got {request.outscale}, expected none: the output size of {manifest.name} cannot be changed",
         )
     if not 0 < request.outscale < math.inf:  # NaN fails the comparison
         raise InvalidInput("outscale", f"got {request.outscale}, expected a finite factor above 0")
@@ -133,7 +137,7 @@ def _latents(request: SamplesRequest, seed: int, size: int) -> np.ndarray[Any, n
         return draws.draw(seed, 0, request.count, size, request.truncation)
     if request.truncation is not None:
         raise InvalidInput(
-            "truncation", "came together with latents; it only bounds latents drawn from a seed"
+            "truncation", "was given together with latents; it applies only to latents drawn from a seed"
         )
     if len(request.latents) != request.count:
         raise InvalidInput("latents", f"got {len(request.latents)} latents, expected count = {request.count}")
@@ -154,7 +158,7 @@ def _latents(request: SamplesRequest, seed: int, size: int) -> np.ndarray[Any, n
 def _labels(
     asked: Sequence[int], count: int, seed: int, manifest: Manifest
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """[count] int64, or empty where there are no classes."""
+    """[count] int64, or empty if the model has no classes."""
     classes = manifest.classes
     if not classes:
         if asked:

@@ -1,7 +1,7 @@
-"""One picture through codec threads and device: whole where it is small, a band at a time where it is not.
+"""The pipeline of a picture: decode, run, encode; as a whole if it is small, else band by band.
 
-server/service.py calls `run_picture` once a request is admitted, and gets the answer's file. Decoding, the device and
-encoding overlap: while one band is on the device, the next is decoded and the one before is written.
+server/service.py calls `run_picture` for an admitted request and gets the answer's file. The steps of a large picture
+overlap: while one band is on the device, the next is decoded and the previous one is encoded.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from server.models import Model
 from server.requests import Progress
 
 OnProgress = Callable[[Progress], None]
-# Of one picture at once: one on the device, and one that is ready for it.
+# Bands of a picture that are with the scheduler at once: one on the device and one ready to follow.
 BANDS_RUNNING = 2
 
 
 async def run_picture(
     model: Model, picture: PictureWork, codecs: Codecs, call: Call, on_progress: OnProgress
 ) -> tuple[BinaryIO, int]:
-    """The answer's file, open, and the number of items that ran. on_progress: called from any thread.
+    """Process a picture. on_progress: called from any thread.
 
-    Raises InvalidInput where the picture's file is damaged, and what decoding, the device and encoding raise.
+    Returns the answer's file, open for reading, and the number of items that ran. Raises InvalidInput if the picture's
+    file is damaged, and any error of the device or the encoder.
     """
 
     def on_tiles_done(done: int, total: int) -> None:
@@ -46,7 +47,7 @@ async def run_picture(
 
 
 async def run_job(model: Model, job: Job, call: Call) -> None:
-    """Wait for a job. Cancelling the wait cancels `job.done`, and that drops the job's remaining items."""
+    """Submit a job and wait for it. If this is cancelled, so is the job, and its remaining items are dropped."""
     model.scheduler.submit(job, call.stopwatch)
     await asyncio.wrap_future(job.done)
 
@@ -54,7 +55,7 @@ async def run_job(model: Model, job: Job, call: Call) -> None:
 async def _run_whole(
     model: Model, picture: PictureWork, codecs: Codecs, call: Call, on_tiles_done: OnTilesDone
 ) -> tuple[BinaryIO, list[Job]]:
-    """A picture of one band, in memory."""
+    """Process a picture of one band in memory."""
     output = picture.output
     pool: Pool = "quick" if output.to_width * output.to_height <= QUICK_PIXELS else "slow"
     await codecs.run(pool, call, picture.decode, 0)
@@ -66,7 +67,7 @@ async def _run_whole(
 async def _run_by_bands(
     model: Model, picture: PictureWork, codecs: Codecs, call: Call, on_tiles_done: OnTilesDone
 ) -> tuple[BinaryIO, list[Job]]:
-    """A picture of many bands: one is decoded, the next are on the device, another is written to a file."""
+    """Process a picture of many bands. Decoding, device and encoding to a temporary file overlap."""
     band_queue, jobs = BandQueue(call.stopwatch), list[Job]()
     running: deque[tuple[int, asyncio.Task[None]]] = deque()
     file = tempfile.TemporaryFile(  # noqa: SIM115 - the caller closes it

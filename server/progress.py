@@ -1,4 +1,7 @@
-"""Progress of a request, from the device's threads to the event loop, which reports it to the caller."""
+"""LatestProgress: passes a request's progress from the scheduler's threads to the event loop.
+
+server/service.py makes one for each streamed request and iterates over it to report the progress to the caller.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from server.requests import Progress
 
 
 class LatestProgress:
-    """The latest progress, from any thread to one reader on the event loop; a slow reader misses older ones.
+    """An asynchronous iterator over progress updates, for one reader. A slow reader gets only the latest one.
 
-    The event loop is woken once for all updates since it last looked, not once a tile.
+    Make it on the event loop, which is woken once for all updates since the last, not once per tile.
     """
 
     def __init__(self) -> None:
@@ -22,14 +25,14 @@ class LatestProgress:
         self._ended = False
 
     def update(self, progress: Progress) -> None:
-        """From any thread, one at a time."""
+        """Report progress. Callable from any thread, but not from two at the same time."""
         self._latest = progress
         if not self._wakes:
             self._wakes = True
             self._loop.call_soon_threadsafe(self._wake)
 
     def end(self) -> None:
-        """No more will come. On the event loop's thread."""
+        """End the iteration. Call it on the event loop."""
         self._ended = True
         self._changed.set()
 

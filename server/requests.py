@@ -1,7 +1,7 @@
-"""What a caller asks of the core and what comes back: plain frozen dataclasses, with no protocol in them.
+"""Requests and answers of the core, as plain frozen dataclasses that know no protocol.
 
-A front (server/grpc_front.py is the one for gRPC) makes a request of its own messages, hands it to
-server/service.py, and makes messages of the answer. Nothing here is checked yet: server/params.py does that.
+A front (for gRPC: server/grpc_front.py, with server/messages.py) makes a request of its messages, passes it to
+server/service.py and makes messages of the answer. Requests are not validated here; server/params.py does that.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from runtime.tensors import TaskName
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """One picture to upscale or translate; its file comes beside it. None: the caller left it to the server.
+    """One picture to upscale or translate. Its file is passed separately. None stands for the server's default.
 
-    model: a name, or empty for the task's default. outscale: output pixels per input pixel along a side.
+    model: a name; empty for the task's default. outscale: output pixels per input pixel along a side.
     format: "png", "jpeg", "webp" or "tiff". quality: 1 to 100, of JPEG and WebP. lossless: of WebP.
     compression: 0 to 9, of PNG and TIFF.
     """
@@ -31,11 +31,12 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class SamplesRequest:
-    """Samples to draw. None: the caller left it to the server.
+    """Samples to draw. None stands for the server's default.
 
-    model: a name, or empty for the task's default. count: from 1. seed: 0 to 2⁶⁴ - 1. labels: classes from 0: none,
-    one for all, or `count`. latents: `count` of them instead of a seed. format: as ImageRequest's. truncation: in
-    standard deviations, above 0.
+    model: a name; empty for the task's default. count: number of samples, from 1. seed: 0 to 2⁶⁴ - 1.
+    labels: classes from 0: none (drawn from the seed), one (for all samples), or `count`.
+    latents: none (drawn from the seed), or `count`. format: as in ImageRequest.
+    truncation: limit on latent values, in standard deviations, above 0.
     """
 
     model: str = ""
@@ -49,9 +50,9 @@ class SamplesRequest:
 
 @dataclass(frozen=True)
 class Timing:
-    """Where a request's time went: milliseconds of wall time, as runtime/stopwatch.py defines them.
+    """Where a request's time went, in milliseconds of wall time; `Times` in runtime/stopwatch.py defines each part.
 
-    tiles: items computed (tiles, whole pictures or samples). precision, backend: of the engine that ran.
+    tiles: items computed (tiles, whole pictures or samples). precision: that the engine really used. backend: its name.
     """
 
     queue_ms: float
@@ -65,7 +66,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class ImageAnswer:
-    """image: a whole file in `format`; empty where the file follows in pieces. width, height: its pixels."""
+    """The answer to an ImageRequest.
+
+    image: the file in `format`; empty if the file follows in pieces. width, height: in px. model: the model that ran.
+    """
 
     image: bytes
     format: str
@@ -77,7 +81,11 @@ class ImageAnswer:
 
 @dataclass(frozen=True)
 class SamplesAnswer:
-    """images: a whole file each. labels: their classes, empty where there are none. seed: draws the same again."""
+    """The answer to a SamplesRequest.
+
+    images: one file per sample, in `format`. width, height: of a sample, in px. model: the model that ran.
+    labels: the class of each sample, empty if the model has none. seed: reproduces the samples; 0 if nothing was drawn.
+    """
 
     images: tuple[bytes, ...]
     format: str
@@ -91,7 +99,7 @@ class SamplesAnswer:
 
 @dataclass(frozen=True)
 class Progress:
-    """Tiles computed, of all tiles of the picture."""
+    """Tiles of a picture computed so far, and in total."""
 
     tiles_done: int
     tiles_total: int
@@ -99,11 +107,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model that is served.
+    """Description of a served model.
 
-    latent_size: 0 where there is none. class_names: empty where there are no classes. width, height: pixels of a
-    sample; 0 for a model that takes pictures. is_default: it runs where a request of its task names no model.
-    max_whole_px: pixels of the largest picture of a model that is not tiled; 0 where it is.
+    scale: output pixels per input pixel along a side. latent_size: values per latent, 0 if it takes none.
+    class_names: empty if it has no classes. precision: that the engine really uses. width, height: of a sample, in px;
+    0 for a model that takes pictures. is_default: whether it is the model for requests of its task that name none.
+    max_whole_px: largest picture (width × height, in px) of a model that takes whole pictures; 0 for all others.
     """
 
     name: str
@@ -119,7 +128,7 @@ class ModelInfo:
     max_whole_px: int
 
 
-# What a caller sends in pieces: a request first, then the file. None: a piece that is neither.
+# A piece of a streamed request: the request first, then pieces of the file. None: neither, which is an error.
 PieceIn = ImageRequest | bytes | None
-# What comes back in pieces: progress, then the answer without its image, then the file.
+# A piece of a streamed answer: progress, then the answer without its image, then pieces of the file.
 PieceOut = Progress | ImageAnswer | bytes

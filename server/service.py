@@ -1,8 +1,8 @@
-"""The core: every call of the service as the steps it takes, on plain dataclasses. It knows no protocol.
+"""The core service: one method per call, on plain dataclasses, without any protocol.
 
-A front (server/grpc_front.py is the one for gRPC) hands in a request of server/requests.py and a Call, and gets the
-answer or one of the errors of runtime/errors.py. A front whose caller goes away cancels the task that runs the call;
-the request's remaining items are then dropped before the next batch.
+A front (for gRPC: server/grpc_front.py) calls a method with a request of server/requests.py and a Call, and gets the
+answer, or an error of runtime/errors.py is raised. If the caller goes away, the front cancels the asyncio task of the
+call; the request's remaining items are then dropped before the next batch.
 
     check ─► admission ─► decode ─► tiles or samples, batched with those of other requests ─► stitch ─► encode
              (bounded)    (codec threads)        (the device's scheduler)                     (codec threads)
@@ -45,17 +45,17 @@ from server.uploads import Uploads
 
 @dataclass(frozen=True)
 class Ready:
-    """What a service has once its models are warm."""
+    """The parts of a service that exist only after its models are warm."""
 
     models: Models
     admission: Admission
 
 
 class Service:
-    """The calls of one server. Takes any number of them at once, from any number of fronts, on one event loop.
+    """The calls of one server. Several fronts may make calls concurrently, on one event loop.
 
-    Every call raises NotReady until `ready`, and Overloaded beyond `max_calls`.
-    codec_threads: as those of Codecs.
+    Every call raises NotReady before `ready`, Overloaded beyond `limits.max_calls`, and DeadlineExceeded.
+    codec_threads: `threads` of Codecs.
     """
 
     def __init__(self, limits: Limits, *, codec_threads: int = os.cpu_count() or 1) -> None:
@@ -66,7 +66,7 @@ class Service:
         self._uploads = Uploads(limits)
 
     def ready(self, models: Models) -> None:
-        """Serve these models, which are warm, from now on."""
+        """Start serving these models. They must be warm."""
         admission = Admission(
             max_active_bytes=self.limits.max_active_bytes,
             max_queue_px=self.limits.max_queue_pixels,
@@ -76,11 +76,15 @@ class Service:
 
     @property
     def models(self) -> Models:
-        """The models served. Raises NotReady before there are any."""
+        """The served models. Raises NotReady before `ready`."""
         return self._warm().models
 
     async def image(self, task: TaskName, request: ImageRequest, image: bytes, call: Call) -> ImageAnswer:
-        """One picture for a task that takes one, the answer's file within it."""
+        """Upscale or translate one picture. image: its file.
+
+        Raises InvalidInput, ModelNotFound, Overloaded or EngineError, and InvalidInput if the answer is larger than one
+        message.
+        """
         async with self._calls.open(call):
             file, answer = await self._image(task, request, image, call)
             with file:
@@ -98,10 +102,11 @@ class Service:
         send: Callable[[PieceOut], Awaitable[None]],
         call: Call,
     ) -> None:
-        """The same with both files in pieces: the request, then the picture's file.
+        """As `image`, with both files in pieces. pieces: the request first, then the picture's file.
 
-        send: gets progress while the picture is in work, then the answer without its image, then the file in pieces of
-        at most CHUNK_BYTES. A callback, no generator: only so is a call ended whose reader stands still for `idle_s`.
+        send: called with progress while the picture is processed, then with the answer without its image, then with the
+        file in pieces of at most CHUNK_BYTES. It is a callback and not a generator, so that a call can be ended whose
+        reader takes nothing for `idle_s`.
         """
         async with self._calls.open(call):
             file, answer = await self._uploaded_image(task, pieces, send, call)
@@ -112,7 +117,7 @@ class Service:
                     await self._send(send, piece)
 
     async def samples(self, task: TaskName, request: SamplesRequest, call: Call) -> SamplesAnswer:
-        """`count` samples of a task that draws them, each an item of the scheduler as a tile is."""
+        """Draw `count` samples, each an item of the scheduler. Raises the errors of `image`."""
         async with self._calls.open(call):
             warm = self._warm()
             model = warm.models.find(task, request.model)
@@ -139,13 +144,13 @@ class Service:
             )
 
     async def list_models(self, call: Call) -> tuple[ModelInfo, ...]:
-        """What is served, sorted by name."""
+        """Describe the served models, sorted by name."""
         async with self._calls.open(call):
             models = self._warm().models
             return tuple(_info(model, models.is_default(model)) for model in models)
 
     def close(self) -> None:
-        """End the codec threads and the models. No call may be under way."""
+        """Stop the codec threads and close the models. No call may be running."""
         self._codecs.close()
         if self._ready is not None:
             self._ready.models.close()
@@ -162,7 +167,7 @@ class Service:
         send: Callable[[PieceOut], Awaitable[None]],
         call: Call,
     ) -> tuple[BinaryIO, ImageAnswer]:
-        """As `_image`, once the upload is there; sends the progress. The upload is given back at the end."""
+        """Receive the upload, then do as `_image` and send the progress. The upload is deleted at the end."""
         with self._uploads.begin() as upload:
             request = await self._uploads.receive(upload, pieces)
             latest = LatestProgress()
@@ -176,7 +181,7 @@ class Service:
                 work.cancel()
                 (outcome,) = await asyncio.gather(work, return_exceptions=True)
                 if isinstance(outcome, tuple):
-                    outcome[0].close()  # it was done before it could be cancelled
+                    outcome[0].close()  # the work finished before it could be cancelled
                 raise
 
     async def _image(
@@ -187,7 +192,7 @@ class Service:
         call: Call,
         on_progress: OnProgress = lambda progress: None,
     ) -> tuple[BinaryIO, ImageAnswer]:
-        """The answer's file, open, and the answer without it."""
+        """Process one picture. Returns the answer's file, open, and the answer without it."""
         warm = self._warm()
         model = warm.models.find(task, request.model)
         opened = await self._codecs.run("quick", call, open_picture, image, max_pixels=self.limits.max_pixels)
@@ -221,7 +226,10 @@ class Service:
     async def _admitted(
         self, admission: Admission, model: Model, work: PictureWork | SampleWork, call: Call
     ) -> AsyncIterator[None]:
-        """Wait for a place among the requests in work. Raises Overloaded at once where there will be none in time."""
+        """Context manager: waits until the request is admitted, and frees its place and memory at the end.
+
+        Raises Overloaded at once if the queue is full or the deadline cannot be met.
+        """
         seconds_per_px = model.scheduler.seconds_per_px(model.engine) or 0.0
         ticket = admission.enter(
             cost_px=work.cost_px,
@@ -239,11 +247,11 @@ class Service:
 
     async def _send(self, send: Callable[[PieceOut], Awaitable[None]], piece: PieceOut) -> None:
         idle_s = self.limits.idle_s
-        async with time_limit(idle_s, f"nothing was read for {idle_s:g} s"):
+        async with time_limit(idle_s, f"nothing was read for {idle_s:g} s; the call was ended"):
             await send(piece)
 
     def _check_fits(self, name: str, size_bytes: int, advice: str) -> None:
-        """Raises InvalidInput where an answer does not fit into one message."""
+        """Raises InvalidInput naming the field `name` if an answer does not fit into one message."""
         if size_bytes > self.limits.max_message_bytes - MESSAGE_MARGIN_BYTES:
             raise InvalidInput(
                 name,

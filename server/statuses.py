@@ -1,4 +1,7 @@
-"""Errors to gRPC statuses and back: `to_status` for the server's gRPC front, `from_rpc_error` for the client."""
+"""Converts errors of runtime/errors.py to gRPC statuses and back.
+
+server/grpc_front.py calls `to_status`; the client calls `from_rpc_error`, so that it raises the server's errors.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ CODES: Mapping[type[GanforgeError], grpc.StatusCode] = {
     kind: grpc.StatusCode[name] for kind, name in codes.CODES.items()
 }
 REQUEST_ID = "x-request-id"
-# The server's word to gRPC's own retries on how many milliseconds to wait.
+# Metadata key that tells gRPC's retries how many milliseconds to wait.
 PUSHBACK = "grpc-retry-pushback-ms"
-# A status travels in HTTP/2 headers, which are small.
+# Characters. A status is sent in HTTP/2 headers, whose size is limited.
 LONGEST_MESSAGE = 1_000
 
 M = TypeVar("M", bound=Message)
@@ -30,7 +33,10 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 def to_status(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str, Metadata]:
-    """Code, message and trailing metadata of a call that failed."""
+    """The code, message and trailing metadata of a failed call.
+
+    Metadata: the request id, and google.rpc details (BadRequest for InvalidInput, RetryInfo for Overloaded).
+    """
     code = grpc.StatusCode[codes.code_of(error)]
     message = codes.message_for_caller(error, request_id)
     message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
@@ -51,8 +57,8 @@ def to_status(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str, 
 
 
 def from_rpc_error(error: grpc.RpcError) -> GanforgeError:
-    """The error of runtime/errors.py that a failed call stands for."""
-    call = cast(grpc.Call, error)  # the error of a call is a grpc.Call too, which grpc's types do not say
+    """The error of runtime/errors.py for a failed call; GanforgeError for a code that none of them has."""
+    call = cast(grpc.Call, error)  # a call's error is a grpc.Call too, but grpc's types do not say so
     code, message = call.code(), call.details() or "the server gave no reason"
     if code == grpc.StatusCode.INVALID_ARGUMENT:
         for violation in _detail(call, error_details_pb2.BadRequest()).field_violations:
@@ -66,10 +72,10 @@ def from_rpc_error(error: grpc.RpcError) -> GanforgeError:
 
 
 def _detail(call: grpc.Call, empty: M) -> M:
-    """The status detail of that type, or `empty` as it is."""
+    """The status detail of the type of `empty`; `empty` itself if there is none."""
     try:
         status = rpc_status.from_call(call)
-    except ValueError:  # a proxy changed the message beside it
+    except ValueError:  # a proxy changed the message, so it differs from the one in the details
         status = None
     for detail in status.details if status else ():
         if detail.Unpack(empty):

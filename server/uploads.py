@@ -1,6 +1,7 @@
-"""Images that arrive in pieces: put together, in order and within their limits; large ones on the disk.
+"""Uploads: assembles images that arrive in pieces, within the limits; large ones in temporary files.
 
-`Service.image_stream` opens one Upload a call, and `Uploads.receive` fills it.
+For each streamed call, server/service.py opens an Upload with `Uploads.begin` and fills it with `Uploads.receive`, which
+returns the request. `Upload.source` is then the image.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ RETRY_AFTER_S = 1.0
 
 
 class Upload(AbstractContextManager["Upload"]):
-    """One image file on its way in. When its block is left, the file is gone and its bytes no longer count."""
+    """An image file being uploaded. A context manager: leaving the block deletes the file and frees its share of the limit."""
 
     def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads
@@ -29,7 +30,7 @@ class Upload(AbstractContextManager["Upload"]):
         self._size_bytes = 0
 
     async def add(self, piece: bytes) -> None:
-        """Append a piece. Raises InvalidInput or Overloaded where a limit is reached."""
+        """Append a piece. Raises InvalidInput or Overloaded if a limit is exceeded, as `Uploads.reserve` does."""
         self._uploads.reserve(self._size_bytes, len(piece))
         self._size_bytes += len(piece)
         self._pieces.append(piece)
@@ -38,7 +39,7 @@ class Upload(AbstractContextManager["Upload"]):
 
     @property
     def source(self) -> bytes | Path:
-        """The file's bytes, or its path where it lies on the disk."""
+        """The file's bytes, or its path if it is in a temporary file."""
         return b"".join(self._pieces) if self._file is None else Path(self._file.name)
 
     def _spool(self) -> None:
@@ -56,7 +57,7 @@ class Upload(AbstractContextManager["Upload"]):
 
 
 class Uploads:
-    """Every upload of one server; together they hold at most `max_uploads_bytes`."""
+    """All uploads of a server. Together they hold at most `limits.max_uploads_bytes`."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -67,10 +68,10 @@ class Uploads:
         return Upload(self)
 
     async def receive(self, upload: Upload, pieces: AsyncIterator[PieceIn]) -> ImageRequest:
-        """The request, once the whole file is in `upload`.
+        """Receive all pieces into `upload`. Returns the request.
 
-        Raises InvalidInput (wrong order, or over a limit), Overloaded (the uploads together hold too much) or
-        DeadlineExceeded (nothing came for `idle_s`).
+        Raises InvalidInput (wrong order, or image too large), Overloaded (all uploads together too large) or
+        DeadlineExceeded (nothing arrived for `limits.idle_s`).
         """
         request: ImageRequest | None = None
         async for piece in self._arriving(pieces):
@@ -88,7 +89,7 @@ class Uploads:
         return request
 
     async def _arriving(self, pieces: AsyncIterator[PieceIn]) -> AsyncIterator[PieceIn]:
-        """The pieces, as long as the next one comes in time."""
+        """The pieces. Raises DeadlineExceeded if the next one does not arrive within `limits.idle_s`."""
         idle_s = self._limits.idle_s
         while True:
             async with time_limit(idle_s, f"nothing was uploaded for {idle_s:g} s; the call was ended"):
@@ -99,7 +100,10 @@ class Uploads:
             yield piece
 
     def reserve(self, size_bytes: int, more_bytes: int) -> None:
-        """Count `more_bytes` of an upload that has `size_bytes`. Raises InvalidInput or Overloaded."""
+        """Reserve `more_bytes` for an upload that has `size_bytes`.
+
+        Raises InvalidInput if the upload would be too large, Overloaded if all uploads together would be.
+        """
         limits = self._limits
         if size_bytes + more_bytes > limits.max_upload_bytes:
             raise InvalidInput(
@@ -107,12 +111,12 @@ class Uploads:
             )
         if self._held_bytes + more_bytes > limits.max_uploads_bytes:
             raise Overloaded(
-                f"uploads in work hold {self._held_bytes} of {limits.max_uploads_bytes} bytes "
+                f"the running uploads hold {self._held_bytes} of {limits.max_uploads_bytes} bytes "
                 "(--max-uploads-bytes); try again later",
                 retry_after_s=RETRY_AFTER_S,
             )
         self._held_bytes += more_bytes
 
     def release(self, size_bytes: int) -> None:
-        """Count an upload's bytes no more."""
+        """Give back the bytes reserved for an upload."""
         self._held_bytes -= size_bytes

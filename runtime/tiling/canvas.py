@@ -16,11 +16,12 @@ from runtime.values import from_model, to_levels, value_range
 
 
 class Canvas:
-    """The pixels of a picture's rows, filled tile by tile.
+    """The output pixels of some rows of a picture, filled tile by tile.
 
-    height, width: in pixels of the input; the canvas is `scale` times as large. top: the input's row it begins with.
-    dtype: uint8 and uint16 round each core as it comes; float32 keeps it as [0, 1], not clipped, for a resize before
-    rounding. output: of the graph; its range is what is converted from.
+    channels: of the output. height, width: in pixels of the input; the canvas is `scale` times as large.
+    output: spec of the graph's output; values are converted from its range. top: the input row at the canvas' top.
+    dtype: uint8 and uint16 for rounded levels; float32 for values in [0, 1], not clipped, if a resize follows.
+    pixels: the result, [S·height, S·width, channels].
     """
 
     def __init__(

@@ -7,8 +7,8 @@
         Path("photo-x2.png").write_bytes(photo.image)
         samples = client.generate(16, seed=7, labels=["horse"]).images
 
-Calls return ImageResult or SamplesResult, and raise the errors of runtime/errors.py, on whichever machine they
-happened. It needs the base installation only: gRPC and protobuf, no NumPy, no engine.
+Calls return ImageResult or SamplesResult. Errors of client and server alike are raised as those of runtime/errors.py.
+The client needs the base installation only: gRPC and protobuf, but neither NumPy nor an engine.
 """
 
 from __future__ import annotations

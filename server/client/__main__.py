@@ -1,4 +1,4 @@
-"""`python -m server.client`: the commands of `ganforge` that call a server, and no others."""
+"""The command `python -m server.client`: the subcommands of `ganforge` that call a server."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Writes an answer to a file: complete or not at all, and never over a file that must stay.
+"""AnswerFile: writes an answer's file completely or not at all, and never over a source or an existing file.
 
-The client's commands write every picture through AnswerFile. runtime/files.py's atomic_write does not serve here: it
-replaces existing files, it must know the name beforehand (here the answer's format decides it), and a killed process
-leaves its temporary file behind. Here the temporary file has a fixed name, so that the next run takes it over, and a
-lock on it keeps two runs from writing the same answer.
+The client's commands write every picture through it. `atomic_write` of runtime/files.py does not fit here: it replaces
+existing files, it needs the name beforehand (here the answer's format decides it), and a killed process leaves its
+temporary file behind. Here the temporary file has a fixed name, so that the next run reuses it, and a lock on it keeps
+two runs from writing the same answer.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import BinaryIO, Self
 from runtime.errors import InvalidInput
 from runtime.files import UNFINISHED_SUFFIX
 
-# What os.stat says of a file, whichever path leads to it: device and inode.
+# Device and inode of a file, which are the same for every path to it.
 FileId = tuple[int, int]
 
 
 class AnswerFile:
-    """A temporary file beside `target`, opened at once so that an unwritable folder fails before anything is sent.
+    """A temporary file beside `target`. Opening it fails early if the folder cannot be written.
 
-    `save` gives it its name; without that, leaving the block removes it.
+    A context manager: `save` renames the file to its final name; leaving the block without it deletes the file.
 
     with AnswerFile(Path("photo-x4.png")) as answer:
         answer.file.write(image)
         answer.save(Path("photo-x4.png"), overwrite=False)
 
-    Raises OSError where the folder cannot be written, BlockingIOError where another run is writing the same answer.
+    Raises OSError if the folder cannot be written, BlockingIOError if another run is writing the same answer.
     """
 
     def __init__(self, target: Path) -> None:
@@ -42,17 +42,19 @@ class AnswerFile:
         self._renamed = False
 
     def save(self, target: Path, *, overwrite: bool, originals: Collection[FileId] = ()) -> None:
-        """Give the file its name, once everything is written. A symbolic link is followed.
+        """Rename the complete file to `target`. With `overwrite`, a symbolic link at `target` is followed.
 
-        Raises InvalidInput where `target` exists and `overwrite` is not given, or where it is one of `originals`.
+        Raises InvalidInput if `target` is one of `originals`, or if it exists and `overwrite` is false.
         """
         self.file.flush()
         os.fsync(self.file.fileno())
         if file_id(target) in originals:
-            raise InvalidInput("OUT", f"{target} is a source, and a source is never written over")
+            raise InvalidInput(
+                "OUT", f"{target} is a source, and sources are never overwritten; name another file"
+            )
         if not overwrite:
             try:
-                os.link(self._unfinished, target)  # unlike a rename, it fails where the name is taken
+                os.link(self._unfinished, target)  # unlike a rename, it fails if the name is taken
                 return
             except OSError as error:  # the name is taken, or the file system has no hard links
                 if os.path.lexists(target):
@@ -66,13 +68,13 @@ class AnswerFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._renamed:  # once it is, another run may have taken the hidden name
+        if not self._renamed:  # after a rename, the hidden name may belong to another run
             self._unfinished.unlink(missing_ok=True)
         self.file.close()
 
 
 def file_id(path: Path) -> FileId | None:
-    """The same for every path, symbolic link and hard link to one file; None where there is no file."""
+    """Identifies the file at `path`: equal for all paths, symbolic links and hard links to it. None if there is none."""
     try:
         status = path.stat()
     except OSError:
@@ -81,7 +83,7 @@ def file_id(path: Path) -> FileId | None:
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """An empty file that only this process writes; one that a killed run left behind is used again."""
+    """Open an empty file and lock it for this process. A file left behind by a killed run is reused."""
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
         try:
@@ -89,16 +91,16 @@ def _open_locked(path: Path) -> BinaryIO:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise BlockingIOError(f"another run is writing it ({path} is locked)") from error
-            except OSError:  # a file system without locks: two runs at once are then the user's care
+            except OSError:  # a file system without locks, where the user must not start two runs at once
                 pass
             status = os.fstat(file.fileno())
             if (status.st_dev, status.st_ino) == file_id(path):
                 if status.st_nlink == 1:
                     file.truncate()
                     return file
-                # A run was killed between giving an answer its name and removing this one: truncating would empty it.
+                # A killed run linked this file to its final name and did not delete this one: truncating would empty the answer.
                 path.unlink()
-            file.close()  # ours, or another run's that ended between our open and our lock, is gone: once more
+            file.close()  # this name was deleted, or another run renamed it between our open and our lock: try again
         except BaseException:
             file.close()
             raise

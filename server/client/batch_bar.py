@@ -1,6 +1,6 @@
-"""How far a batch of pictures is: one bar on a terminal, a line for each picture elsewhere.
+"""BatchBar: shows the progress of a batch of pictures: a bar on a terminal, else one line per picture.
 
-`send_all` uses it. The bar is on stderr, so that stdout may be a file or a pipe.
+`send_all` in sending.py uses it. The bar is on stderr, so that stdout may be a file or a pipe.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from server.client.image_calls import OnProgress
 
-# Seconds that the time left is estimated from: pictures differ in size, and a few of them say little.
+# The time left is estimated from this period. A long one, because pictures differ in size.
 ESTIMATE_FROM_S = 300.0
 
 
 class BatchBar:
-    """The bar "4 of 100, ETA 0:12:34". total: pictures that were asked for. done: those finished by an earlier run.
+    """The bar "4 of 100, ETA 0:12:34". A context manager. total: all pictures. done: those finished by an earlier run.
 
-    `picture` may be used from any thread, `advance` from the one that made the bar.
+    `picture` may be called on any thread, `advance` only on the one that made the bar.
     """
 
     def __init__(self, *, total: int, done: int = 0) -> None:
         self._total = total
         self._done = done
-        self._parts: dict[int, float] = {}  # of each picture under way, how much of it is done
+        self._parts: dict[int, float] = {}  # thread → the fraction of its current picture that is done
         self._lock = threading.Lock()
         self._on_terminal = sys.stderr.isatty()
         self._progress = Progress(
@@ -50,7 +50,10 @@ class BatchBar:
 
     @contextmanager
     def picture(self) -> Iterator[OnProgress | None]:
-        """Wraps the work on one picture. Yields the function to call with (tiles done, tiles in all); None without a bar."""
+        """Context manager around the work on one picture.
+
+        Yields a function to call with (tiles done, tiles in total), or None if there is no bar.
+        """
         if not self._on_terminal:
             yield None
             return
@@ -68,7 +71,7 @@ class BatchBar:
                 self._parts.pop(key, None)
 
     def advance(self, line: str, *, err: bool = False) -> None:
-        """One more picture is finished, well or not, and `line` says how. err: print it to stderr, not to stdout."""
+        """Count a finished or failed picture and print `line` about it. err: print to stderr instead of stdout."""
         self._done += 1
         self._draw()
         if self._total > 1:

@@ -1,4 +1,4 @@
-"""The class Client: a connection to a server and one method for each of its calls."""
+"""Client: a connection to a server, with one method per call. Users import it from `server.client`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from server.statuses import from_rpc_error
 Request = TypeVar("Request", bound=Message)
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
-# gRPC's own retries: while no answer has begun, and after as long as an overloaded server asks for.
+# Configuration of gRPC's retries. gRPC retries until an answer begins, and waits as long as an overloaded server asks.
 RETRY_POLICY = {
     "methodConfig": [
         {
@@ -42,10 +42,11 @@ RETRY_POLICY = {
 
 
 class Client:
-    """One connection to a server; any number of threads may use it.
+    """A connection to a server. Thread-safe. A context manager that closes the connection.
 
-    address: "host:port". timeout_s: of each call, unless the call gives another; None waits for ever.
-    max_message_bytes: as the server's --max-message-bytes. retry: try again where the server is busy or not yet up.
+    address: "host:port". timeout_s: default timeout of each call, in seconds; None for no timeout.
+    max_message_bytes: at least the server's --max-message-bytes. retry: retry calls if the server is busy or not yet up.
+    Every call raises the errors of runtime/errors.py.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Client:
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.enable_retries", int(retry)),
             ("grpc.service_config", json.dumps(RETRY_POLICY if retry else {})),
-            # What was sent is kept for a retry; without this, only requests under 256 KiB would be tried again.
+            # gRPC buffers what it sent for a retry. With its default, only requests under 256 KiB would be retried.
             ("grpc.per_rpc_retry_buffer_size", Limits.max_upload_bytes + CHUNK_BYTES),
         ]
         self._channel = grpc.insecure_channel(address, options)
@@ -85,10 +86,11 @@ class Client:
     ) -> ImageResult:
         """Upscale one image file: its bytes, or its path.
 
-        model: empty for the server's default. outscale: output pixels per input pixel along a side; None: the
-        model's own. format: "png", "jpeg", "webp" or "tiff"; None: the input's. quality: 1 to 100, of JPEG and WebP.
-        lossless: of WebP. compression: 0 to 9, of PNG and TIFF. into: an open file that the answer is written to as
-        it arrives; the result's `image` is then empty. on_progress: called with (tiles done, tiles in all).
+        model: empty for the server's default. outscale: output pixels per input pixel along a side; None for the model's.
+        format: "png", "jpeg", "webp" or "tiff"; None for the input's, or PNG if that cannot be written.
+        quality: 1 to 100, of JPEG and WebP. lossless: of WebP. compression: 0 to 9, of PNG and TIFF.
+        into: an open binary file to write the answer to as it arrives; the result's `image` is then empty.
+        on_progress: called with (tiles done, tiles in total). timeout_s: None for the client's.
         """
         request = _message(
             pb.UpscaleRequest,
@@ -116,9 +118,9 @@ class Client:
         on_progress: Callable[[int, int], None] | None = None,
         timeout_s: float | None = None,
     ) -> ImageResult:
-        """Send one image file through an image-to-image model; the answer has the size that the model gives.
+        """Send one image file through an image-to-image model. The model determines the size of the answer.
 
-        The parameters are those of `upscale`. A model that cannot be tiled takes images up to its `max_whole_px`.
+        Parameters as for `upscale`. A model that cannot be tiled takes images of at most `max_whole_px` pixels.
         """
         request = _message(
             pb.TranslateRequest,
@@ -146,9 +148,10 @@ class Client:
     ) -> SamplesResult:
         """Draw `count` samples.
 
-        model: empty for the server's default. labels: numbers or names of classes: none (drawn), one (for all) or
-        `count`. latents: `count` latents instead of a seed. truncation: bounds the latents' values, in standard
-        deviations. format: None for PNG.
+        model: empty for the server's default. seed: reproduces samples; None for a random one.
+        labels: numbers or names of classes: none (drawn from the seed), one (for all samples) or `count`.
+        latents: `count` latents, instead of a seed. truncation: limit on latent values, in standard deviations.
+        format: as for `upscale`, None for PNG. timeout_s: None for the client's.
         """
         request = _message(
             pb.GenerateRequest,
@@ -176,24 +179,24 @@ class Client:
         )
 
     def models(self) -> list[pb.ModelInfo]:
-        """What the server serves, sorted by name."""
+        """Describe the served models, sorted by name."""
         try:
             return list(self._stub.ListModels(pb.ListModelsRequest(), timeout=self._timeout_s).models)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 
     def model(self, task: pb.Task, name: str = "") -> pb.ModelInfo:
-        """The model that a call of that task runs where it asks for `name`; without a name, the server's default.
+        """Describe the model of that task called `name`; for an empty name, the server's default.
 
-        Raises ModelNotFound where the server has no such model, or no default.
+        Raises ModelNotFound if the server has no such model, or no default for the task.
         """
         served = [info for info in self.models() if info.task == task]
         chosen = [info for info in served if (info.name == name if name else info.is_default)]
         if len(chosen) == 1:
             return chosen[0]
         names = ", ".join(info.name for info in served) or "no model"
-        asked = f"{name!r} is not served here" if name else "a model must be named"
-        raise ModelNotFound(f"{asked}; the server has {names} to {task_name(task)}")
+        problem = f"{name!r} is not served here" if name else "there is no default, so a model must be named"
+        raise ModelNotFound(f"{problem}; the server has {names} to {task_name(task)}")
 
     def serving(self) -> bool:
         """Whether the server can be reached and every model is warm."""
@@ -204,7 +207,7 @@ class Client:
         return answer.status == health_pb2.HealthCheckResponse.SERVING
 
     def close(self) -> None:
-        """End the connection and every call that is under way on it."""
+        """Close the connection and cancel its running calls."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -221,13 +224,15 @@ class Client:
         names = list(self.model(pb.TASK_GENERATE, model).class_names)
         for label in labels:
             if isinstance(label, str) and label not in names:
-                expected = f"one of {', '.join(names)}" if names else "a number: its classes have no names"
+                expected = (
+                    f"one of {', '.join(names)}" if names else "a number, because the model names no classes"
+                )
                 raise InvalidInput("labels", f"got {label!r}, expected {expected}")
         return [label if isinstance(label, int) else names.index(label) for label in labels]
 
 
 def task_name(task: pb.Task) -> str:
-    """ "upscale", "translate" or "generate", as the proto names it."""
+    """The name of a task in the proto: "upscale", "translate" or "generate"."""
     return pb.Task.Name(task).removeprefix("TASK_").lower()
 
 

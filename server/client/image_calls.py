@@ -1,7 +1,7 @@
-"""Sends one image to a call that answers with one image, and receives the answer.
+"""Sends one image to Upscale or Translate and receives the answer. Client.upscale and Client.translate call `send_image`.
 
-Client.upscale uses it. A small image travels in one message; a larger one, or one whose progress or whose
-answer's file is asked for, goes through the streaming call of the same name, in pieces.
+A small image is sent in one message. A larger one goes through the streaming call, in pieces, and so does any image if
+the caller wants progress or the answer written to a file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from server.client.results import ImageResult
 from server.limits import CHUNK_BYTES
 from server.statuses import from_rpc_error
 
-# Larger images travel in pieces: the answer is tens of times as large, and must not reach the limit of one message.
+# Images from this size on are streamed: the answer can be tens of times as large and must not exceed one message.
 STREAM_FROM_BYTES = 64 * 1024
 
 OnProgress = Callable[[int, int], None]
@@ -28,9 +28,9 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ImageCall:
-    """One way from image to image. whole, stream: the stub's two calls. piece: message type of a streamed request."""
+    """The two calls of a task on images. unary, stream: the stub's methods. piece: message type of a streamed request."""
 
-    whole: Callable[..., Any]
+    unary: Callable[..., Any]
     stream: Callable[..., Any]
     piece: type[Any]
 
@@ -44,16 +44,16 @@ def send_image(
     on_progress: OnProgress | None,
     timeout_s: float | None,
 ) -> ImageResult:
-    """Send `request` with `image`, and return the answer.
+    """Send `request` (a message without an image) with `image` (a file's bytes, or its path), and return the answer.
 
-    into: an open file that the answer is written to as it arrives. on_progress: called with (tiles done, tiles in
-    all). Raises the errors of runtime/errors.py.
+    into: an open binary file to write the answer to as it arrives; the result's `image` is then empty.
+    on_progress: called with (tiles done, tiles in total). Raises the errors of runtime/errors.py.
     """
     size = len(image) if isinstance(image, bytes) else image.stat().st_size
     try:
         if on_progress is None and into is None and size < STREAM_FROM_BYTES:
             request.image = image if isinstance(image, bytes) else image.read_bytes()
-            response = call.whole(request, timeout=timeout_s)
+            response = call.unary(request, timeout=timeout_s)
             answer = response.image
         else:
             buffer = io.BytesIO()
@@ -74,7 +74,7 @@ def _pieces(piece: type[Any], header: Any, image: bytes | Path) -> Iterator[Any]
 
 
 def _receive(responses: Iterator[Any], file: BinaryIO, on_progress: OnProgress) -> Any:
-    """The answer's header, once the whole image is in `file`."""
+    """Write the streamed image to `file` and return the answer's header. Raises EngineError if there is none."""
     header = None
     for part in responses:
         match part.WhichOneof("part"):

@@ -1,6 +1,6 @@
-"""The commands `upscale` and `translate`: pictures and folders in, files out.
+"""The commands `upscale` and `translate`, which send pictures or folders of pictures to a server and save the answers.
 
-All that differs between them is data in an ImageTask; what they share is `run`.
+`ganforge` and `python -m server.client` offer them. Both call `run`; an ImageTask holds the differences.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from server.command_group import INTERRUPTED
 
 @dataclass(frozen=True)
 class ImageTask:
-    """What the command of one task adds to `run`.
+    """The differences between the commands.
 
-    number: the task in the proto. call: the client's method. suffix: what marks the answers in a folder, for the model
-    that runs, all the server's models of this task, and the command's options.
+    number: the task in the proto. call: the method of Client. suffix: returns the suffix of results' names in a folder;
+    called with the model, all models of this task on the server, and the command's options.
     """
 
     number: pb.Task
@@ -51,15 +51,15 @@ class ImageTask:
 def _scale_suffix(
     model: pb.ModelInfo, models: Sequence[pb.ModelInfo], options: Mapping[str, Any]
 ) -> ResultSuffix:
-    """-x4, or -x1.5 where the answer is 1.5 times as large."""
+    """-x4, or -x1.5 with --outscale 1.5."""
     return ResultSuffix(f"-x{options['outscale'] or model.scale:g}", re.compile(r"-x\d+(\.\d+)?$"))
 
 
 def _model_suffix(
     model: pb.ModelInfo, models: Sequence[pb.ModelInfo], options: Mapping[str, Any]
 ) -> ResultSuffix:
-    """-summer2winter: the name of the model."""
-    names = "|".join(re.escape(each.name) for each in models)
+    """The model's name, such as -summer2winter."""
+    names = "|".join(re.escape(served.name) for served in models)
     return ResultSuffix(f"-{model.name}", re.compile(f"-({names})$"))
 
 
@@ -68,7 +68,7 @@ TRANSLATE = ImageTask(pb.TASK_TRANSLATE, Client.translate, _model_suffix)
 
 
 def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The arguments and options that both commands have."""
+    """Decorator that adds the arguments and options of both commands."""
     for option in reversed(
         (
             click.argument(
@@ -82,18 +82,22 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
             MODEL,
             FORMAT,
             click.option(
-                "--quality", type=click.IntRange(1, 100), help="Of JPEG and WebP.  [default: 92 and 90]"
-            ),
-            click.option("--lossless", is_flag=True, help="WebP without loss; PNG and TIFF always are."),
-            click.option(
-                "--compression", type=click.IntRange(0, 9), help="Effort of PNG and TIFF.  [default: 1]"
+                "--quality",
+                type=click.IntRange(1, 100),
+                help="Quality of JPEG and WebP.  [default: 92 for JPEG, 90 for WebP]",
             ),
             click.option(
-                "--recursive", is_flag=True, help="Also the folders inside a folder; OUT mirrors them."
+                "--lossless", is_flag=True, help="Write WebP without loss. PNG and TIFF always are."
             ),
             click.option(
-                "--skip-existing", is_flag=True, help="Leave out pictures whose answer's file exists."
+                "--compression",
+                type=click.IntRange(0, 9),
+                help="Compression effort of PNG and TIFF.  [default: 1]",
             ),
+            click.option(
+                "--recursive", is_flag=True, help="Include subfolders. OUT gets the same subfolders."
+            ),
+            click.option("--skip-existing", is_flag=True, help="Skip pictures whose result already exists."),
             OVERWRITE,
             click.option(
                 "--jobs",
@@ -118,8 +122,8 @@ def upscale(**options: Any) -> None:
     """Upscale pictures.
 
     IN is a picture, a folder of pictures, or - for standard input. OUT is a file, a folder, or - for standard output.
-    In a folder, photo.jpg becomes photo-x4.jpg. A source is never written over, an existing file only with
-    --overwrite, and each answer appears whole or not at all, so that --skip-existing goes on after an interruption.
+    In a folder, photo.jpg becomes photo-x4.jpg. Sources are never overwritten, and existing files only with --overwrite.
+    Results are written completely or not at all, so that --skip-existing can continue an interrupted run.
     """
     run(UPSCALE, **options)
 
@@ -130,8 +134,8 @@ def translate(**options: Any) -> None:
     """Send pictures through an image-to-image model.
 
     IN is a picture, a folder of pictures, or - for standard input. OUT is a file, a folder, or - for standard output.
-    In a folder, photo.jpg becomes photo-MODEL.jpg. A source is never written over, an existing file only with
-    --overwrite, and each answer appears whole or not at all, so that --skip-existing goes on after an interruption.
+    In a folder, photo.jpg becomes photo-MODEL.jpg. Sources are never overwritten, and existing files only with
+    --overwrite. Results are written completely or not at all, so that --skip-existing can continue an interrupted run.
     """
     run(TRANSLATE, **options)
 
@@ -149,9 +153,12 @@ def run(
     timeout_s: float | None,
     **options: Any,
 ) -> None:
-    """Send the pictures and write the answers. options: what the client's method takes beside the picture."""
+    """Send the pictures and save the answers. options: further keyword arguments of the client's method.
+
+    Exits with 1 if a picture failed, with 130 after Ctrl-C.
+    """
     if skip_existing and overwrite:
-        raise click.UsageError("give one of --skip-existing and --overwrite")
+        raise click.UsageError("got both --skip-existing and --overwrite; give only one of them")
     options["format"] = _chosen_format(sources, out, options["format"])
     with Client(address, timeout_s=timeout_s) as client:
 
@@ -174,11 +181,11 @@ def run(
             total=len(listing.transfers),
             jobs=jobs,
         )
-    _report(outcome, asked=len(listing.transfers), skipped=len(listing.transfers) - len(transfers))
+    _report(outcome, total=len(listing.transfers), skipped=len(listing.transfers) - len(transfers))
 
 
 def _chosen_format(sources: Sequence[Path], out: str, format: str | None) -> str | None:
-    """The format of the answers: --format, or what OUT ends with; None leaves it to each picture."""
+    """The format of the answers, from --format or OUT's suffix; None for each picture's own."""
     if out == str(STREAM):
         if format is None:
             raise click.UsageError("OUT is -, which has no suffix; give --format")
@@ -201,25 +208,25 @@ def _chosen_format(sources: Sequence[Path], out: str, format: str | None) -> str
 
 
 def _check_writable(transfers: Sequence[Transfer]) -> None:
-    """Raises OSError where the first answer could not be written: one sentence, before anything is sent."""
+    """Raises OSError if the first answer could not be written, before anything is sent."""
     targets = [transfer.target for transfer in transfers if transfer.target != STREAM]
-    with suppress(BlockingIOError):  # another run is at this picture; the others may be free
+    with suppress(BlockingIOError):  # another run is writing this answer; the others may be free
         for target in targets[:1]:
             with AnswerFile(target):
                 pass
 
 
-def _report(outcome: Outcome, *, asked: int, skipped: int) -> None:
-    """Says on stderr what came of many pictures, or of an interrupted one, and ends with the fitting exit code."""
+def _report(outcome: Outcome, *, total: int, skipped: int) -> None:
+    """Print a summary to stderr, and exit with 1 or 130 if something failed."""
     if outcome.stopped is not None:
         click.echo(
-            f"{outcome.stopped}: {skipped + outcome.written} of {asked} are done; "
-            "the same command with --skip-existing goes on with the rest",
+            f"{outcome.stopped}: {skipped + outcome.written} of {total} are done; "
+            "the same command with --skip-existing continues with the rest",
             err=True,
         )
         sys.exit(INTERRUPTED if outcome.interrupted else 1)
-    if asked > 1 or skipped:
-        counts = {"done": outcome.written, "there already": skipped, "failed": outcome.failed}
+    if total > 1 or skipped:
+        counts = {"done": outcome.written, "already there": skipped, "failed": outcome.failed}
         click.echo(", ".join(f"{count} {name}" for name, count in counts.items() if count), err=True)
     if outcome.failed:
         sys.exit(1)

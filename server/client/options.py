@@ -1,4 +1,4 @@
-"""Command-line options that several of the client's commands have."""
+"""Command-line options shared by the client's commands (image_commands.py, sample_command.py, server_commands.py)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from server.client.connection import DEFAULT_ADDRESS
 
 FORMAT = click.option("--format", type=click.Choice(list(formats.NUMBERS)), help="Encoding of the answer.")
 MODEL = click.option("--model", default="", help="Name of the model.  [default: the server's]")
-OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files; never a source.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files (but never a source).")
 
 
 def connected(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that every command has."""
+    """Decorator that adds the options of every command: --address and --timeout-s."""
     address = click.option(
         "--address",
         default=DEFAULT_ADDRESS,
         show_default=True,
         metavar="HOST:PORT",
-        help="Where the server is.",
+        help="Address of the server.",
     )
     timeout = click.option(
         "--timeout-s",
         type=click.FloatRange(min=0, min_open=True),
-        help="Seconds of each call.  [default: for ever]",
+        help="Timeout of each call, in seconds.  [default: none]",
     )
     return address(timeout(command))
 
 
 def format_of_name(name: str) -> str | None:
-    """The format that a file's name asks for by its suffix, or None."""
+    """The image format for a file name's suffix ("photo.jpg" → "jpeg"); None if there is none."""
     return formats.SUFFIXES.get(name[name.rfind(".") :].lower()) if "." in name else None

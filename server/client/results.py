@@ -1,4 +1,4 @@
-"""What the calls of the Python client return. Both classes are public: `from server.client import ImageResult`."""
+"""ImageResult and SamplesResult, which the methods of Client return. Users import them from `server.client`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from protos import ganforge_pb2 as pb
 
 @dataclass(frozen=True)
 class ImageResult:
-    """The image that a model made of another one.
+    """The answer of `Client.upscale` and `Client.translate`.
 
-    image: a whole file in `format` ("png", "jpeg", "webp" or "tiff"); empty where the call wrote it to a file.
-    width, height: px of the image. model: the model that ran. timing: where the time went, in ms.
+    image: the file in `format` ("png", "jpeg", "webp" or "tiff"); empty if the call wrote it to a file.
+    width, height: in px. model: the model that ran. timing: where the time went, in ms.
     """
 
     image: bytes
@@ -25,10 +25,11 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class SamplesResult:
-    """Samples that a model drew.
+    """The answer of `Client.generate`.
 
-    images: whole files in `format`. width, height: px of each. labels: the class of each, empty where the model has
-    no classes. seed: what draws the same samples again; 0 where the caller gave the latents.
+    images: one file per sample, in `format`. width, height: of each, in px. model: the model that ran.
+    labels: the class of each sample, empty if the model has no classes. seed: reproduces the samples; 0 if nothing was
+    drawn. timing: where the time went, in ms.
     """
 
     images: tuple[bytes, ...]

@@ -1,4 +1,7 @@
-"""The command `generate`: samples into a folder, or one picture of them all."""
+"""The command `generate`, which draws samples on a server and saves them as files or as one grid.
+
+`ganforge` and `python -m server.client` offer it.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,21 @@ from server.client.transfers import STREAM, SUFFIX_OF_FORMAT
 
 @click.command()
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Samples to draw.")
+@click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="Number of samples.")
 @click.option(
-    "--seed", type=click.IntRange(0, 2**64 - 1), help="Draws the same samples again.  [default: random]"
+    "--seed", type=click.IntRange(0, 2**64 - 1), help="Seed, to reproduce samples.  [default: random]"
 )
 @click.option(
-    "--label", "labels", multiple=True, help="Class, by name or number; once for all, or once a sample."
+    "--label",
+    "labels",
+    multiple=True,
+    help="Class, by name or number. Give it once for all samples, or once per sample.",
 )
-@click.option("--truncation", type=float, help="Bound of the latents' values, in standard deviations.")
-@click.option("--grid", is_flag=True, help="Write one picture with all samples, instead of a folder of them.")
-@click.option("--columns", type=click.IntRange(min=1), help="Of the grid.  [default: as square as possible]")
+@click.option("--truncation", type=float, help="Limit on latent values, in standard deviations.")
+@click.option("--grid", is_flag=True, help="Write one picture with all samples instead of a folder of files.")
+@click.option(
+    "--columns", type=click.IntRange(min=1), help="Columns of the grid.  [default: as square as possible]"
+)
 @MODEL
 @FORMAT
 @OVERWRITE
@@ -47,21 +55,21 @@ def generate(
     timeout_s: float | None,
     **options: Any,
 ) -> None:
-    """Draw samples into the folder OUT, or with --grid into the one picture OUT, where - is standard output."""
+    """Draw samples and save them in the folder OUT, or with --grid as the picture OUT (- for standard output)."""
     numbers = [int(label) if label.isdecimal() else label for label in labels]
     if target == STREAM and not grid:
-        raise click.UsageError("OUT is -, which takes one picture; name a folder, or give --grid")
+        raise click.UsageError("OUT is -, which is for a single picture; name a folder, or give --grid")
     if grid:
         format = format or format_of_name(target.name)
         if format is None:
             raise click.UsageError(
-                f"OUT of a grid ends with one of {', '.join(formats.SUFFIXES)}, or give --format"
+                f"OUT is {target}; for a grid, expected a suffix of {', '.join(formats.SUFFIXES)}, or give --format"
             )
         if target == STREAM and sys.stdout.isatty():
             raise click.UsageError("OUT is -, and standard output is a terminal; send it to a file or a pipe")
         _refuse_existing([target], overwrite)
     elif format_of_name(target.name) and not target.is_dir():
-        raise click.UsageError(f"{target} is named like a picture; name a folder, or give --grid")
+        raise click.UsageError(f"OUT {target} is named like a picture; name a folder, or give --grid")
     with Client(address, timeout_s=timeout_s) as client:
         samples = client.generate(count, labels=numbers, format="png" if grid else format, **options)
     if grid:
@@ -72,7 +80,9 @@ def generate(
         for name, image in zip(names, samples.images, strict=True):
             _write(target / name, image, overwrite)
     size = f"{samples.width}×{samples.height}"
-    click.echo(f"{count} of {size} by {samples.model}, seed {samples.seed} → {target}", err=target == STREAM)
+    click.echo(
+        f"{count} samples of {size} by {samples.model}, seed {samples.seed} → {target}", err=target == STREAM
+    )
 
 
 def _names(samples: SamplesResult) -> list[str]:

@@ -1,4 +1,4 @@
-"""Draws samples as one picture. `generate --grid` uses it."""
+"""Arranges samples in one picture, for the command `generate --grid`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ GAP_PX = 2
 
 
 def sample_grid(samples: SamplesResult, columns: int | None, format: str) -> bytes:
-    """A file in `format` with the samples row by row, white between them; as square as possible without `columns`.
+    """Arrange samples in a grid, row by row, with white gaps. Returns the picture's file in `format`.
 
-    Pillow draws it: the client installs without the server's libvips and NumPy.
+    columns: None for a grid as square as possible. Uses Pillow, because the client installs without libvips and NumPy.
     """
     columns = min(columns or math.ceil(math.sqrt(len(samples.images))), len(samples.images))
     rows = -(-len(samples.images) // columns)

@@ -1,7 +1,7 @@
-"""Sends pictures through one client, some at once, and writes the answers.
+"""Sends a batch of pictures through one client, several at once, and saves the answers.
 
-The commands that turn images into images call `send_all` with the transfers that are still to do; it returns how many
-were written, how many failed, and why it stopped early where it did.
+image_commands.py calls `send_all` with the transfers that remain. It returns an Outcome: how many were written, how many
+failed, and why it stopped early if it did.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from server.client.image_calls import OnProgress
 from server.client.results import ImageResult
 from server.client.transfers import STREAM, Transfer
 
-# A whole answer for standard output: in memory up to this size, then on the disk.
+# An answer for standard output is collected in memory up to this size, then on disk.
 SPOOL_BYTES = 64 * 2**20
-# What the file system says when no further picture can be written either.
+# File system errors after which no further picture can be written either.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class Call(Protocol):
-    """Sends one picture and writes the answer into an open file: Client.upscale with the user's options, say."""
+    """A method of Client with the user's options: sends one picture and writes the answer into an open file."""
 
     def __call__(
         self, image: bytes | Path, *, into: BinaryIO, on_progress: OnProgress | None
@@ -41,9 +41,10 @@ class Call(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many answers were written, and how many pictures failed. stopped: why the rest was not tried, or None.
+    """The result of a batch.
 
-    interrupted: whether Ctrl-C was the reason.
+    written: answers saved. failed: pictures that failed. stopped: why the rest was not tried; None if all were.
+    interrupted: whether the reason was Ctrl-C.
     """
 
     written: int
@@ -62,12 +63,11 @@ def send_all(
     total: int,
     jobs: int = 1,
 ) -> Outcome:
-    """Send every picture, `jobs` at once. One that fails is a sentence on stderr, and the others go on.
+    """Send every picture, `jobs` at once. A failed picture is reported on stderr, and the others continue.
 
-    abort: ends the calls under way. overwrite: replace existing files. originals: files that are never replaced.
-    total: the pictures that were asked for, of which `transfers` are still to do.
-    Ctrl-C, a server that cannot be reached and a full disk end it: the calls under way are ended, so that the server
-    drops their work, and what is written stays.
+    abort: cancels the running calls. overwrite: replace existing files. originals: files that are never replaced.
+    total: number of all pictures, of which `transfers` remain.
+    Ctrl-C, an unreachable server and a full disk stop the batch: running calls are cancelled, saved answers stay.
     """
     stopping = threading.Event()
     failed, interrupted = 0, False
@@ -94,8 +94,8 @@ def send_all(
                 elif isinstance(error, GanforgeError | OSError):
                     failed += 1
                     bar.advance(f"{futures[future].source}: {error}", err=True)
-                    if _would_repeat(error) and not all(each.done() for each in futures):
-                        stopped = "Stopped, as the others would fail in the same way"
+                    if _would_repeat(error) and not all(other.done() for other in futures):
+                        stopped = "Stopped, because the others would fail in the same way"
                         break
                 else:
                     raise error
@@ -117,27 +117,27 @@ def _send(
     overwrite: bool,
     originals: Collection[FileId],
 ) -> tuple[Path, ImageResult]:
-    """The file that the answer is in, and what the call returned."""
+    """Send one picture and save the answer. Returns the answer's path and the call's result."""
     image = sys.stdin.buffer.read() if transfer.source == STREAM else transfer.source
     if transfer.target == STREAM:
-        with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as whole:
-            answer = call(image, into=cast(BinaryIO, whole), on_progress=on_progress)
-            whole.seek(0)
-            shutil.copyfileobj(whole, sys.stdout.buffer)
+        with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
+            answer = call(image, into=cast(BinaryIO, spool), on_progress=on_progress)
+            spool.seek(0)
+            shutil.copyfileobj(spool, sys.stdout.buffer)
             sys.stdout.buffer.flush()
         return STREAM, answer
     with AnswerFile(transfer.target) as file:
         answer = call(image, into=file.file, on_progress=on_progress)
         target = transfer.target_of(answer.format)
         if target != transfer.target and target.exists() and overwrite:
-            # The answer has another format than its picture, so that nobody asked for this file to be replaced.
-            raise InvalidInput("OUT", f"{target} exists; name a --format")
+            # The answer's format is not the expected one, so the user did not ask to replace this file.
+            raise InvalidInput("OUT", f"the answer is {answer.format}, and {target} exists; choose --format")
         file.save(target, overwrite=overwrite, originals=originals)
     return target, answer
 
 
 def _would_repeat(error: BaseException) -> bool:
-    """Whether every other picture would fail as well: nobody answers, or nothing can be written."""
+    """Whether every other picture would fail as well: the server cannot be reached, or nothing can be written."""
     return isinstance(error, NotReady) or (isinstance(error, OSError) and error.errno in DISK_ERRORS)
 
 

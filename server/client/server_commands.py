@@ -1,4 +1,7 @@
-"""The commands about a server itself: `models` and `health`."""
+"""The commands `models` and `health`, which ask a server what it serves and whether it is ready.
+
+`ganforge` and `python -m server.client` offer them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ HEALTH_TIMEOUT_S = 5.0
 @click.command()
 @connected
 def models(address: str, timeout_s: float | None) -> None:
-    """List what the server serves; * marks what runs where a request of that task names no model."""
+    """List the models of the server. * marks the model for requests of a task that name none."""
     with Client(address, timeout_s=timeout_s) as client:
         infos = client.models()
     table = Table("model", "task", "scale", "sample", "latent", "largest", "classes", "precision", "backend")
@@ -39,7 +42,7 @@ def models(address: str, timeout_s: float | None) -> None:
 @click.command()
 @connected
 def health(address: str, timeout_s: float | None) -> None:
-    """Exit with 0 where every model is warm, else with 1."""
+    """Tell whether the server is ready: exit with 0 if all models are warm, else with 1."""
     with Client(address, timeout_s=timeout_s or HEALTH_TIMEOUT_S) as client:
         if not client.serving():
             raise click.ClickException(f"{address} is not serving")

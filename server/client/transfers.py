@@ -1,7 +1,8 @@
-"""Which pictures are sent, and which file each answer goes to.
+"""Decides which pictures a command sends and to which file each answer goes.
 
-The commands that turn images into images call `list_transfers` and then `remaining`; neither sends or writes
-anything, and both refuse, with an InvalidInput that says what to do, whatever could cost the user a file.
+image_commands.py calls `list_transfers`, which returns a Listing, and then `remaining`, which returns the transfers that
+are still to be done. Neither sends or writes anything. Both raise InvalidInput, saying what to do, if a source or an
+existing file would be overwritten.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from server import formats
 from server.client.answer_file import FileId, file_id
 
 READABLE_SUFFIXES = {*formats.SUFFIXES, ".gif", ".avif", ".heic", ".jxl", ".bmp"}
-# The suffix of a file that the client names.
+# The suffixes of files that the client names.
 SUFFIX_OF_FORMAT = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
-# The first bytes of the formats that the server writes; it answers in the input's, and in PNG for every other.
+# The first bytes of the formats that the server writes. It answers in the input's format if it can, else in PNG.
 SIGNATURES = {
     "png": rb"\x89PNG\r\n\x1a\n",
     "jpeg": rb"\xff\xd8\xff",
@@ -32,7 +33,7 @@ STREAM = Path("-")  # standard input as IN, standard output as OUT
 
 
 class Existing(Enum):
-    """What becomes of a picture whose answer's file exists."""
+    """What to do about results that already exist."""
 
     REFUSE = "refuse"
     SKIP = "skip"
@@ -41,9 +42,10 @@ class Existing(Enum):
 
 @dataclass(frozen=True)
 class Transfer:
-    """One picture to send. source: its path, or `-`. target: the file its answer goes to, or `-`.
+    """One picture to send.
 
-    named: whether the user named that file; else it lies in a folder, and its suffix follows the answer's format.
+    source: its path, or `-` for standard input. target: path of the answer, or `-` for standard output.
+    named: whether the user named that file; else it is in a folder and its suffix follows the answer's format.
     """
 
     source: Path
@@ -51,15 +53,15 @@ class Transfer:
     named: bool
 
     def target_of(self, format: str) -> Path:
-        """The file for an answer in `format`."""
+        """The path of an answer in `format`."""
         return self.target if self.named else self.target.with_suffix(SUFFIX_OF_FORMAT[format])
 
 
 @dataclass(frozen=True)
 class ResultSuffix:
-    """What the name of an answer in a folder has behind its picture's.
+    """The suffix of results in a folder: photo.jpg becomes photo-x4.jpg.
 
-    text: of this run, such as "-x4". pattern: matches, at the end of a stem, those of any run.
+    text: of this run, such as "-x4". pattern: matches the suffix of any earlier run at the end of a stem.
     """
 
     text: str
@@ -68,7 +70,11 @@ class ResultSuffix:
 
 @dataclass(frozen=True)
 class Listing:
-    """transfers: in the order of the sources. originals: the files that must not be written. notes: for the user."""
+    """What a command would send.
+
+    transfers: in the order of the sources. originals: the sources, which must not be overwritten. notes: messages for
+    the user about files that were left out.
+    """
 
     transfers: tuple[Transfer, ...]
     originals: frozenset[FileId]
@@ -77,7 +83,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture that was named, or that lies in a folder that was. folder: where in OUT its answer belongs."""
+    """A source. folder: in OUT, for its answer. listed: whether it was found in a folder; else the user named it."""
 
     path: Path
     folder: Path
@@ -85,7 +91,7 @@ class _Picture:
 
 
 def is_folder(sources: Sequence[Path], out: str) -> bool:
-    """Whether OUT is a folder for answers, and not the file of one."""
+    """Whether OUT is a folder for answers; else it is the file of a single answer, or `-`."""
     if out == str(STREAM):
         return False
     several = len(sources) > 1 or any(source.is_dir() for source in sources)
@@ -102,15 +108,16 @@ def list_transfers(
     format: str | None,
     suffix: Callable[[], ResultSuffix],
 ) -> Listing:
-    """What to send for the given pictures and folders, and where each answer goes.
+    """List the pictures to send for the given files and folders, with the path of each answer.
 
-    recursive: folders with the folders inside them, which OUT then mirrors. format: of the answers; None: each
-    picture's own. suffix: called only where OUT is a folder; results beside their sources are not sent again.
-    Raises InvalidInput where there is no picture, or where two pictures would have one target.
+    recursive: include subfolders; OUT gets the same ones. format: of the answers; None for each picture's own.
+    suffix: returns the suffix of results; called only if OUT is a folder. Earlier results in the same folder as their
+    sources are not sent.
+    Raises InvalidInput if a folder holds no picture, or if two pictures would have the same target.
     """
     if not is_folder(sources, out):
         if len(sources) > 1 or any(source.is_dir() for source in sources):
-            raise InvalidInput("OUT", "got -, which takes the answer for one picture; name a folder")
+            raise InvalidInput("OUT", "got -, which is for a single picture; name a folder for several")
         return Listing((Transfer(sources[0], Path(out), named=True),), _ids(sources), ())
     target = Path(out)
     if target.exists() and not target.is_dir():
@@ -122,14 +129,17 @@ def list_transfers(
     result_suffix = suffix()
     chosen = _without_results(pictures, result_suffix.pattern)
     if left_out := len(pictures) - len(chosen):
-        notes.append(f"Not sent, being named like results of other pictures beside them: {left_out}")
+        notes.append(
+            f"Not sent, because they look like results of other pictures in their folder: {left_out}"
+        )
     return Listing(tuple(_named(chosen, result_suffix.text, format)), originals, tuple(notes))
 
 
 def remaining(listing: Listing, existing: Existing) -> list[Transfer]:
-    """The transfers that are still to do. Raises InvalidInput where one would write over a source or a file.
+    """The transfers that are still to be done.
 
-    A target is a source where both are one file, by whatever path, symbolic link or hard link.
+    Raises InvalidInput if a target is a source (the same file by any path, symbolic link or hard link), or exists and
+    `existing` is REFUSE.
     """
     taken = [
         transfer
@@ -142,36 +152,37 @@ def remaining(listing: Listing, existing: Existing) -> list[Transfer]:
     sent = _ids([transfer.source for transfer in listing.transfers])
     for transfer in taken:
         if not transfer.target.is_file():
-            raise InvalidInput("OUT", f"{transfer.target} is no file that could be replaced")
+            raise InvalidInput("OUT", f"{transfer.target} exists and is not a regular file; name another one")
         if file_id(transfer.target) in listing.originals:
-            what, advice = (
+            subject, advice = (
                 f"{transfer.target}, for the answer to {transfer.source},",
                 "name another file or folder",
             )
             if file_id(transfer.target) not in sent:
-                what = f"{transfer.target} lies among the pictures, and so"
+                subject = f"{transfer.target} is in the folder of the pictures, and so"
                 advice = "--skip-existing keeps it, and the result of an earlier run can be removed first"
             raise InvalidInput(
-                "OUT", f"{what} is itself a source, and a source is never written over; {advice}"
+                "OUT", f"{subject} is itself a source, and sources are never overwritten; {advice}"
             )
     if taken and existing is Existing.REFUSE:
         which = str(taken[0].target)
         if len(listing.transfers) > 1:
             which = f"{len(taken)} of {len(listing.transfers)} results ({which}, …)"
         raise InvalidInput(
-            "OUT", f"{which} exist{'s' * (len(taken) == 1)}; --skip-existing keeps and --overwrite replaces"
+            "OUT",
+            f"{which} exist{'s' * (len(taken) == 1)}; --skip-existing keeps existing files, --overwrite replaces them",
         )
     return list(listing.transfers)
 
 
 def format_of(picture: Path) -> str:
-    """The format that the server answers a picture in, by its first bytes: its own, or PNG."""
-    if not picture.is_file():  # a pipe can be opened and read once only
+    """The format in which the server answers a picture: its own, judged by its first bytes, or PNG."""
+    if not picture.is_file():  # a pipe can be opened and read only once
         return "png"
     try:
         with picture.open("rb") as file:
             head = file.read(16)
-    except OSError:  # sending it will fail in the same way, and say why
+    except OSError:  # sending the picture will fail with the same error and report it
         return "png"
     return next((name for name, start in SIGNATURES.items() if re.match(start, head, re.DOTALL)), "png")
 
@@ -181,7 +192,7 @@ def _ids(files: Sequence[Path]) -> frozenset[FileId]:
 
 
 def _pictures(sources: Sequence[Path], target: Path, recursive: bool) -> tuple[list[_Picture], list[str]]:
-    """Every picture once, in order, and notes on what was left out."""
+    """Every picture once, in order, and notes about what was left out."""
     pictures: dict[str, _Picture] = {}
     notes: list[str] = []
     for source in sources:
@@ -193,7 +204,7 @@ def _pictures(sources: Sequence[Path], target: Path, recursive: bool) -> tuple[l
             for path in _walk(source, target, recursive, notes)
         ]
         if not here:
-            inside = "" if recursive else "; --recursive looks into the folders inside it"
+            inside = "" if recursive else "; --recursive includes its subfolders"
             raise InvalidInput(
                 "IN", f"{source} holds no picture ({', '.join(sorted(READABLE_SUFFIXES))}){inside}"
             )
@@ -203,7 +214,7 @@ def _pictures(sources: Sequence[Path], target: Path, recursive: bool) -> tuple[l
 
 
 def _walk(folder: Path, target: Path, recursive: bool, notes: list[str]) -> Iterator[Path]:
-    """The pictures in a folder, by name; hidden files, and the folder of the answers, are left out."""
+    """The pictures in a folder, sorted by name, without hidden files and without the folder `target`."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -215,13 +226,13 @@ def _walk(folder: Path, target: Path, recursive: bool, notes: list[str]) -> Iter
                 yield at / file
         if not recursive:
             return
-        own = [each for each in folders if target.is_dir() and (at / each).samefile(target)]
-        notes += [f"Not read, as it takes the results: {at / each}" for each in own]
-        folders[:] = sorted(each for each in folders if each not in own and not each.startswith("."))
+        outputs = [inner for inner in folders if target.is_dir() and (at / inner).samefile(target)]
+        notes += [f"Not read, because it is the folder of the results: {at / inner}" for inner in outputs]
+        folders[:] = sorted(inner for inner in folders if inner not in outputs and not inner.startswith("."))
 
 
 def _without_results(pictures: Sequence[_Picture], pattern: re.Pattern[str]) -> list[_Picture]:
-    """Leaves out what an earlier run made of another picture in the same folder: photo-x4.png beside photo.jpg."""
+    """Leave out results of earlier runs that are in the same folder as their sources: photo-x4.png beside photo.jpg."""
     stems: dict[Path, set[str]] = {}
     for picture in pictures:
         names = {picture.path.stem, _unambiguous(picture.path)}
@@ -238,7 +249,10 @@ def _without_results(pictures: Sequence[_Picture], pattern: re.Pattern[str]) -> 
 
 
 def _named(pictures: Sequence[_Picture], suffix: str, format: str | None) -> list[Transfer]:
-    """A name for each answer. a.png and a.gif, both of which become PNG, become a-png-x4.png and a-gif-x4.png."""
+    """Choose a name for each answer. If a.png and a.gif both become PNG, they get a-png-x4.png and a-gif-x4.png.
+
+    Raises InvalidInput if two answers would still have the same name.
+    """
 
     endings = [suffix + SUFFIX_OF_FORMAT[format or format_of(picture.path)] for picture in pictures]
     stems = ["stdin" if picture.path == STREAM else picture.path.stem for picture in pictures]
@@ -247,26 +261,26 @@ def _named(pictures: Sequence[_Picture], suffix: str, format: str | None) -> lis
             Transfer(picture.path, picture.folder / (stem + ending), named=False)
             for picture, stem, ending in zip(pictures, stems, endings, strict=True)
         ]
-        times = Counter(each.target for each in transfers)
+        times = Counter(transfer.target for transfer in transfers)
         unambiguous = [
-            stem if times[each.target] == 1 else _unambiguous(each.source)
-            for each, stem in zip(transfers, stems, strict=True)
+            stem if times[transfer.target] == 1 else _unambiguous(transfer.source)
+            for transfer, stem in zip(transfers, stems, strict=True)
         ]
         if unambiguous == stems:
             break
         stems = unambiguous
     sources: dict[Path, Path] = {}
-    for each in transfers:
-        if each.target in sources:
+    for transfer in transfers:
+        if transfer.target in sources:
             raise InvalidInput(
                 "IN",
-                f"{sources[each.target]} and {each.source} would both become {each.target}; "
+                f"{sources[transfer.target]} and {transfer.source} would both become {transfer.target}; "
                 "send them into different folders",
             )
-        sources[each.target] = each.source
+        sources[transfer.target] = transfer.source
     return transfers
 
 
 def _unambiguous(picture: Path) -> str:
-    """photo.jpg → photo-jpg: a stem that a photo.png in the same folder does not share."""
+    """photo.jpg → photo-jpg: a stem that differs from that of photo.png in the same folder."""
     return picture.name.replace(".", "-")

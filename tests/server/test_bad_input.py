@@ -62,7 +62,7 @@ def refused(call: Callable[[], Any], code: grpc.StatusCode, *words: str, field: 
     ("image", "words"),
     [
         (b"", ["0 bytes", "png"]),
-        (b"hello, I am text and no image at all", ["no image"]),
+        (b"hello, I am text and no image at all", ["are not an image"]),
         (png(60, 60)[:1500], ["damaged or cut short"]),
         (png(60, 60)[:20], ["image"]),
         (bomb(100_000, 100_000), ["100000×100000", "67108864"]),

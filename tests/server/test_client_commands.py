@@ -43,7 +43,7 @@ def run(served: Served, *arguments: str | Path) -> Result:
         (["upscale", "in.png", "out.png", "--model", "\udcff"], 1, "model: got '\\udcff'"),
         (["generate", "-"], 2, "give --grid"),
         (["generate", "-", "--grid"], 2, "or give --format"),
-        (["generate", "grid.xyz", "--grid"], 2, "OUT of a grid"),
+        (["generate", "grid.xyz", "--grid"], 2, "OUT is grid.xyz; for a grid, expected"),
         (["generate", "out.png"], 2, "give --grid"),
         (["upscale", "empty", "out"], 1, "holds no picture"),
         (["dance"], 2, "No such command"),

@@ -42,7 +42,7 @@ def test_a_bad_picture_is_named_and_the_others_are_made(served: Served, tmp_path
     (tmp_path / "good.png").write_bytes(png(5, 4))
     result = run(served, "upscale", tmp_path, tmp_path / "out")
     assert result.exit_code == 1
-    assert "bad.png: image: got 17 bytes that are no image" in result.output
+    assert "bad.png: image: got 17 bytes that are not an image" in result.output
     assert "1 done, 1 failed" in result.output
     assert list(contents(tmp_path / "out")) == ["good-x4.png"]
 
@@ -131,7 +131,7 @@ def test_after_ctrl_c_skip_existing_goes_on(
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert "Interrupted: 1 of 3 are done; the same command with --skip-existing goes on" in stderr
+    assert "Interrupted: 1 of 3 are done; the same command with --skip-existing continues" in stderr
     assert "Traceback" not in stderr
     assert list(contents(out)) == ["a-x4.png"]
     result = done(served, *command[:3], "--skip-existing")

@@ -36,7 +36,7 @@ def test_a_source_is_never_written_over(served: Served, photos: Path, options: l
     before = contents(photos)
     for target in ("a.png", "sub/../a.png", "soft.png", "hard.png", "loop/a.png"):
         message = refused(served, "upscale", photos / "a.png", photos / target, *options)
-        assert "a source is never written over" in message
+        assert "sources are never overwritten" in message
     assert contents(photos) == before
 
 
@@ -46,10 +46,10 @@ def test_a_picture_that_has_not_been_read_yet_is_never_written_over(served: Serv
     out.mkdir()
     (out / "b-x4.png").symlink_to(photos / "a.png")
     before = contents(photos)
-    assert "a source is never written over" in refused(served, "upscale", photos, out, "--overwrite")
+    assert "sources are never overwritten" in refused(served, "upscale", photos, out, "--overwrite")
     (out / "b-x4.png").unlink()
     (out / "b-x4.png").hardlink_to(photos / "a.png")
-    assert "a source is never written over" in refused(served, "upscale", photos, out, "--overwrite")
+    assert "sources are never overwritten" in refused(served, "upscale", photos, out, "--overwrite")
     assert contents(photos) == before
 
 
@@ -63,14 +63,14 @@ def test_a_folder_into_itself_keeps_its_pictures_and_takes_no_result_for_one(
     assert {name: after[name] for name in before} == before
     # Once more, in two ways: nothing is enlarged twice, whatever the scale.
     assert (
-        "3 there already" in done(served, "upscale", photos, photos, "--recursive", "--skip-existing").output
+        "3 already there" in done(served, "upscale", photos, photos, "--recursive", "--skip-existing").output
     )
     assert contents(photos) == after
     done(served, "upscale", photos, photos, "--outscale", "2")
     assert set(contents(photos)) - set(after) == {"a-x2.png", "b-x2.png"}
     for options in ([], ["--overwrite"]):
         message = refused(served, "upscale", photos, photos, *options)
-        assert "a-x4.png lies among the pictures, and so is itself a source" in message
+        assert "a-x4.png is in the folder of the pictures, and so is itself a source" in message
         assert "--skip-existing" in message
 
 
@@ -80,7 +80,7 @@ def test_out_inside_in_is_not_read(served: Served, photos: Path) -> None:
     first = contents(out)
     assert list(first) == ["a-x4.png", "b-x4.png", "sub/c-x4.png"]
     result = done(served, "upscale", photos, out, "--recursive", "--skip-existing")
-    assert "Not read, as it takes the results: " in result.output
+    assert "Not read, because it is the folder of the results: " in result.output
     assert contents(out) == first
 
 
@@ -94,7 +94,7 @@ def test_an_existing_file_is_replaced_only_with_overwrite(served: Served, photos
     assert target.read_bytes() == b"dear to somebody"
     done(served, "upscale", photos / "a.png", target, "--overwrite")
     assert width(target) == 20
-    assert "give one of" in refused(
+    assert "give only one of" in refused(
         served, "upscale", photos / "a.png", target, "--overwrite", "--skip-existing"
     )
 
@@ -103,8 +103,8 @@ def test_what_is_no_file_is_never_replaced(served: Served, photos: Path, tmp_pat
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "out" / "a-x4.png").mkdir(parents=True)
     common = ("--format", "png", "--overwrite")
-    assert "is no file" in refused(served, "upscale", photos / "a.png", tmp_path / "pipe", *common)
-    assert "is no file" in refused(served, "upscale", photos, tmp_path / "out", *common)
+    assert "is not a regular file" in refused(served, "upscale", photos / "a.png", tmp_path / "pipe", *common)
+    assert "is not a regular file" in refused(served, "upscale", photos, tmp_path / "out", *common)
     assert (tmp_path / "pipe").is_fifo()
 
 
@@ -130,7 +130,7 @@ def test_one_existing_answer_stops_a_folder_before_anything_is_sent(
     assert "1 of 2 results" in message
     assert contents(out) == {"b-x4.png": b"older"}
     result = done(served, "upscale", photos, out, "--skip-existing")
-    assert "1 done, 1 there already" in result.output
+    assert "1 done, 1 already there" in result.output
     assert (out / "b-x4.png").read_bytes() == b"older"
     assert width(out / "a-x4.png") == 20
 
