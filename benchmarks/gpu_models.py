@@ -69,7 +69,9 @@ class Model:
         generator = torch.Generator().manual_seed(seed)
         sizes = {"N": case.batch, "H": case.side_px, "W": case.side_px}
         return tuple(
-            _draw(spec, [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape], generator)
+            _random_input(
+                spec, [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape], generator
+            )
             for spec in self.signature.inputs
         )
 
@@ -102,11 +104,11 @@ def manifest(model: Model, precision: Precision, case: Case) -> Manifest:
     )
 
 
-def _draw(spec: TensorSpec, shape: list[int], generator: torch.Generator) -> Tensor:
+def _random_input(spec: TensorSpec, shape: list[int], generator: torch.Generator) -> Tensor:
     if spec.dtype == "int64":
         return torch.randint(int((spec.range or (0, 1))[1]) + 1, shape, generator=generator)
-    draw = torch.randn if spec.range is None else torch.rand
-    return draw(shape, generator=generator)
+    distribution = torch.randn if spec.range is None else torch.rand
+    return distribution(shape, generator=generator)
 
 
 def write(folder: Path, model: Model, precision: Precision) -> Bundle:

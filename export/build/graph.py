@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from export.families.spec import Signature
 from runtime.tensors import TensorSpec
 
-# Convolution in bfloat16 entered the standard with 22.
+# ONNX has convolutions in bfloat16 since opset 22.
 OPSET = 22
 # Sizes of the free axes while the graph is traced. Not 1: the tracer would take it for a constant.
 TRACED = {"N": 2, "H": 12, "W": 20}
@@ -36,12 +36,12 @@ def example(
     generator = torch.Generator().manual_seed(seed)
     sizes = {"N": batch, "H": height, "W": width}
     return tuple(
-        _draw(spec, [sizes[a] if isinstance(a, str) else a for a in spec.shape], generator)
+        _random_input(spec, [sizes[a] if isinstance(a, str) else a for a in spec.shape], generator)
         for spec in signature.inputs
     )
 
 
-def _draw(spec: TensorSpec, shape: list[int], generator: torch.Generator) -> Tensor:
+def _random_input(spec: TensorSpec, shape: list[int], generator: torch.Generator) -> Tensor:
     if spec.dtype == "int64":
         assert spec.range is not None, f"{spec.name}: whole numbers need a range"
         return torch.randint(int(spec.range[0]), int(spec.range[1]) + 1, shape, generator=generator)

@@ -28,7 +28,7 @@ def preview(engine: Engine) -> bytes:
     """A PNG file. A model that takes pictures: a photograph, resized to the output's size, beside the model's output. A
     model that takes latents: a sheet of samples of seed 0.
     """
-    return pixels.encode(DRAW[tasks.of(engine.manifest).source](engine), "png")
+    return pixels.encode(PREVIEWS[tasks.of(engine.manifest).source](engine), "png")
 
 
 def _beside_source(engine: Engine) -> Array:
@@ -62,4 +62,4 @@ def _showable(image: Array) -> Array:
     return image[:, :, : 3 if image.shape[2] >= 3 else 1]
 
 
-DRAW: Mapping[Source, Callable[[Engine], Array]] = {"picture": _beside_source, "latents": _samples}
+PREVIEWS: Mapping[Source, Callable[[Engine], Array]] = {"picture": _beside_source, "latents": _samples}

@@ -44,7 +44,7 @@ class TorchEngine(Engine):
         try:
             with torch.inference_mode():
                 output = self._module(*tensors)
-        except (RuntimeError, ValueError) as error:  # torch's words for a size that a layer does not take
+        except (RuntimeError, ValueError) as error:  # what torch raises for a size that a layer does not take
             shapes = {name: list(array.shape) for name, array in inputs.items()}
             raise EngineError(f"{self.manifest.name} cannot run inputs {shapes} in torch: {error}") from error
         return {self.manifest.outputs[0].name: output.cpu().numpy()}

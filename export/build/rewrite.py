@@ -38,7 +38,7 @@ def rewrite(module: nn.Module, example: tuple[Tensor, ...] | None = None) -> nn.
     replacements: dict[nn.Module, nn.Module] = {}
     for layer in holder.modules():
         if getattr(layer, "inplace", False):
-            # Written into a cropped view, the graph would scatter instead of just computing.
+            # An in-place layer after a crop would be exported as ScatterND, which is slow.
             vars(layer)["inplace"] = False
         if isinstance(layer, nn.ConvTranspose2d):
             replacements[layer] = pixel_product(layer) if layer in pixels else phases(layer)

@@ -23,7 +23,7 @@ from runtime.bundle import Bundle
 from runtime.errors import InvalidInput
 from runtime.tasks import ItemKind
 
-# What a request becomes, for people.
+# What a request is cut into, in words for messages.
 IN_WORDS: Mapping[ItemKind, str] = {"tiles": "tiles", "whole": "whole pictures", "samples": "samples"}
 # Options that only make sense for items of one kind.
 ONLY_FOR: Mapping[str, ItemKind] = {"tile": "tiles", "halo": "tiles", "max_whole_px": "whole"}

@@ -45,7 +45,7 @@ BUDGET_S = 90.0
 TRIAL_PX = 64
 # Tiles up to this side are timed however long the search has taken, so that there is something to choose from.
 ALWAYS_TIMED_PX = 192
-# Seconds over which one tile is timed at least; a tile that takes longer is run once.
+# A tile is run again and again for so many seconds, but at least once.
 TIMED_S = 0.2
 
 
@@ -113,7 +113,7 @@ def choose(
     chosen = search.fastest_tile(tiles, halo)
     close = search.compare(chosen, halo, thorough=True)
     if not tile and not is_seamless(close) and halo < max(HALOS):
-        # Seams showed on larger pictures after all: take the next halo, once.
+        # Larger pictures showed seams: take the next larger halo, once.
         halo = next(size for size in HALOS if size > halo)
         chosen = search.fastest_tile(tiles, halo)
         close = search.compare(chosen, halo, thorough=True)
@@ -149,7 +149,7 @@ class TileSearch:
         self._compared: dict[tuple[int, int], Difference] = {}  # (tile, halo) → stitched against whole
         self._started = clock()
         self._px_per_s = self._trial()
-        # A bisection of the halos takes about four comparisons; all photographs may have half of the time for it.
+        # A bisection of the halos takes about four comparisons. Use all photographs if that takes less than half of the budget.
         probe = 4 * _compared_px(TILES[0], 0)
         affordable = self._affordable(2 * probe * len(photographs.NAMES))
         self._names = photographs.NAMES if affordable else photographs.NAMES[:1]

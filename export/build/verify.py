@@ -30,8 +30,8 @@ from runtime.errors import EngineError
 from runtime.tensors import Array, TensorSpec
 from runtime.values import to_model
 
-# Batch, height and width in pixels: one pixel, odd and smaller than any filter's reach, not square, ordinary, and a
-# piece of a photograph large enough to show what is in it.
+# (batch, height, width) in pixels: a single pixel, sizes smaller than the receptive field, not square, square, and a piece
+# of a photograph that is large enough to show its content.
 IMAGE_CASES = ((1, 1, 1), (2, 7, 5), (1, 33, 48), (2, 33, 48), (1, 64, 64), (1, 96, 128))
 SAMPLE_BATCHES = (1, 3, 8)
 # Seconds for the comparison with narrow arithmetic in torch: many CPUs have none, and emulate it slowly.

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 # For the kernel distance, as in its paper.
 SUBSETS, SUBSET_SIZE = 100, 1000
-# Rows of a matrix of distances that are computed at once.
+# How many rows of the distance matrix are computed at once, which limits the memory.
 ROWS = 256
 
 
@@ -50,9 +50,7 @@ def kernel_distance(samples: Tensor, real: Tensor, seed: int) -> tuple[float, fl
     from torchmetrics.image.kid import KernelInceptionDistance
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # that it keeps the features in memory, where they are anyway
+        warnings.simplefilter("ignore", UserWarning)  # a warning that the features are kept in memory
         metric = KernelInceptionDistance(
             feature=PrecomputedFeatures(samples.shape[1]),
             subsets=SUBSETS,

@@ -26,7 +26,7 @@ from export.evaluation.progress import with_progress
 from export.evaluation.subjects import BLOCK, SEEDS_PER_RUN, Subject
 from runtime.errors import InvalidInput
 
-# The quantile of the distances to the nearest training picture at which copies of training pictures would show.
+# A quantile of the distances to the nearest training picture. If samples are copies of training pictures, it is small.
 CLOSEST = 0.01
 
 

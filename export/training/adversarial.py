@@ -103,7 +103,7 @@ class AdversarialTrainer(Trainer):
         assert batch.fake is not None, "the discriminator's step before makes the pictures"
         with frozen(self.discriminator), self.machine.autocast():
             fake = self.discriminate(batch.fake)
-            real = fake  # where no loss looks at it
+            real = fake  # no loss uses it then
             if self.objective.uses_real or self.settings.feature_matching:
                 with torch.no_grad():
                     real = self.discriminate(batch.real)

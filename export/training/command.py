@@ -81,7 +81,7 @@ def start(arguments: Arguments) -> bool:
     finally:  # after an error too: weights that were saved before it can be built
         if loop.machine.first:
             report.print_end(loop, complete)
-    return complete or not loop.machine.first  # one process speaks for all
+    return complete or not loop.machine.first  # only the first process reports an interrupted run
 
 
 def prepare(arguments: Arguments, data: Path, run: Run) -> Loop:
@@ -100,7 +100,7 @@ def prepare(arguments: Arguments, data: Path, run: Run) -> Loop:
     trainer = recipe.trainer(machine.place(generator), config, options, source, machine)
     learning_rate(options, 1 - 1e-9)  # an unknown schedule is reported before the first step
     if not machine.first:
-        torch.manual_seed(seed + machine.fabric.global_rank)  # dropout of its own
+        torch.manual_seed(seed + machine.fabric.global_rank)  # each process draws its own dropout
     return Loop(arguments.model, config, trainer, options, run, machine)
 
 

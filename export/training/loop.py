@@ -24,7 +24,7 @@ from export.training.recipe import Batch, LossTerms, Trainer, TrainingOptions, l
 from export.training.run import Run
 from runtime.errors import EngineError, InvalidInput
 
-CALIBRATION_BATCHES = 32  # that the averaged generator's batch-norm statistics are measured on
+CALIBRATION_BATCHES = 32  # on which the averaged generator's batch-norm statistics are measured
 
 
 @dataclass

@@ -21,7 +21,7 @@ from export.training.machine import Machine
 from runtime.errors import InvalidInput
 
 UNLIMITED = math.inf
-# The least and the largest value of each option, whichever recipe has it.
+# Option → its least and largest value, for the options of all recipes.
 RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("steps", "batch", "patch_px", "workers", "discriminator_steps", "discriminator_width"),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 KEPT_CHECKPOINTS = 2
-FORMAT = 2  # of a checkpoint's content; raised where older ones can no longer be resumed
+FORMAT = 2  # of a checkpoint's content; raised when older checkpoints can no longer be resumed
 
 
 class Run:

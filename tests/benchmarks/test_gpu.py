@@ -1,4 +1,4 @@
-"""The GPU benchmark, run on the CPU with tiny models: the same code, other figures."""
+"""Tests of benchmarks.gpu, run on the CPU with tiny models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark commands on tiny models: the same code, other figures."""
+"""Tests of the benchmark commands on tiny models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the benchmarks: percentiles, rates, turns; and each load generator against a real server."""
+"""Tests of the load generators against a real server, and of the percentiles, rates and turns that they give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random weights whose outputs fill their range, as trained ones do: fresh ones give almost nothing but zeros."""
+"""Gives tests random weights whose outputs fill their range, as trained weights do; initial weights give almost only zeros."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The networks whose checkpoints are read, written down again from their papers and public code, small.
+"""Small copies of the public networks whose checkpoints can be read, written from their papers and public code.
 
-Nothing of export/ is used here, so that names, their order and what each layer does are told twice.
+They use nothing of export/, so that the tests compare two independent implementations of names and layers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: what it writes, what it refuses and how, and what a failed or killed build leaves behind."""
+"""Tests of `python -m export.build`: what it writes, what it refuses, and what a failed or killed build leaves."""
 
 from __future__ import annotations
 

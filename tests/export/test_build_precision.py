@@ -1,4 +1,4 @@
-"""A build of the shipped upscaler in float16, on CPUs of every kind: what serves it computes no less than float16."""
+"""Tests that a float16 bundle is computed in at least float16 on every kind of CPU."""
 
 from __future__ import annotations
 

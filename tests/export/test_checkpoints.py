@@ -1,4 +1,4 @@
-"""Checkpoints of other code bases give what their own code gives; files of other networks are refused by name."""
+"""Tests of reading checkpoints: those of other code bases give the outputs of their own code; other networks are refused."""
 
 from __future__ import annotations
 

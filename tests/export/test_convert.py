@@ -1,4 +1,4 @@
-"""There and back: names and files change, tensors do not, not by a bit."""
+"""Tests of `python -m export.convert`: it changes names and file formats, and no bit of a tensor."""
 
 from __future__ import annotations
 

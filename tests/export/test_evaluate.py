@@ -1,4 +1,4 @@
-"""The command that measures, as a user meets it: every kind of subject, both tasks."""
+"""Tests of `python -m export.evaluate` on every kind of subject."""
 
 from __future__ import annotations
 

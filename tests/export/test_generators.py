@@ -1,4 +1,4 @@
-"""The contract of every generator: what its SPEC says is what its module and its bundles do."""
+"""Tests every family: its module and its bundles do what its SPEC says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between two generators."""
+"""Tests of `python -m export.interpolate`."""
 
 from __future__ import annotations
 

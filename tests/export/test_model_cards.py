@@ -1,4 +1,4 @@
-"""The model cards: every weights file that ships has one, its links lead somewhere, its commands take their options."""
+"""Tests of the model cards: each shipped file of weights is in one, links lead to files, commands take their options."""
 
 from __future__ import annotations
 

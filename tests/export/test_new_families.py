@@ -1,4 +1,4 @@
-"""Families that the project does not have, added to a copy of the tree: everything finds them, and nothing else is edited.
+"""Tests that a new family needs no other edits: three are added to a copy of the tree, and every command finds them.
 
 tests/families/ holds them: a conditional MLP that draws 28×28, an SRResNet ×2 with [-1, 1] at both ends, and a
 `translate` network that must see each picture whole. All is run as a newcomer would, by command and by name.

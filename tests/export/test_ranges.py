@@ -1,4 +1,4 @@
-"""A network whose pictures lie in [-1, 1] through the steps of a build, and through evaluation."""
+"""Tests that the steps of a build and the evaluation convert pictures for a network whose range is [-1, 1]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rewritten layers compute what torch's own do, for any shape of layer."""
+"""Tests that rewritten layers compute the same as torch's, for layers of any shape."""
 
 from __future__ import annotations
 

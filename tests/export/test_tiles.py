@@ -1,4 +1,4 @@
-"""The search for tile and halo, on engines whose reach and speed are known."""
+"""Tests of the search for tile and halo, on fake engines with a known receptive field and speed."""
 
 from __future__ import annotations
 

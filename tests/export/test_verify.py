@@ -1,4 +1,4 @@
-"""How a bundle's outputs are compared with float32 torch, on engines that are wrong by known amounts."""
+"""Tests of the comparison with float32 torch, on fake engines with known errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The largest picture of a network that is never tiled, on engines whose time and memory are known."""
+"""Tests of the search for the largest whole picture, on fake engines with known time and memory."""
 
 from __future__ import annotations
 

@@ -47,7 +47,6 @@ class AcganOptions(SampleOptions):
 class AcganTrainer(SampleTrainer):
     """Adds the class loss to both players' adversarial losses."""
 
-    options = AcganOptions
     settings: AcganOptions
 
     def __init__(

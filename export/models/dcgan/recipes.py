@@ -40,7 +40,6 @@ class DcganOptions(SampleOptions):
 class DcganTrainer(SampleTrainer):
     """Trains a DCGAN. The data's labels are only used for `balance`."""
 
-    options = DcganOptions
     settings: DcganOptions
 
     def __init__(

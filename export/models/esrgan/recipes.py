@@ -127,8 +127,6 @@ class CropTrainer(Trainer):
 class PsnrTrainer(CropTrainer):
     """First stage: L1 between the upscaled crops and the originals."""
 
-    options = PsnrOptions
-
     def __init__(
         self, generator: nn.Module, config: Any, options: PsnrOptions, source: Source, machine: Machine
     ) -> None:
@@ -157,7 +155,6 @@ class PsnrTrainer(CropTrainer):
 class GanTrainer(AdversarialTrainer, CropTrainer):
     """Second stage: perceptual, adversarial and pixel losses."""
 
-    options = GanOptions
     settings: GanOptions
 
     def __init__(

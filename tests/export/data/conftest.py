@@ -1,4 +1,4 @@
-"""Public test pictures, where the machine has them."""
+"""Fixtures for the data tests: the Set5 pictures, if they are on this machine."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from tests.export.evaluation.data import public
 
 @pytest.fixture
 def set5() -> Path:
-    """The Set5 test pictures: $GANFORGE_DATA/set5, by default data/set5. Skips where they are missing."""
+    """The Set5 test pictures: $GANFORGE_DATA/set5, by default data/set5. Skips the test if they are missing."""
     return public("set5")

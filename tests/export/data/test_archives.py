@@ -1,4 +1,4 @@
-"""Archives of arrays: NumPy's and MNIST's."""
+"""Tests of reading .npz and IDX archives."""
 
 from __future__ import annotations
 

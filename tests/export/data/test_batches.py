@@ -1,4 +1,4 @@
-"""Batches ahead of time: in order, in threads that end, with errors where they are taken."""
+"""Tests of the Prefetcher: results come in order, threads end, errors are raised where the result is taken."""
 
 from __future__ import annotations
 

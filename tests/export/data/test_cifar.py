@@ -1,4 +1,4 @@
-"""CIFAR's pickles: read by hand, from folders and archives; nothing that they name is run."""
+"""Tests of reading CIFAR from folders and archives. Code that a pickle names must not run."""
 
 from __future__ import annotations
 

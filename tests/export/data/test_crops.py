@@ -1,4 +1,4 @@
-"""Crops for super-resolution: aligned, exact at borders too, equal however they are cached or shared out."""
+"""Tests of Crops: low and high resolution are aligned, also at borders, whatever is cached or shared by processes."""
 
 from __future__ import annotations
 

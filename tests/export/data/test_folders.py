@@ -1,4 +1,4 @@
-"""Folders of pictures as sources of labelled ones."""
+"""Tests of reading labelled pictures from folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held-out pictures: with the reductions that were published, or with our own."""
+"""Tests of reading held-out pictures, with published reductions or computed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files into pixels: colours, grey, alpha, orientation, sizes, and what happens to files that are damaged."""
+"""Tests of reading and writing picture files: colour spaces, alpha, orientation, sizes, damaged files."""
 
 from __future__ import annotations
 

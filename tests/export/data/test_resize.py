@@ -1,4 +1,4 @@
-"""Our bicubic reduction is MATLAB's: by hand, and bit for bit on published pictures. A part of it is the same."""
+"""Tests that bicubic resizing equals MATLAB's, by hand and on published pictures, and a part that of the whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One thread, so that sums have one order."""
+"""The evaluation tests run torch on one thread, so that sums are always added in the same order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Public data sets and networks, where the machine has them: under $GANFORGE_DATA, by default data/."""
+"""Finds public data sets and networks under $GANFORGE_DATA, by default data/; tests that need a missing one are skipped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT = Path(__file__).resolve().parents[3] / "data"
 
 
 def public(name: str) -> Path:
-    """The file or folder `name`; the test is skipped where it is not there."""
+    """The path of the file or folder `name`. Skips the test if it is missing."""
     path = Path(os.environ.get("GANFORGE_DATA", DEFAULT)) / name
     if not path.exists():
         pytest.skip(f"no {path}; set GANFORGE_DATA to the folder that holds {name}")

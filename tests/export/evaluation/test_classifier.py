@@ -1,4 +1,4 @@
-"""Training the small classifier, on pictures that anyone could tell apart."""
+"""Tests of training the small classifier, on pictures that differ only in brightness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classifiers from their files."""
+"""Tests of loading classifiers from files."""
 
 from __future__ import annotations
 

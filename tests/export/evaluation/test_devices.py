@@ -1,4 +1,4 @@
-"""The device of an evaluation."""
+"""Tests of `--device` of the evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances between sets, against their definitions."""
+"""Tests of the distances between sets of features against their definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The standard figures: what torch-fidelity is asked for. Its own figures are its own tests' affair."""
+"""Tests of how torch-fidelity is called for FID and Inception Score; the figures themselves are not tested here."""
 
 from __future__ import annotations
 

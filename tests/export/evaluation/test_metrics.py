@@ -1,4 +1,4 @@
-"""PSNR and SSIM as super-resolution papers state them."""
+"""Tests of PSNR and SSIM against their formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks that take pictures against originals."""
+"""Tests of comparing a network's answers with the originals."""
 
 from __future__ import annotations
 

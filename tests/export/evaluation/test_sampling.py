@@ -1,4 +1,4 @@
-"""Samples against real pictures, with a classifier that anyone can check: it sees how bright a picture is."""
+"""Tests of comparing samples with real pictures, with a simple classifier that sees only the brightness."""
 
 from __future__ import annotations
 

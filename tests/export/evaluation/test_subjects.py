@@ -1,4 +1,4 @@
-"""What is measured is what the weights, the bundle or the baseline really give."""
+"""Tests that a Subject gives the outputs of its checkpoint, bundle or baseline."""
 
 from __future__ import annotations
 

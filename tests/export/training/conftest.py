@@ -1,4 +1,4 @@
-"""Data small enough to train on in a test, runs that are complete, and the command line as a user meets it."""
+"""Fixtures for the training tests: small data, finished runs, and `train`, which runs the command line."""
 
 from __future__ import annotations
 

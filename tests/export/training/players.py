@@ -1,4 +1,4 @@
-"""Two linear players: every loss and gradient of theirs can be written down."""
+"""A linear generator and a linear discriminator, whose losses and gradients tests can compute by hand."""
 
 from __future__ import annotations
 

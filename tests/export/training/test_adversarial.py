@@ -1,4 +1,4 @@
-"""Both players' steps against their losses written out by hand: what is minimised, by whom, at which weight."""
+"""Tests of both players' steps against losses computed by hand: what each minimises, with which weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: what it lists and rehearses, and the message for every option and file that does not fit."""
+"""Tests of `python -m export.training`: its lists and rehearsals, and its message for each wrong option or file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The families' discriminators: biases, starting weights, what the strided layers see, and the layers they share."""
+"""Tests of the families' discriminators: biases, initial weights, gradients of the strided layers, shared layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The averaged generator: what a server runs, in eval mode, must be what was averaged."""
+"""Tests of the moving average of weights and of recalibrated batch-norm statistics."""
 
 from __future__ import annotations
 

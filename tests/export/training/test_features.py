@@ -1,4 +1,4 @@
-"""Feature networks against the same layers written out by hand, from files in both forms."""
+"""Tests of feature networks against the same layers written by hand, from both kinds of file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of GANs' recipes: each changes what is trained; both precisions, both stages of ESRGAN."""
+"""Tests that each option of the GANs' recipes changes the training; both precisions, both stages of ESRGAN."""
 
 from __future__ import annotations
 

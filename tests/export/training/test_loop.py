@@ -1,4 +1,4 @@
-"""The loop around a trainer of one batch norm or one number: the average, the learning rate, and how a run ends."""
+"""Tests of the loop with tiny trainers: the moving average, the learning rate, and how a run ends and resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each objective against values worked out by hand, and against the direction that it should pull in."""
+"""Tests of each objective against values computed by hand, and of the signs of its gradients."""
 
 from __future__ import annotations
 

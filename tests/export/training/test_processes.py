@@ -1,4 +1,4 @@
-"""Two processes through the launcher train what one does: each takes its rows of the same batches."""
+"""Tests that two processes, each with its rows of the same batches, train the same weights as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every recipe, through the command line: it trains, its weights load, it resumes, and it says what is wrong."""
+"""Tests every recipe through the command line: it trains, its weights load, and it resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image-to-image network with global statistics, as fast style transfer has them: it must see each picture whole.
+"""An image-to-image network with global statistics, as in fast style transfer, which needs whole pictures.
 
 Ulyanov et al. 2016 (arXiv 1607.08022): every layer's maps are normalised by their mean and variance over the picture,
 so that a tile, which has other statistics than the picture, would come out in other colours.

@@ -1,4 +1,4 @@
-"""SRResNet, ×2, with pictures in [-1, 1] at both ends.
+"""SRResNet, which upscales ×2, with inputs and outputs in [-1, 1].
 
 Paper: Ledig et al. 2017 (arXiv 1609.04802): residual blocks with batch norm and PReLU, sub-pixel convolutions.
 """
