@@ -67,14 +67,14 @@ def test_served_equals_float32_torch(served: tuple[Client, bundle.Bundle], size:
     client, made = served
     precision = made.manifest.precision
     answer = client.upscale(pixels.encode(picture(size), "png"), format="png")
-    found = pixels.decode(answer.image, max_pixels=1 << 26)
+    answered = pixels.decode(answer.image, max_pixels=1 << 26)
     expected = whole_image_in_torch(size)
     assert is_allowed(cast(Precision, answer.timing.precision), precision)
-    assert difference(found, expected, peak=255).psnr_db >= LEAST_DB[precision]
+    assert difference(answered, expected, peak=255).psnr_db >= LEAST_DB[precision]
     if answer.timing.precision == "float32" and precision == "float32":
         beside = beside_seams(size, made.manifest)
         if beside.any():
-            seam = difference(found[beside], expected[beside], peak=255)
+            seam = difference(answered[beside], expected[beside], peak=255)
             assert seam.psnr_db >= SEAM_DB
             assert seam.max_abs <= 1
 

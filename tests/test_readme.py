@@ -44,14 +44,14 @@ def commands(starting_with: str) -> list[list[str]]:
         for line in block.replace("\\\n", " ").splitlines()
     ]
     words = [shlex.split(line, comments=True) for line in lines]
-    return [one for one in words if one[: len(starting_with.split())] == starting_with.split()]
+    return [command for command in words if command[: len(starting_with.split())] == starting_with.split()]
 
 
 def command_line(module: str) -> click.Command:
     for name in (COMMANDS.get(module, module), f"{module}.__main__"):
-        found = getattr(importlib.import_module(name), "main", None)
-        if isinstance(found, click.Command):
-            return found
+        command = getattr(importlib.import_module(name), "main", None)
+        if isinstance(command, click.Command):
+            return command
     raise AssertionError(f"python -m {module} has no command line")
 
 
@@ -60,7 +60,9 @@ def test_the_readme_is_short_and_shows_a_picture() -> None:
     assert "![" in page("README.md")
 
 
-@pytest.mark.parametrize("target", sorted({one[1] for one in commands("make")} | {"bench", "serve", "check"}))
+@pytest.mark.parametrize(
+    "target", sorted({words[1] for words in commands("make")} | {"bench", "serve", "check"})
+)
 def test_make_knows_the_target(target: str) -> None:
     made = subprocess.run(
         ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
@@ -69,9 +71,9 @@ def test_make_knows_the_target(target: str) -> None:
 
 
 def test_make_help_lists_every_target_for_people() -> None:
-    told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("demo", "serve", "test", "check", "bench", "clean", "proto"):
-        assert f"make {target} " in told
+        assert f"make {target} " in output
 
 
 def client_commands() -> list[list[str]]:
@@ -143,17 +145,17 @@ def test_the_clients_commands_run(address: str, folder: Path) -> None:
 def test_the_python_example_runs(address: str, folder: Path) -> None:
     (example,) = blocks("README.md", "python")
     assert ADDRESS in example
-    told = run(["-c", example.replace(ADDRESS, address)], folder)
-    assert told.split()[:3] == ["240", "240", "openvino"]
+    output = run(["-c", example.replace(ADDRESS, address)], folder)
+    assert output.split()[:3] == ["240", "240", "openvino"]
 
 
 @pytest.mark.slow
 def test_the_demo_shows_every_model(tiny_bundles: Path, tmp_path: Path) -> None:
     picture = ROOT / "export/assets/portrait.png"
-    told = run(
+    output = run(
         ["-m", "server.demo", "--bundles", str(tiny_bundles), "--picture", str(picture), "--output", "shown"],
         tmp_path,
     )
     for name in ("portrait-x4.png", "portrait-beside-bicubic.png", "dcgan-samples.png", "acgan-samples.png"):
-        assert f"shown/{name}" in told
+        assert f"shown/{name}" in output
         assert (tmp_path / "shown" / name).stat().st_size > 0

@@ -115,7 +115,7 @@ def test_the_queue_holds_exactly_its_pixels() -> None:
     assert not in_work(admission.enter(cost_px=1, cost_bytes=500))
 
 
-def test_a_full_queue_says_when_to_come_back() -> None:
+def test_a_full_queue_says_when_to_retry() -> None:
     """Once those in front are done, each of which delays this request by no more than its own time."""
     admission = door(slots=2)
     admission.enter(cost_px=1, cost_bytes=LARGE_LANE, estimate_s=60.0)
@@ -143,7 +143,7 @@ def test_a_request_larger_than_the_queue_is_served_where_there_is_room() -> None
     assert in_work(door().enter(cost_px=10 * QUEUE_PX, cost_bytes=500))
 
 
-def test_the_queue_is_never_over_its_limit_when_many_knock_at_once() -> None:
+def test_the_queue_stays_within_its_limit_when_many_threads_enter_at_once() -> None:
     admission = door()
     fill(admission)
     waiting: list[Ticket] = []
@@ -174,7 +174,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
     assert in_work(admission.enter(cost_px=1, cost_bytes=500, estimate_s=2.0, time_left_s=2.0))
 
 
-def test_each_other_request_delays_by_no_more_than_this_ones_own_time() -> None:
+def test_the_estimate_counts_another_request_with_at_most_the_own_time() -> None:
     for slots, needed_s in ((1, 1.0 + 1.0 + 0.25), (2, 1.0 + 0.625)):
         admission = door(slots=slots)
         admission.enter(cost_px=1, cost_bytes=500, estimate_s=60.0)
@@ -185,7 +185,7 @@ def test_each_other_request_delays_by_no_more_than_this_ones_own_time() -> None:
         assert in_work(admission.enter(cost_px=1, cost_bytes=10, estimate_s=1.0, time_left_s=needed_s))
 
 
-def test_no_deadline_and_no_estimate_refuse_nobody() -> None:
+def test_without_a_deadline_or_an_estimate_no_request_is_refused() -> None:
     admission = door()
     admission.enter(cost_px=1, cost_bytes=500, estimate_s=1e9)
     assert in_work(admission.enter(cost_px=1, cost_bytes=500, estimate_s=1e9))
@@ -226,7 +226,7 @@ def test_a_smaller_request_that_fits_does_not_wait_for_somebody_to_leave() -> No
 
 
 @pytest.mark.parametrize("cost_px", [50, 200, 1000])
-def test_a_flood_of_smaller_requests_overtakes_by_no_more_than_ones_own_cost(cost_px: int) -> None:
+def test_smaller_requests_overtake_by_at_most_the_cost_of_the_overtaken(cost_px: int) -> None:
     admission = door()
     holding = admission.enter(cost_px=1, cost_bytes=LARGE_LANE)
     large = admission.enter(cost_px=cost_px, cost_bytes=LARGE_LANE)
@@ -243,7 +243,7 @@ def test_a_flood_of_smaller_requests_overtakes_by_no_more_than_ones_own_cost(cos
         assert overtaken_px <= cost_px
 
 
-def test_requests_that_enter_beside_a_waiting_one_overtake_by_no_more_than_its_cost_either() -> None:
+def test_requests_admitted_past_a_waiting_one_overtake_by_at_most_its_cost() -> None:
     """They fit and it does not; each enters at once, and still its turn comes."""
     admission = door()
     holding = admission.enter(cost_px=1, cost_bytes=800)
@@ -271,7 +271,7 @@ def test_leaving_twice_gives_back_one_place() -> None:
     assert [in_work(ticket) for ticket in waiting] == [True, False]
 
 
-def test_a_waiting_ticket_that_leaves_is_cancelled_and_passed_over() -> None:
+def test_a_waiting_ticket_that_leaves_is_cancelled_and_never_admitted() -> None:
     admission = door()
     holding = admission.enter(cost_px=1, cost_bytes=LARGE_LANE)
     gone, patient = (admission.enter(cost_px=5, cost_bytes=LARGE_LANE) for _ in range(2))
@@ -286,7 +286,7 @@ def test_a_waiting_ticket_that_leaves_is_cancelled_and_passed_over() -> None:
     assert in_work(admission.enter(cost_px=1, cost_bytes=LARGE_LANE))
 
 
-def test_when_a_large_one_stops_waiting_those_behind_it_enter() -> None:
+def test_when_a_waiting_large_request_leaves_those_behind_it_enter() -> None:
     admission = door()
     admission.enter(cost_px=1, cost_bytes=600)
     large = admission.enter(cost_px=5, cost_bytes=LARGE_LANE)
@@ -307,7 +307,7 @@ def test_a_future_cancelled_while_waiting_holds_its_place_until_it_leaves() -> N
     assert in_work(patient)
 
 
-def test_a_callback_may_come_back_to_the_door() -> None:
+def test_a_callback_of_a_ticket_may_enter_and_leave() -> None:
     """`admitted` ends outside the lock: a callback that leaves or enters does not lock up."""
     admission = door()
     holding = admission.enter(cost_px=1, cost_bytes=LARGE_LANE)
@@ -371,7 +371,7 @@ TestAnyOrder.settings = settings(max_examples=30, stateful_step_count=25)
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=5)
-def test_every_place_comes_back_whatever_threads_do(seed: int) -> None:
+def test_all_places_are_free_after_many_threads_entered_and_left(seed: int) -> None:
     admission = door()
     errors: list[BaseException] = []
 

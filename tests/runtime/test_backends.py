@@ -214,7 +214,7 @@ def test_targets_are_compiled_or_need_no_compiling(tmp_path: Path, backend: str,
         ({"image": np.zeros((1000, 3, 1, 1), np.float32)}, "batch lengths .* at most"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(
+def test_inputs_of_another_shape_or_dtype_are_refused_by_name(
     upscaler: Engine, inputs: dict[str, graphs.Array], message: str
 ) -> None:
     with pytest.raises(EngineError, match=message):
@@ -227,7 +227,7 @@ def test_inputs_of_different_lengths_are_refused(sampler: Engine) -> None:
         sampler.run(inputs)
 
 
-def test_what_is_not_finite_never_comes_out(upscaler: Engine) -> None:
+def test_outputs_that_are_not_finite_are_an_error(upscaler: Engine) -> None:
     with pytest.raises(EngineError, match="NaN or infinity"):
         upscaler.run({"image": np.full((1, 3, 8, 8), np.nan, np.float32)})
     check(upscaler, 1, 8, 8)

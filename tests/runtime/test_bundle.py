@@ -73,7 +73,7 @@ def edit(bundle: Bundle, change: Callable[[dict[str, Any]], object]) -> None:
 # Round trips.
 
 
-def test_what_was_committed_is_what_is_loaded(tmp_path: Path) -> None:
+def test_a_committed_bundle_loads_with_the_same_content(tmp_path: Path) -> None:
     written = write(tmp_path)
     assert load(tmp_path / "tiny") == written
     assert written.onnx.read_bytes() == b"a graph"
@@ -123,7 +123,7 @@ def test_a_manifest_survives_json(written: Manifest) -> None:
     assert parse_manifest(written.to_json()) == written
 
 
-def test_unlisted_files_are_neither_trusted_nor_in_the_way(tmp_path: Path) -> None:
+def test_unlisted_files_are_ignored(tmp_path: Path) -> None:
     bundle = write(tmp_path)
     (bundle.path / "notes.txt").write_text("by hand")
     assert "notes.txt" not in load(bundle.path).manifest.files
@@ -202,7 +202,7 @@ def no_folder(bundle: Bundle) -> None:
         no_folder,
     ],
 )
-def test_a_bundle_that_was_touched_is_refused(tmp_path: Path, touch: Callable[[Bundle], None]) -> None:
+def test_an_altered_bundle_is_refused(tmp_path: Path, touch: Callable[[Bundle], None]) -> None:
     bundle = write(tmp_path)
     touch(bundle)
     with pytest.raises(BundleError) as refused:
@@ -270,13 +270,13 @@ def test_a_file_that_may_not_be_read_is_a_bundle_error(tmp_path: Path, name: str
         "\ufeff{}",
     ],
 )
-def test_what_is_no_manifest_is_a_bundle_error(text: str) -> None:
+def test_a_malformed_manifest_is_a_bundle_error(text: str) -> None:
     with pytest.raises(BundleError):
         parse_manifest(text)
 
 
 @pytest.mark.parametrize("format", [1, 3, 0, -2, True, 2.0, "2", None])
-def test_a_whole_manifest_of_another_format_is_refused_and_says_what_to_do(format: object) -> None:
+def test_a_manifest_of_another_format_is_refused_and_the_message_says_what_to_do(format: object) -> None:
     raw = json.loads(manifest().to_json())
     assert parse_manifest(json.dumps(raw)) == manifest()
     with pytest.raises(BundleError, match="this version reads 2; build the bundle again"):
@@ -351,7 +351,7 @@ def test_a_missing_field_is_named(name: str) -> None:
         ("files", {GRAPH: {"sha256": "abc", "bytes": 7, "mode": 1}}),
     ],
 )
-def test_a_field_that_makes_no_sense_is_named(name: str, value: object) -> None:
+def test_a_field_with_an_impossible_value_is_named(name: str, value: object) -> None:
     raw = json.loads(manifest().to_json()) | {name: value}
     with pytest.raises(BundleError, match="tile_sizes" if name == "halo" and value == 32 else name):
         parse_manifest(json.dumps(raw))
@@ -392,7 +392,7 @@ json_values = st.recursive(
 
 
 @given(st.sampled_from(sorted(Manifest.__dataclass_fields__)), json_values)
-def test_whatever_stands_in_a_field_nothing_but_a_bundle_error_comes_out(name: str, value: object) -> None:
+def test_any_value_in_a_field_loads_or_is_a_bundle_error(name: str, value: object) -> None:
     raw = json.loads(manifest().to_json()) | {name: value}
     try:
         parsed = parse_manifest(json.dumps(raw))
@@ -404,7 +404,7 @@ def test_whatever_stands_in_a_field_nothing_but_a_bundle_error_comes_out(name: s
 # Folders of bundles.
 
 
-def test_discover_finds_bundles_by_name_and_passes_over_the_rest(tmp_path: Path) -> None:
+def test_discover_sorts_bundles_by_name_and_skips_other_files(tmp_path: Path) -> None:
     for name in ("b", "a"):
         write(tmp_path, name)
     (tmp_path / "empty").mkdir()
@@ -427,7 +427,7 @@ def test_discover_refuses_two_bundles_of_one_name(tmp_path: Path) -> None:
         discover(tmp_path)
 
 
-def test_discover_refuses_a_bundle_that_was_touched(tmp_path: Path) -> None:
+def test_discover_refuses_an_altered_bundle(tmp_path: Path) -> None:
     write(tmp_path, "one")
     cut(write(tmp_path, "two"))
     with pytest.raises(BundleError, match="two"):
@@ -466,7 +466,7 @@ def test_a_build_that_fails_leaves_the_old_bundle(tmp_path: Path) -> None:
         {"scale": 0},
     ],
 )
-def test_what_a_server_would_refuse_takes_no_bundles_place(
+def test_a_bundle_that_a_server_would_refuse_replaces_none(
     tmp_path: Path, given_fields: dict[str, Any]
 ) -> None:
     before = write(tmp_path)
@@ -499,7 +499,7 @@ def test_a_second_commit_does_not_bring_the_old_bundle_back(tmp_path: Path, exis
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
-def test_a_new_bundle_takes_the_place_of_the_old_one_whole(tmp_path: Path) -> None:
+def test_a_new_bundle_replaces_every_file_of_the_old_one(tmp_path: Path) -> None:
     old = write(tmp_path, graph=b"old")
     (old.path / "left-over").write_text("of the old one")
     write(tmp_path, graph=b"new", halo=4)
@@ -513,7 +513,7 @@ def test_bundles_are_readable_by_a_server_of_another_user(tmp_path: Path) -> Non
     assert write(tmp_path).path.stat().st_mode & 0o755 == 0o755
 
 
-def test_two_builds_of_one_name_side_by_side_both_end_well(tmp_path: Path) -> None:
+def test_two_concurrent_builds_of_one_name_both_succeed(tmp_path: Path) -> None:
     with Writer(tmp_path, "tiny") as first, Writer(tmp_path, "tiny") as second:
         for writer in (first, second):
             (writer.path / GRAPH).write_bytes(b"graph")
@@ -592,7 +592,7 @@ def test_a_killed_build_leaves_nothing_that_a_server_takes(
     assert [bundle.onnx.read_bytes() for bundle in discover(tmp_path)] == [b"newer"]
 
 
-def test_where_the_system_cannot_swap_in_one_step_the_new_bundle_still_takes_the_place(
+def test_a_bundle_is_replaced_without_an_atomic_swap_of_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, graph=b"old")

@@ -10,7 +10,7 @@ import pytest
 from runtime.files import atomic_write, sha256, write_text
 
 
-def test_a_file_takes_its_place_once_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_is_renamed_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text("old")
     with atomic_write(path) as unfinished:
@@ -24,7 +24,7 @@ def test_a_file_takes_its_place_once_it_is_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("existing", [None, "old"])
-def test_what_fails_leaves_nothing_behind(
+def test_a_failed_write_leaves_no_file(
     tmp_path: Path, failure: type[BaseException], existing: str | None
 ) -> None:
     path = tmp_path / "result.json"
@@ -51,7 +51,7 @@ def test_permissions_are_those_of_the_file_that_was_there_or_the_usual_ones(tmp_
     assert kept.stat().st_mode & 0o777 == 0o600
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+def test_two_concurrent_writers_of_a_file_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "result"
     with atomic_write(path) as first, atomic_write(path) as second:
         assert first != second
@@ -60,7 +60,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     assert path.read_text() == "first"
 
 
-def test_a_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
+def test_the_hash_covers_the_whole_file(tmp_path: Path) -> None:
     data = bytes(range(256)) * 5000
     (tmp_path / "data").write_bytes(data)
     assert sha256(tmp_path / "data") == hashlib.sha256(data).hexdigest()

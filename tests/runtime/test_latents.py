@@ -19,7 +19,7 @@ samples = st.integers(0, 2**40)
 
 @settings(max_examples=40)
 @given(seeds, samples, st.integers(0, 6), st.integers(1, 5), st.sampled_from([None, 0.5, 2.0]))
-def test_a_sample_is_the_same_however_it_is_asked_for(
+def test_a_sample_does_not_depend_on_count_and_start(
     seed: int, first: int, before: int, count: int, truncation: float | None
 ) -> None:
     many = draw(seed, first, before + count, 7, truncation)
@@ -67,7 +67,7 @@ def test_the_truncated_numbers_never_change() -> None:
     )
 
 
-def test_seeds_samples_and_purposes_are_streams_of_their_own() -> None:
+def test_seeds_samples_and_purposes_have_separate_streams() -> None:
     rows = [
         draw(seed, first, 1, 4)[0].tobytes()
         for seed in (0, 1, 2**32, 2**53 + 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1)

@@ -62,7 +62,7 @@ def test_lossy_formats_come_back_nearly_as_they_were(format: str, bands: int) ->
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp"])
-def test_quality_is_heard(format: str) -> None:
+def test_quality_changes_the_file_size(format: str) -> None:
     files = [len(encode(noise(64, 64), format, quality)) for quality in (1, 50, 100)]
     assert files == sorted(files)
     assert files[0] < files[2] / 3
@@ -120,7 +120,7 @@ def test_gif_is_read_and_not_written() -> None:
         encode(pixels, "gif")
 
 
-def test_of_a_moving_picture_the_first_frame_is_taken() -> None:
+def test_the_first_frame_of_an_animation_is_decoded() -> None:
     frames = np.concatenate([np.full((4, 4, 3), 250, np.uint8), np.zeros((4, 4, 3), np.uint8)])
     moving = vips(frames)
     moving.set_type(pyvips.GValue.gint_type, "page-height", 4)
@@ -246,7 +246,7 @@ def test_numbers_without_an_agreed_white_are_refused_and_not_made_black(numbers:
         b"\0" * 10_000,
     ],
 )
-def test_what_is_no_picture_of_ours_is_invalid_input_and_says_what_is(data: bytes) -> None:
+def test_a_file_of_another_kind_is_invalid_input_and_the_formats_are_listed(data: bytes) -> None:
     for read in (open_picture, decode):
         with pytest.raises(InvalidInput) as refused:
             read(data, max_pixels=LIMIT)
@@ -311,7 +311,7 @@ def test_flipped_bits_are_decoded_or_invalid_input(kind: str, data: st.DataObjec
 
 @given(st.sampled_from(sorted(SAMPLES)), st.binary(max_size=64), st.integers(0, 200))
 @settings(max_examples=60)
-def test_bytes_put_in_anywhere_are_decoded_or_invalid_input(kind: str, extra: bytes, where: int) -> None:
+def test_inserted_bytes_are_decoded_or_invalid_input(kind: str, extra: bytes, where: int) -> None:
     data = SAMPLES[kind]
     decodes_or_is_invalid(data[:where] + extra + data[where:])
 
@@ -347,7 +347,7 @@ def test_many_threads_decode_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp"])
-def test_the_longest_side_of_a_format_is_exact(format: str) -> None:
+def test_the_longest_side_of_a_format_is_accepted_and_one_more_pixel_refused(format: str) -> None:
     longest = WRITABLE[format].longest
     for shape in ((1, longest, 1), (longest, 1, 1)):
         data = encode(np.zeros(shape, np.uint8), format)
@@ -357,7 +357,7 @@ def test_the_longest_side_of_a_format_is_exact(format: str) -> None:
     assert refused.value.field == "format"
 
 
-def test_sixteen_thousand_is_where_webp_ends() -> None:
+def test_webp_takes_sides_up_to_16383_px() -> None:
     Encoding("webp").check_size(16_383, 16_383)
     with pytest.raises(InvalidInput, match="png"):
         Encoding("webp").check_size(16_384, 1)
@@ -425,7 +425,7 @@ def test_resizing_to_the_same_size_changes_nothing() -> None:
     np.testing.assert_allclose(resize(pixels, 12, 9), pixels, atol=1e-3)
 
 
-def test_shrinking_averages_and_does_not_pick() -> None:
+def test_shrinking_averages_pixels() -> None:
     stripes = np.zeros((64, 64, 1), np.float32)
     stripes[:, ::2] = 1
     shrunk = resize(stripes, 8, 8)
@@ -434,7 +434,7 @@ def test_shrinking_averages_and_does_not_pick() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("size", [256, 128, 96, 70, 48, 32, 16])
-def test_resizing_keeps_the_picture_where_it_was(size: int, dtype: Any) -> None:
+def test_resizing_does_not_shift_the_picture(size: int, dtype: Any) -> None:
     """A ramp stays the same ramp, along both axes: pixels' centres map to pixels' centres."""
     ramp = (np.arange(64) + 0.5) * 4
     expected = ((np.arange(size) + 0.5) / size * 256)[size // 8 : -size // 8]
@@ -451,7 +451,7 @@ def test_resizing_keeps_the_picture_where_it_was(size: int, dtype: Any) -> None:
 
 @settings(max_examples=40)
 @given(st.integers(1, 12), st.none() | st.integers(1, 6), st.integers(0, 3))
-def test_a_sheet_holds_every_picture_in_reading_order(count: int, columns: int | None, gap: int) -> None:
+def test_a_grid_holds_every_picture_in_reading_order(count: int, columns: int | None, gap: int) -> None:
     images = [np.full((2, 3, 3), number, np.uint8) for number in range(count)]
     sheet = grid(images, columns, gap)
     across = columns or int(np.ceil(np.sqrt(count)))
@@ -463,6 +463,6 @@ def test_a_sheet_holds_every_picture_in_reading_order(count: int, columns: int |
     assert (sheet == 255).sum() == sheet.size - count * 2 * 3 * 3
 
 
-def test_a_sheet_of_nothing_is_invalid_input() -> None:
+def test_a_grid_of_no_pictures_is_invalid_input() -> None:
     with pytest.raises(InvalidInput):
         grid([])

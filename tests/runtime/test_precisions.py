@@ -215,7 +215,7 @@ def test_quantised_layers_of_an_int8_bundle_run_in_int8_and_the_rest_no_lower(
 
 
 @pytest.mark.parametrize("limit", ["float16", "bfloat16"])
-def test_what_is_reported_is_what_ran(cpu: str, limit: Precision, tmp_path: Path) -> None:
+def test_the_reported_precision_is_the_executed_one(cpu: str, limit: Precision, tmp_path: Path) -> None:
     """A float32 bundle loses to rounding what the reported precision rounds away: no less, and no more."""
     engine = openvino.open_engine(make_bundle(tmp_path, "float32"), min_precision=limit)
     least, most = {"float32": (100, 200), "float16": (60, 95), "bfloat16": (40, 60)}[engine.precision]

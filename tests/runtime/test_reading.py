@@ -20,7 +20,7 @@ FILES = seeds()
 
 @settings(max_examples=80)
 @given(st.sampled_from(sorted(FILES)), st.data())
-def test_bands_that_overlap_are_the_rows_of_the_whole(kind: str, data: st.DataObject) -> None:
+def test_overlapping_bands_equal_the_rows_of_the_whole_picture(kind: str, data: st.DataObject) -> None:
     opened = open_picture(FILES[kind], max_pixels=MAX_PIXELS)
     height = opened.header.height
     whole = opened.rows().read(0, height)
@@ -50,7 +50,7 @@ def test_a_file_says_whether_it_can_be_read_by_rows(kind: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_only_rows_that_stay_rows_from_the_top_are_read_by_rows(orientation: int) -> None:
+def test_only_pictures_that_are_not_rotated_are_read_by_rows(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x112] = orientation
     file = io.BytesIO()

@@ -49,7 +49,9 @@ def bands_of(pixels: Array, rows: int) -> Callable[[], Array]:
         (600, 1_000, 130),  # several strips, and bands that end in the middle of one
     ],
 )
-def test_rows_come_out_as_they_went_in(pixel_format: PixelFormat, width: int, height: int, rows: int) -> None:
+def test_libvips_reads_the_rows_unchanged(
+    pixel_format: PixelFormat, width: int, height: int, rows: int
+) -> None:
     pixels = noise(height, width, pixel_format)
     image = RowFile(width, height, pixel_format, bands_of(pixels, rows)).image()
     assert (image.width, image.height, image.bands) == (width, height, pixel_format.channels)
@@ -95,7 +97,7 @@ def test_a_file_of_bands_is_the_file_of_the_whole(format: str) -> None:
 
 @pytest.mark.parametrize("format", WRITABLE)
 @pytest.mark.parametrize("after", [0, 1, 5])
-def test_what_ends_the_rows_ends_the_file(format: str, after: int) -> None:
+def test_an_error_of_the_rows_ends_the_reading_and_is_kept(format: str, after: int) -> None:
     bands = bands_of(noise(100, 40, PixelFormat(3)), 10)
     count = iter(range(100))
 
@@ -109,7 +111,7 @@ def test_what_ends_the_rows_ends_the_file(format: str, after: int) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_bands_are_gone_when_the_file_is_not_when_garbage_is_collected(fails: bool) -> None:
+def test_bands_are_freed_without_garbage_collection(fails: bool) -> None:
     alive: list[weakref.ref[Any]] = []
 
     def take() -> Array:

@@ -260,7 +260,7 @@ def test_stats_count_what_ran_and_what_was_dropped() -> None:
 # Work-conserving batches.
 
 
-def test_an_idle_device_takes_one_item_at_once_and_what_gathers_meanwhile_becomes_one_batch() -> None:
+def test_an_idle_device_starts_at_once_and_items_that_arrive_meanwhile_form_a_batch() -> None:
     engine = Gated(8)
     with scheduling(engine) as scheduler:
         scheduler.submit(job(engine, 0))
@@ -395,7 +395,7 @@ def test_a_flood_of_thumbnails_starves_no_poster(crowd: int) -> None:
         assert poster == pytest.approx(thumbnails / crowd, rel=0.25)
 
 
-def test_the_jobs_of_one_request_get_one_requests_turns() -> None:
+def test_jobs_of_the_same_request_share_its_turns() -> None:
     """Two bands of a poster beside another poster: the device's time is halved between the posters."""
     engine, flow = Gated(1), Flow()
     with scheduling(engine) as scheduler:
@@ -410,7 +410,7 @@ def test_the_jobs_of_one_request_get_one_requests_turns() -> None:
         assert served.count(1) + served.count(2) == pytest.approx(20, abs=1)
 
 
-def test_newcomers_do_not_hold_back_those_who_wait() -> None:
+def test_new_requests_do_not_delay_waiting_ones() -> None:
     """Five posters at a time, always new ones: each is done after its own share."""
     engine, tiles, others = Gated(1), 12, 5
     with scheduling(engine) as scheduler:
@@ -432,7 +432,7 @@ def test_newcomers_do_not_hold_back_those_who_wait() -> None:
         assert batches <= tiles * (others + 1) * 1.25
 
 
-def test_another_model_and_another_shape_get_their_turns() -> None:
+def test_requests_of_another_model_or_shape_get_their_turns() -> None:
     engine, other = Gated(8), Gated(8)
     with scheduling(engine) as scheduler:
         scheduler.submit(job(engine, 0, 1000))
@@ -545,7 +545,7 @@ def test_a_request_cancelled_before_it_is_submitted_never_runs() -> None:
     assert engine.batches == [[(0, 0)], [(99, 0)]]
 
 
-def test_cancelling_from_a_delivery_or_a_callback_does_not_lock_up() -> None:
+def test_cancelling_from_a_delivery_or_a_callback_does_not_deadlock() -> None:
     engine = Echo()
     with scheduling(engine) as scheduler:
         other = job(engine, 2, 10_000)
@@ -685,7 +685,7 @@ def test_one_bad_item_in_a_batch_fails_only_its_own_request(error: Exception) ->
     assert sorted(got) == [2, 4, 6]
 
 
-def test_items_that_do_not_stack_fail_only_the_odd_one() -> None:
+def test_an_item_with_other_inputs_fails_alone() -> None:
     engine = Gated(8)
     with scheduling(engine) as scheduler:
         scheduler.submit(job(engine, 0))

@@ -22,7 +22,7 @@ SAMPLER = Manifest("sampler", "generate", "float32", (LATENT,), (SAMPLE,), laten
 
 
 @pytest.mark.parametrize("task", ["upscale", "translate"])
-def test_a_picture_becomes_tiles_unless_the_model_must_see_it_whole(task: Any) -> None:
+def test_a_picture_becomes_tiles_unless_the_model_takes_whole_pictures(task: Any) -> None:
     assert tasks.items_of(replace(PICTURE, task=task)) == "tiles"
     assert tasks.items_of(replace(WHOLE, task=task)) == "whole"
 
@@ -31,12 +31,12 @@ def test_latents_become_samples() -> None:
     assert tasks.items_of(SAMPLER) == "samples"
 
 
-def test_bundles_are_usually_called_after_the_model_and_its_scale_where_that_is_the_point() -> None:
+def test_bundle_names_contain_the_model_and_for_upscalers_the_scale() -> None:
     names = {name: task.bundle_name("family", 4) for name, task in tasks.ALL.items()}
     assert names == {"upscale": "family-x4", "translate": "family", "generate": "family"}
 
 
-def test_an_unknown_task_is_refused_with_those_there_are() -> None:
+def test_an_unknown_task_is_refused_with_the_known_names() -> None:
     with pytest.raises(
         InvalidInput, match=r"task: got 'paint', expected one of upscale, translate, generate"
     ):

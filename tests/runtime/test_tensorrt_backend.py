@@ -56,7 +56,7 @@ def check(engine: nvidia.TensorRTEngine, batch: int, height: int, width: int, se
 
 class TestRuns:
     @pytest.mark.parametrize("library", libraries.LIBRARIES)
-    def test_any_shape_is_answered_right_however_often_it_comes(
+    def test_any_shape_gives_the_right_answer_however_often_it_runs(
         self, cudart: FakeCudart, library: str
     ) -> None:
         engine = make_engine(cudart, library=library)
@@ -83,7 +83,7 @@ class TestRuns:
         assert engine.graph_launches == launches + 4
         assert engine.plain_runs == plain
 
-    def test_another_shape_is_enqueued_plainly_once_and_has_a_graph_from_the_third_time(
+    def test_another_shape_gets_a_graph_on_its_second_run_and_uses_it_from_the_third(
         self, engine: nvidia.TensorRTEngine, cudart: FakeCudart
     ) -> None:
         for seed in range(engine.slots):  # the slots take turns
@@ -93,7 +93,7 @@ class TestRuns:
             check(engine, 1, 7, 5, seed)
         assert (engine.plain_runs, engine.graph_launches) == (2 * engine.slots, engine.slots)
 
-    def test_a_shape_that_needs_more_scratch_memory_spoils_no_graph(
+    def test_a_shape_that_needs_more_scratch_memory_leaves_other_graphs_valid(
         self, engine: nvidia.TensorRTEngine
     ) -> None:
         engine.warm_up()
@@ -169,7 +169,7 @@ class TestFailures:
         check(engine, 1, 16, 16)
         check(engine, 1, 16, 16)
 
-    def test_without_a_graph_kernels_are_enqueued_and_it_is_said(
+    def test_without_a_graph_kernels_are_enqueued_with_a_warning(
         self, cudart: FakeCudart, caplog: pytest.LogCaptureFixture
     ) -> None:
         engine = make_engine(cudart)
@@ -274,17 +274,17 @@ class TestDevices:
             ("cuda:x", None),
         ],
     )
-    def test_names(self, device: str | None, index: int | None) -> None:
+    def test_device_names_are_parsed(self, device: str | None, index: int | None) -> None:
         assert nvidia.device_index(device) == index
 
     def test_the_cpu_is_refused(self) -> None:
         assert "cuda:0" in str(nvidia.unavailable(BUNDLE, "CPU"))
 
-    def test_no_driver_or_no_gpu_is_said_in_cudas_words(self, cudart: FakeCudart) -> None:
+    def test_without_a_driver_or_gpu_cudas_message_is_passed_on(self, cudart: FakeCudart) -> None:
         cudart.fail["cudaGetDeviceCount"] = Code.cudaErrorNoDevice
         assert "cudaGetDeviceCount failed: cudaErrorNoDevice" in str(Cuda.problem(0, cudart))
 
-    def test_a_gpu_that_is_not_there_is_said_with_how_many_are(self, cudart: FakeCudart) -> None:
+    def test_a_missing_gpu_is_refused_with_the_number_of_gpus(self, cudart: FakeCudart) -> None:
         assert Cuda.problem(0, cudart) is None
         assert Cuda.problem(1, cudart) == "there is no GPU number 1: this machine has 1"
 

@@ -105,7 +105,7 @@ class TestPlans:
         assert source.startswith(f"plan from {cache.folder}")
         assert compiled == ["tensorrt 8.9"]
 
-    def test_a_plan_that_does_not_load_is_compiled_anew_and_the_log_is_told(
+    def test_a_plan_that_does_not_load_is_compiled_anew_with_the_reason_in_the_log(
         self, bundle: Callable[..., Bundle], cache: PlanCache, compiled: list[str]
     ) -> None:
         _, source = self.open(bundle(self.WANTED), cache, b"compiled")
@@ -138,7 +138,7 @@ class TestPlans:
         libraries.missing("tensorrt_rtx") is not None, reason=str(libraries.missing("tensorrt_rtx"))
     )
     @pytest.mark.skipif(Cuda.problem() is None, reason="this machine has a GPU")
-    def test_tensorrts_own_words_say_why_a_plan_does_not_load(self) -> None:
+    def test_tensorrts_message_says_why_a_plan_does_not_load(self) -> None:
         log = libraries.library_log("tensorrt_rtx")
         runtime = libraries.load_library("tensorrt_rtx").Runtime(log)
         with pytest.raises(EngineError, match=r"a plan was refused: .*Error"):
@@ -147,7 +147,7 @@ class TestPlans:
     @pytest.mark.skipif(
         libraries.missing("tensorrt_rtx") is not None, reason=str(libraries.missing("tensorrt_rtx"))
     )
-    def test_a_really_compiled_plan_is_found_to_fit(self, tmp_path: Path) -> None:
+    def test_a_compiled_plan_in_the_bundle_fits(self, tmp_path: Path) -> None:
         manifest = graphs.upscale_manifest("float16")
         built = graphs.write_bundle(tmp_path, graphs.upscaler("float16"), manifest)
         _, entry = plan.compile_plan(built.onnx, manifest, "tensorrt_rtx")

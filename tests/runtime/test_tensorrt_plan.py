@@ -85,7 +85,7 @@ def test_a_gpu_that_is_not_supported_is_refused_with_those_that_are(
 
 
 @needs_rtx
-def test_the_parsers_words_reach_the_caller(tmp_path: Path) -> None:
+def test_the_parsers_message_is_in_the_error(tmp_path: Path) -> None:
     node = helper.make_node("NoSuchOperator", ["image"], ["upscaled"])
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, "H", "W"])
@@ -111,7 +111,7 @@ def test_a_missing_library_is_named_with_its_package(monkeypatch: pytest.MonkeyP
     assert "pip install tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs" in said
 
 
-def test_bindings_without_their_libraries_are_told_apart_from_nothing(tmp_path: Path) -> None:
+def test_bindings_without_libraries_have_another_message_than_a_missing_package(tmp_path: Path) -> None:
     package = tmp_path / "tensorrt_bindings"
     package.mkdir()
     (package / "__init__.py").write_text(
@@ -268,5 +268,5 @@ def entry_for(**changes: str) -> EngineFile:
         ({"profile": "n1-4"}, False),
     ],
 )
-def test_a_plan_fits_only_where_all_of_it_does(plan_changes: dict[str, str], fits: bool) -> None:
+def test_a_plan_fits_only_if_all_its_fields_match(plan_changes: dict[str, str], fits: bool) -> None:
     assert plan.fits(entry_for(**plan_changes), entry_for()) is fits

@@ -26,7 +26,7 @@ def test_keeps_a_plan_for_exactly_what_it_was_compiled_for(tmp_path: Path) -> No
     assert again.get(entry_for(profile="n1-4"))[0] is None
 
 
-def test_is_private(tmp_path: Path) -> None:
+def test_the_cache_folder_is_private(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     folder.mkdir(mode=0o755)
     path = plan_cache.PlanCache(folder).put(entry_for(), b"plan")
@@ -54,7 +54,7 @@ def test_ignores_a_link_and_a_file_that_the_index_does_not_list(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[1, 2]", b"\xff\xfe"])
-def test_a_broken_index_is_an_empty_one(tmp_path: Path, broken: bytes) -> None:
+def test_a_damaged_index_counts_as_empty(tmp_path: Path, broken: bytes) -> None:
     cache = plan_cache.PlanCache(tmp_path)
     cache.put(entry_for(), b"plan")
     (tmp_path / plan_cache.INDEX).write_bytes(broken)
@@ -63,7 +63,7 @@ def test_a_broken_index_is_an_empty_one(tmp_path: Path, broken: bytes) -> None:
     assert cache.get(entry_for())[0] == b"plan"
 
 
-def test_forgets_the_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_drops_the_oldest_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_cache, "MAX_PLANS", 2)
     cache = plan_cache.PlanCache(tmp_path)
     for version in ("1", "2", "3"):

@@ -48,11 +48,11 @@ def shapes(side: int) -> Shapes:
 
 
 class TestShapeChoice:
-    def test_fixed_shapes_always_have_their_own(self) -> None:
+    def test_fixed_shapes_always_have_their_own_context(self) -> None:
         choice = ShapeChoice({shapes(8)})
         assert choice.visit(shapes(8))
 
-    def test_the_least_recently_used_makes_room(self) -> None:
+    def test_the_least_recently_used_shape_loses_its_context(self) -> None:
         choice = ShapeChoice(set())
         for side in range(1, DYNAMIC_GRAPHS + 1):
             assert [choice.visit(shapes(side)), choice.visit(shapes(side))] == [False, True]

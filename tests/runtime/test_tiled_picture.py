@@ -176,8 +176,8 @@ def test_transparency_beside_the_network_is_enlarged_with_it(scale: int) -> None
 @pytest.mark.parametrize("scale", [1, 3])
 def test_bands_are_the_same_picture(task: str, channels: int, scale: int) -> None:
     engine, planes = Network(task, scale=scale), noise(channels, 150, 40)
-    (whole, one), (stacked, many) = run(engine, planes), run(engine, planes, band_bytes=1)
-    assert (len(one.bands), len(many.bands)) == (1, 13)
+    (whole, in_one_band), (stacked, in_many_bands) = run(engine, planes), run(engine, planes, band_bytes=1)
+    assert (len(in_one_band.bands), len(in_many_bands.bands)) == (1, 13)
     np.testing.assert_array_equal(stacked, whole)
 
 
@@ -234,7 +234,7 @@ def test_a_larger_picture_is_refused_with_the_number(height: int, width: int) ->
     assert not engine.shapes
 
 
-def test_whole_is_one_window_whatever_the_tiles() -> None:
+def test_run_whole_uses_a_single_window_whatever_the_tile_sizes() -> None:
     engine = Network()
     np.testing.assert_allclose(run_whole(engine, noise(3)), cubed(noise(3)), atol=1e-6)
     assert engine.shapes == [(1, 3, 37, 29)]
@@ -267,7 +267,7 @@ def test_every_tile_is_reported_once() -> None:
     assert reports == [(done, 25) for done in range(1, 26)]
 
 
-def test_the_bands_of_a_picture_share_one_requests_turns() -> None:
+def test_the_bands_of_a_picture_share_the_turns_of_a_request() -> None:
     engine, planes = Network(), noise(3, 64, 64)
     picture = TiledPicture(
         engine,

@@ -119,7 +119,7 @@ def test_one_pixel_more_than_the_tile_makes_two_windows_on_the_edges() -> None:
         {"tile": 63, "multiple": 2},
     ],
 )
-def test_what_cannot_be_cut_is_invalid_input(bad: dict[str, int]) -> None:
+def test_impossible_tile_sizes_are_invalid_input(bad: dict[str, int]) -> None:
     given_values = {"length": 100, "tile": 64, "halo": 8, "multiple": 1, **bad}
     with pytest.raises(InvalidInput):
         split(given_values.pop("length"), **given_values)
@@ -191,7 +191,7 @@ class Local(Engine):
     st.integers(0, 3),
     st.integers(2, 6),
 )
-def test_stitched_is_what_whole_would_be(
+def test_the_stitched_picture_equals_the_whole_one(
     height: int, width: int, scale: int, multiple: int, radius: int, tiles: int
 ) -> None:
     """Exact, not close: with a halo as wide as the network looks, every pixel sees the very same numbers."""
@@ -207,7 +207,7 @@ def test_stitched_is_what_whole_would_be(
     np.testing.assert_array_equal(stitched, whole)
 
 
-def test_a_halo_narrower_than_the_network_looks_shows() -> None:
+def test_a_halo_narrower_than_the_receptive_field_is_visible() -> None:
     """Proof that the test above can fail."""
     image = np.random.default_rng(0).random((3, 40, 40), np.float32)
     engine = Local(radius=3)
@@ -216,7 +216,7 @@ def test_a_halo_narrower_than_the_network_looks_shows() -> None:
     assert not np.array_equal(run_picture(engine, image, tiled), whole)
 
 
-def test_only_the_tiles_shape_and_the_shorter_sides_are_seen() -> None:
+def test_windows_have_the_tiles_shape_or_a_shorter_side() -> None:
     engine = Local()
     tiled = replace(engine.manifest, tile_sizes=(32,), halo=4)
     run_picture(engine, np.zeros((3, 7, 100), np.float32), tiled)

@@ -28,7 +28,9 @@ def scene(seed: int, height: int, width: int, shown: float, channels: int = 3) -
 
 @settings(max_examples=60)
 @given(SEEDS, SIDES, SIDES, st.floats(0, 1), st.sampled_from([1, 3]))
-def test_hidden_values_never_matter(seed: int, height: int, width: int, shown: float, channels: int) -> None:
+def test_colours_of_hidden_pixels_have_no_influence(
+    seed: int, height: int, width: int, shown: float, channels: int
+) -> None:
     colour, alpha = scene(seed, height, width, shown, channels)
     filled = fill(colour, alpha)
     assert (filled.shape, filled.dtype) == (colour.shape, np.float32)
@@ -65,7 +67,7 @@ def beside(mask: Array, steps: int = 1) -> Array:
 
 @settings(max_examples=60)
 @given(SEEDS, SIDES, SIDES, st.floats(0.05, 0.95))
-def test_beside_the_visible_the_hidden_looks_like_it(
+def test_hidden_pixels_beside_visible_ones_get_their_colour(
     seed: int, height: int, width: int, shown: float
 ) -> None:
     """A hidden pixel that touches a visible one has a colour from within three pixels, wherever the picture is cut."""
@@ -97,7 +99,7 @@ def test_nothing_visible_is_black_and_everything_visible_is_itself() -> None:
 
 @settings(max_examples=60)
 @given(SEEDS, st.integers(1, 260), st.integers(1, 40), st.floats(0, 1), st.data())
-def test_bands_are_filled_as_the_whole_is(
+def test_filling_by_bands_equals_filling_the_whole_picture(
     seed: int, height: int, width: int, shown: float, data: st.DataObject
 ) -> None:
     colour, alpha = scene(seed, height, width, shown)

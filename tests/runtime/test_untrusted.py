@@ -43,7 +43,7 @@ def test_a_loader_that_is_not_on_the_list_is_refused_by_its_name() -> None:
         open_picture(matrix, max_pixels=MAX_PIXELS)
 
 
-def test_a_file_that_is_another_by_the_time_it_is_decoded_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_changes_before_it_is_decoded_is_refused(tmp_path: Path) -> None:
     """An upload lies on the disk between its header and its pixels; the limits were checked on the first."""
     path = tmp_path / "picture.png"
     Image.new("RGB", (9, 5)).save(path)
@@ -61,7 +61,7 @@ def test_floats_a_little_beyond_black_and_white_are_clipped() -> None:
 
 
 @pytest.mark.parametrize("value", [-0.06, 1.06, float("nan"), float("inf")])
-def test_floats_that_are_no_colours_are_refused(value: float) -> None:
+def test_floats_far_outside_zero_to_one_are_refused(value: float) -> None:
     file = vips(np.array([[[0.5, value, 0.5]]], np.float32), "scrgb").tiffsave_buffer()
     with pytest.raises(InvalidInput, match="expected floats from 0"):
         read(file)
@@ -90,7 +90,7 @@ def grey_ink() -> bytes:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
-def test_ink_is_converted_by_its_own_profile(format: str) -> None:
+def test_cmyk_is_converted_with_its_own_profile(format: str) -> None:
     ink = Image.fromarray(np.full((8, 8, 4), (0, 255, 255, 0), np.uint8), "CMYK")
     colours = []
     for profile in (pyvips.Image.profile_load("cmyk"), grey_ink()):

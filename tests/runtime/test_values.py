@@ -29,7 +29,9 @@ def test_black_and_white_become_the_ends_of_the_range_and_come_back() -> None:
 
 
 @given(floats, ranges)
-def test_what_goes_in_and_out_is_the_same_value(values: np.ndarray, limits: tuple[int, int]) -> None:
+def test_converting_to_the_model_and_back_keeps_the_value(
+    values: np.ndarray, limits: tuple[int, int]
+) -> None:
     there = to_model(values, spec(*limits))
     assert there.dtype == np.float32
     back = from_model(there, spec(*limits))

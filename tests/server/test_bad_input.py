@@ -73,7 +73,7 @@ def refused(call: Callable[[], Any], code: grpc.StatusCode, *words: str, field: 
     ],
     ids=["empty", "text", "truncated", "stub", "bomb", "hollow", "no-width", "svg", "pdf"],
 )
-def test_what_is_no_image(served: Served, image: bytes, words: list[str]) -> None:
+def test_a_file_that_is_not_an_image_is_refused(served: Served, image: bytes, words: list[str]) -> None:
     refused(lambda: served.stub.Upscale(pb.UpscaleRequest(image=image)), INVALID, *words, field="image")
     refused(lambda: list(served.stub.UpscaleStream(stream(image))), INVALID, *words, field="image")
 
@@ -98,13 +98,15 @@ def stream(*data: bytes) -> Iterator[pb.UpscaleStreamRequest]:
         ({"model": "generator"}, "model", "upscaler"),
     ],
 )
-def test_upscale_options(served: Served, options: dict[str, Any], field: str, word: str) -> None:
+def test_wrong_options_of_upscale_are_refused_by_field(
+    served: Served, options: dict[str, Any], field: str, word: str
+) -> None:
     request = pb.UpscaleRequest(image=png(4, 4), **options)
     refused(lambda: served.stub.Upscale(request), INVALID, word, field=field)
 
 
 @pytest.mark.parametrize("name", ["nope", "x" * 100_000, "esrgan\n\x00é😀", "../../etc/passwd"])
-def test_an_unknown_model(served: Served, name: str) -> None:
+def test_an_unknown_model_is_refused_with_the_known_ones(served: Served, name: str) -> None:
     refused(
         lambda: served.stub.Upscale(pb.UpscaleRequest(model=name, image=png(2, 2))), NOT_FOUND, "upscaler"
     )
@@ -143,12 +145,14 @@ FINE = pb.Latent(values=[0.5] * LATENT)
         ({"count": 1, "model": "upscaler"}, "model", "generator, plain"),
     ],
 )
-def test_generate_options(served: Served, options: dict[str, Any], field: str, word: str) -> None:
+def test_wrong_options_of_generate_are_refused_by_field(
+    served: Served, options: dict[str, Any], field: str, word: str
+) -> None:
     request = pb.GenerateRequest(**{"model": "generator", **options})
     refused(lambda: served.stub.Generate(request), INVALID, word, field=field)
 
 
-def test_labels_for_a_model_without_classes(served: Served) -> None:
+def test_labels_for_a_model_without_classes_are_refused(served: Served) -> None:
     request = pb.GenerateRequest(model="plain", count=1, labels=[0])
     refused(lambda: served.stub.Generate(request), INVALID, "no classes", field="labels")
 
@@ -169,13 +173,13 @@ DATA = pb.UpscaleStreamRequest(data=b"x")
         ([pb.UpscaleStreamRequest(header=pb.UpscaleRequest(image=b"abc"))], "header.image", "3 bytes"),
     ],
 )
-def test_a_stream_in_the_wrong_order(
+def test_a_stream_in_the_wrong_order_is_refused(
     served: Served, parts: list[pb.UpscaleStreamRequest], field: str, word: str
 ) -> None:
     refused(lambda: list(served.stub.UpscaleStream(iter(parts))), INVALID, word, field=field)
 
 
-def test_limits_are_named(serve: Serve) -> None:
+def test_a_request_over_a_limit_is_refused_with_the_flag(serve: Serve) -> None:
     limits = Limits(max_pixels=500, max_output_pixels=6_000, max_upload_bytes=3_000, max_count=10_000)
     small = serve(FakeUpscaler(), FakeGenerator(), limits=limits)
     refused(
@@ -203,7 +207,7 @@ def test_a_message_over_the_cap_is_refused_and_the_next_one_served(serve: Serve)
     assert small.client.upscale(png(5, 5)).width == 20
 
 
-def test_an_engine_that_fails_or_a_fault_of_ours_is_internal_and_tells_the_request(
+def test_an_engine_failure_or_a_bug_is_internal_with_the_request_id(
     upscaler: tuple[Served, FakeUpscaler],
 ) -> None:
     served, engine = upscaler

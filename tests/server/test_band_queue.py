@@ -107,7 +107,7 @@ async def test_a_writer_that_failed_takes_no_band() -> None:
         await asyncio.wait_for(bands.put(np.zeros(1), writing), TIMEOUT_S)
 
 
-async def test_a_writer_that_waits_is_told_that_the_request_has_ended() -> None:
+async def test_a_waiting_writer_is_cancelled_when_the_request_ends() -> None:
     bands = BandQueue(Stopwatch())
 
     def write() -> None:

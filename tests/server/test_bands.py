@@ -56,7 +56,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def many_bands(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Small pictures are cut into many bands, as large ones are. The list gets the number of bands of each."""
+    """Cut small pictures into many bands, as large ones are. Returns a list that gets the number of bands of each."""
     band_counts: list[int] = []
     plan = geometry.bands
 
@@ -88,27 +88,27 @@ def file_of(channels: int, bits: int, format: str = "tiff", **options: Any) -> b
 
 
 def both_ways(served: Served, file: bytes, band_counts: list[int], **options: Any) -> tuple[bytes, bytes]:
-    """The answer by one band, and the one by many."""
+    """The answers computed in one band and in many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runtime.picture_work.BAND_BYTES", 2**30)
-        one = served.client.upscale(file, **options).image
+        in_one_band = served.client.upscale(file, **options).image
     assert band_counts[-1] == 1
-    many = served.client.upscale(file, **options).image
+    in_many_bands = served.client.upscale(file, **options).image
     assert band_counts[-1] > 1
-    return one, many
+    return in_one_band, in_many_bands
 
 
 @pytest.mark.parametrize("format", WRITABLE)
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_bands_make_the_same_picture(
+def test_a_picture_computed_in_bands_is_the_same(
     served: Served, many_bands: list[int], channels: int, bits: int, format: str
 ) -> None:
     file = file_of(channels, bits)
     for outscale in (None, 0.3, 2.6, 5.5):
-        one, many = both_ways(served, file, many_bands, format=format, outscale=outscale)
+        in_one_band, in_many_bands = both_ways(served, file, many_bands, format=format, outscale=outscale)
         depth = min(bits, WRITABLE[format].bits)
-        np.testing.assert_array_equal(read_back(one, depth), read_back(many, depth))
+        np.testing.assert_array_equal(read_back(in_one_band, depth), read_back(in_many_bands, depth))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -117,8 +117,8 @@ def test_bands_of_a_picture_that_is_set_upright(
 ) -> None:
     image = vips(textured(3, 8), "srgb").copy()
     image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
-    one, many = both_ways(served, image.tiffsave_buffer(), many_bands)
-    assert one == many
+    in_one_band, in_many_bands = both_ways(served, image.tiffsave_buffer(), many_bands)
+    assert in_one_band == in_many_bands
 
 
 @pytest.mark.parametrize(
@@ -134,16 +134,16 @@ def test_bands_of_a_picture_that_is_set_upright(
         ("tiff", {"tile_height": 7}),  # of a strip
     ],
 )
-def test_bands_of_every_way_to_decode(
+def test_bands_of_files_decoded_by_rows_and_as_a_whole(
     served: Served, many_bands: list[int], format: str, options: dict[str, Any]
 ) -> None:
-    one, many = both_ways(served, file_of(3, 8, format, **options), many_bands, format="png")
-    assert one == many
+    in_one_band, in_many_bands = both_ways(served, file_of(3, 8, format, **options), many_bands, format="png")
+    assert in_one_band == in_many_bands
 
 
 def test_bands_of_a_bitmap(served: Served, many_bands: list[int]) -> None:
-    one, many = both_ways(served, saved(Image.fromarray(textured(3, 8)), "BMP"), many_bands)
-    assert one == many
+    in_one_band, in_many_bands = both_ways(served, saved(Image.fromarray(textured(3, 8)), "BMP"), many_bands)
+    assert in_one_band == in_many_bands
 
 
 @settings(max_examples=30)
@@ -163,13 +163,13 @@ def test_bands_of_any_size_and_scale(
         values[:, :, -1] *= random.random((height, width)) > 0.5
     file = vips(values, "b-w" if channels < 3 else "srgb").pngsave_buffer()
     with pytest.MonkeyPatch.context() as patch:
-        one = served.client.upscale(file, outscale=outscale)
+        in_one_band = served.client.upscale(file, outscale=outscale)
         patch.setattr("runtime.picture_work.BAND_BYTES", SMALL_BAND_BYTES)
-        many = served.client.upscale(file, outscale=outscale)
-    assert one.image == many.image
-    header = open_picture(many.image, max_pixels=10**7).header
+        in_many_bands = served.client.upscale(file, outscale=outscale)
+    assert in_one_band.image == in_many_bands.image
+    header = open_picture(in_many_bands.image, max_pixels=10**7).header
     wanted = [max(1, round(side * np.float32(outscale or 4).item())) for side in (width, height)]
-    assert [header.width, header.height] == [many.width, many.height] == wanted
+    assert [header.width, header.height] == [in_many_bands.width, in_many_bands.height] == wanted
 
 
 # What is left when it ends before the last band.
@@ -365,7 +365,7 @@ def test_a_damaged_file_ends_its_call_while_tiles_of_it_are_on_the_device(
     ends_cleanly(served, end, engine.heal)
 
 
-def test_a_large_upload_is_gone_with_its_request(
+def test_a_large_upload_is_deleted_with_its_request(
     stoppable: tuple[Served, Stoppable], begin: Begin, many_bands: list[int]
 ) -> None:
     served, _ = stoppable
@@ -375,13 +375,15 @@ def test_a_large_upload_is_gone_with_its_request(
     ends_cleanly(served, lambda: refusal(begin(damaged).wait))
 
 
-def test_many_callers_of_many_bands_each_get_their_own(served: Served, many_bands: list[int]) -> None:
+def test_concurrent_requests_of_many_bands_get_their_own_answers(
+    served: Served, many_bands: list[int]
+) -> None:
     sizes = [(20 + 11 * number, 150 - 9 * number) for number in range(12)]
 
-    def one(number: int) -> int:
+    def levels_off(number: int) -> int:
         width, height = sizes[number]
         answer = served.client.upscale(png(width, height, seed=number))
         return levels_apart(decoded(answer.image), expected(decoded(png(width, height, seed=number))))
 
     with ThreadPoolExecutor(12) as pool:
-        assert max(pool.map(one, range(12))) <= 1
+        assert max(pool.map(levels_off, range(12))) <= 1

@@ -46,7 +46,7 @@ def one_line(lines: Lines) -> MutableMapping[str, Any]:
     return line
 
 
-async def test_a_call_leaves_one_line_that_says_what_it_was(lines: Lines) -> None:
+async def test_a_call_is_logged_in_one_line(lines: Lines) -> None:
     with serving(FakeUpscaler()) as service:
         await service.image("upscale", ImageRequest(), png(20, 10), Call.begin("Upscale", request_id="id-1"))
     line = one_line(lines)
@@ -151,7 +151,7 @@ async def test_a_reader_that_takes_nothing_past_its_deadline_ends_the_call(lines
     assert one_line(lines)["code"] == "DEADLINE_EXCEEDED"
 
 
-async def test_calls_beyond_the_limit_are_refused_and_those_before_it_count_no_more(lines: Lines) -> None:
+async def test_calls_beyond_the_limit_are_refused_and_finished_calls_are_not_counted(lines: Lines) -> None:
     engine = FakeUpscaler()
     with serving(engine, limits=Limits(max_calls=1)) as service:
         with held(engine):
@@ -183,7 +183,7 @@ async def test_a_cancelled_call_is_logged_as_such_and_its_tiles_are_dropped(line
     assert one_line(lines)["code"] == "CANCELLED"
 
 
-async def test_before_the_models_are_warm_every_call_says_so(lines: Lines) -> None:
+async def test_before_the_models_are_warm_a_call_raises_not_ready(lines: Lines) -> None:
     service = Service(Limits())
     with pytest.raises(NotReady, match="warming up"):
         await service.image("upscale", ImageRequest(), png(4, 4), Call.begin("Upscale"))
@@ -191,7 +191,7 @@ async def test_before_the_models_are_warm_every_call_says_so(lines: Lines) -> No
     assert one_line(lines)["code"] == "UNAVAILABLE"
 
 
-async def test_a_fault_of_the_server_is_logged_with_its_trace_and_a_bad_request_without(lines: Lines) -> None:
+async def test_an_internal_error_is_logged_with_its_traceback_and_a_bad_request_without(lines: Lines) -> None:
     engine = FakeUpscaler()
     with serving(engine) as service:
         with pytest.raises(InvalidInput):

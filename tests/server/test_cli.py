@@ -89,12 +89,12 @@ def test_a_module_of_the_base_that_is_missing_is_not_blamed_on_an_extra(tmp_path
 
 
 @pytest.mark.parametrize("name", ["serve", "convert"])
-def test_files_of_the_working_folder_take_nobodys_place(name: str, trap: Path) -> None:
+def test_files_in_the_working_folder_do_not_shadow_our_modules(name: str, trap: Path) -> None:
     shown = ganforge(name, "--help", cwd=trap)
     assert shown.stdout.startswith(f"Usage: ganforge {name} "), shown.stderr
 
 
-def test_a_launched_server_is_ours_whatever_lies_in_the_working_folder(
+def test_files_in_the_working_folder_do_not_shadow_a_launched_server(
     trap: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(trap)

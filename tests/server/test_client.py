@@ -42,7 +42,7 @@ def test_a_large_image_goes_through_the_stream_and_is_the_same(served: Served) -
     assert "UpscaleStream" in {line["method"] for line in served.lines[-2:]}
 
 
-def test_errors_cross_the_wire_as_themselves(served: Served) -> None:
+def test_the_client_raises_the_servers_errors(served: Served) -> None:
     with pytest.raises(errors.InvalidInput) as invalid:
         served.client.upscale(b"text")
     assert invalid.value.field == "image"

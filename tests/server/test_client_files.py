@@ -91,7 +91,7 @@ def test_recursive_mirrors_the_folders(served: Served, photos: Path, tmp_path: P
     assert width(tmp_path / "out" / "sub" / "c-x4.png") == 28
 
 
-def test_names_that_differ_only_by_their_ending_stay_apart(served: Served, tmp_path: Path) -> None:
+def test_names_that_differ_only_by_suffix_get_different_results(served: Served, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     image = Image.fromarray(levels(3))

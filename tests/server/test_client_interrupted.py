@@ -68,7 +68,7 @@ def test_an_answer_that_breaks_off_leaves_no_half_of_it(tmp_path: Path) -> None:
     assert contents(tmp_path) == {}
 
 
-def test_what_a_killed_run_left_is_taken_over_and_two_runs_do_not_mix(tmp_path: Path) -> None:
+def test_a_killed_runs_temporary_file_is_reused_and_two_runs_do_not_mix(tmp_path: Path) -> None:
     target = tmp_path / "out.png"
     (tmp_path / ".out.png.part").write_bytes(b"left by a killed run, and longer than the answer")
     with AnswerFile(target) as answer:
@@ -100,7 +100,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"out.png": b"mine"}
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_anything_is_sent(
+def test_an_unwritable_folder_is_refused_before_anything_is_sent(
     served: Served, photos: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(b"no folder")
@@ -117,7 +117,7 @@ def client_process(*arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_after_ctrl_c_skip_existing_goes_on(
+def test_after_ctrl_c_skip_existing_continues(
     upscaler: tuple[Served, FakeUpscaler], photos: Path, tmp_path: Path
 ) -> None:
     served, engine = upscaler
@@ -155,7 +155,7 @@ def test_a_killed_run_leaves_no_half_of_an_answer(
 
 
 @pytest.mark.parametrize("error", [NotReady("nobody answers"), OSError(errno.ENOSPC, "No space left")])
-def test_a_failure_that_every_picture_would_meet_ends_the_batch(tmp_path: Path, error: Exception) -> None:
+def test_an_error_that_every_picture_would_have_stops_the_batch(tmp_path: Path, error: Exception) -> None:
     transfers = [Transfer(tmp_path / f"{n}.png", tmp_path / f"{n}-x4.png", named=False) for n in range(9)]
     aborted = threading.Event()
     calls: list[bytes | Path] = []
@@ -183,7 +183,7 @@ def test_a_server_that_cannot_be_reached_is_one_sentence(photos: Path, tmp_path:
 
 
 @pytest.mark.parametrize("stdout_is_terminal", [False, True])
-def test_one_bar_on_a_terminal(
+def test_a_terminal_shows_one_overall_bar(
     served: Served, photos: Path, tmp_path: Path, stdout_is_terminal: bool
 ) -> None:
     controller, terminal = os.openpty()

@@ -18,7 +18,7 @@ def photos(tmp_path: Path) -> Path:
     return make_photos(tmp_path)
 
 
-def test_a_photo_into_its_own_folder_stays(
+def test_a_photo_upscaled_into_its_own_folder_is_kept(
     served: Served, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photos)
@@ -53,7 +53,7 @@ def test_a_picture_that_has_not_been_read_yet_is_never_written_over(served: Serv
     assert contents(photos) == before
 
 
-def test_a_folder_into_itself_keeps_its_pictures_and_takes_no_result_for_one(
+def test_a_folder_upscaled_into_itself_keeps_its_pictures_and_sends_no_results(
     served: Served, photos: Path
 ) -> None:
     before = contents(photos)
@@ -74,7 +74,7 @@ def test_a_folder_into_itself_keeps_its_pictures_and_takes_no_result_for_one(
         assert "--skip-existing" in message
 
 
-def test_out_inside_in_is_not_read(served: Served, photos: Path) -> None:
+def test_a_folder_of_results_inside_the_sources_is_not_read(served: Served, photos: Path) -> None:
     out = photos / "out"
     done(served, "upscale", photos, out, "--recursive")
     first = contents(out)
@@ -99,7 +99,9 @@ def test_an_existing_file_is_replaced_only_with_overwrite(served: Served, photos
     )
 
 
-def test_what_is_no_file_is_never_replaced(served: Served, photos: Path, tmp_path: Path) -> None:
+def test_a_target_that_is_not_a_regular_file_is_never_replaced(
+    served: Served, photos: Path, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "out" / "a-x4.png").mkdir(parents=True)
     common = ("--format", "png", "--overwrite")
@@ -135,7 +137,7 @@ def test_one_existing_answer_stops_a_folder_before_anything_is_sent(
     assert width(out / "a-x4.png") == 20
 
 
-def test_samples_are_not_replaced_unasked(served: Served, tmp_path: Path) -> None:
+def test_samples_are_replaced_only_with_overwrite(served: Served, tmp_path: Path) -> None:
     common = ("--model", "plain", "--count", "2", "--seed", "7")
     done(served, "generate", tmp_path / "samples", *common)
     assert list(contents(tmp_path / "samples")) == ["plain-7-0000.png", "plain-7-0001.png"]

@@ -63,8 +63,8 @@ def test_a_wide_gamut_keeps_its_profile_and_its_colours(
     bicubic = pyvips.Image.new_from_buffer(file, "").resize(
         answer.width / image.width, vscale=answer.height / image.height, kernel="cubic"
     )
-    apart = inside(lab(upscaled)).dE00(inside(lab(bicubic)))
-    assert apart.avg() < 1  # what nobody sees beside each other
+    colour_difference = inside(lab(upscaled)).dE00(inside(lab(bicubic)))
+    assert colour_difference.avg() < 1  # CIEDE2000 differences below 1 are not visible
     # The same pixels without their profile would be other colours: the figure above is not blind.
     bare = upscaled.copy()
     bare.remove("icc-profile-data")
@@ -93,7 +93,7 @@ def visible(file: bytes) -> Array:
 @pytest.mark.parametrize(
     "options", [{}, {"outscale": 2.5}, {"format": "webp", "lossless": True}, {"format": "tiff"}]
 )
-def test_what_lies_under_transparency_does_not_show(served: Served, options: dict[str, Any]) -> None:
+def test_colours_under_transparency_do_not_show(served: Served, options: dict[str, Any]) -> None:
     answers = [
         served.client.upscale(saved(Image.fromarray(disc(hidden)), "PNG"), **options).image
         for hidden in (0, 255, 99)
@@ -109,7 +109,7 @@ def test_what_lies_under_transparency_does_not_show(served: Served, options: dic
 
 
 @pytest.mark.parametrize("hidden", [0, 255])
-def test_on_a_format_without_alpha_it_lies_on_white(served: Served, hidden: int) -> None:
+def test_in_a_format_without_alpha_transparency_is_blended_with_white(served: Served, hidden: int) -> None:
     answer = served.client.upscale(saved(Image.fromarray(disc(hidden)), "PNG"), format="jpeg", quality=100)
     image = np.asarray(Image.open(io.BytesIO(answer.image)))
     assert image[:16, :16].min() >= 253

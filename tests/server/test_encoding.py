@@ -35,7 +35,7 @@ def field_refused(served: Served, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp"])
-def test_quality_is_heard_and_has_the_stated_default(served: Served, format: str) -> None:
+def test_quality_changes_the_file_size_and_has_the_documented_default(served: Served, format: str) -> None:
     file = png(40, 40)
     sizes = [len(served.client.upscale(file, format=format, quality=q).image) for q in (1, 50, 100)]
     assert sizes[0] < sizes[1] < sizes[2]
@@ -57,12 +57,12 @@ def test_a_lossless_webp_has_the_pixels_of_the_png(served: Served, channels: int
     webp = served.client.upscale(file, format="webp", lossless=True, quality=5)
     same = served.client.upscale(file, format="png")
     mode = "RGBA" if channels == 4 else "RGB"
-    left, right = (np.asarray(Image.open(io.BytesIO(one.image)).convert(mode)) for one in (webp, same))
+    left, right = (np.asarray(Image.open(io.BytesIO(answer.image)).convert(mode)) for answer in (webp, same))
     np.testing.assert_array_equal(left, right)
     assert served.client.upscale(file, format="webp").image != webp.image
 
 
-def test_a_lossless_webp_that_came_is_not_kept_lossless_unless_asked(served: Served) -> None:
+def test_a_lossless_webp_can_be_answered_lossless(served: Served) -> None:
     file = saved(Image.fromarray(picture(20, 20)), "WEBP", lossless=True)
     kept = served.client.upscale(file, lossless=True)
     assert kept.format == "webp"
@@ -70,7 +70,7 @@ def test_a_lossless_webp_that_came_is_not_kept_lossless_unless_asked(served: Ser
 
 
 @pytest.mark.parametrize("format", ["png", "tiff"])
-def test_compression_costs_size_and_never_pixels(served: Served, format: str) -> None:
+def test_compression_changes_the_size_and_never_the_pixels(served: Served, format: str) -> None:
     for bits, words in ((8, "srgb"), (16, "rgb16")):
         steps = np.rint(waves(3, 90, 90) * 6) / 6 * (2**bits - 1)  # repeats, which a better search finds
         file = vips(steps.astype(f"u{bits // 8}"), words).pngsave_buffer()
@@ -78,7 +78,7 @@ def test_compression_costs_size_and_never_pixels(served: Served, format: str) ->
         sizes = {c: len(answer) for c, answer in answers.items()}
         assert sizes[0] > 360 * 360 * 3 * bits // 8 > 2 * sizes[1]
         assert sizes[9] < sizes[1]
-        first, *others = (pyvips.Image.new_from_buffer(one, "").numpy() for one in answers.values())
+        first, *others = (pyvips.Image.new_from_buffer(file, "").numpy() for file in answers.values())
         for other in others:
             np.testing.assert_array_equal(first, other)
         assert served.client.upscale(file, format=format).image == answers[1]
@@ -88,11 +88,11 @@ def test_a_float_tiff_is_compressed_without_loss(served: Served) -> None:
     file = vips(waves(3, 40, 40), "scrgb").tiffsave_buffer()
     plain, packed = (served.client.upscale(file, compression=c).image for c in (0, 9))
     assert len(packed) < len(plain)
-    left, right = (pyvips.Image.new_from_buffer(one, "").numpy() for one in (plain, packed))
+    left, right = (pyvips.Image.new_from_buffer(file, "").numpy() for file in (plain, packed))
     np.testing.assert_array_equal(left, right)
 
 
-def test_what_cannot_be_is_refused_by_its_name(served: Served) -> None:
+def test_impossible_encodings_are_refused_by_field(served: Served) -> None:
     jpeg, webp = pb.IMAGE_FORMAT_JPEG, pb.IMAGE_FORMAT_WEBP
     assert field_refused(served, format=jpeg, lossless=True) == "lossless"
     assert field_refused(served, compression=10) == "compression"
@@ -128,7 +128,7 @@ def test_a_path_is_read_and_an_open_file_is_written(served: Served, tmp_path: Pa
     assert memory.getvalue() == whole.image
 
 
-def test_a_path_that_is_no_file_is_told_as_such(served: Served, tmp_path: Path) -> None:
+def test_a_path_without_a_file_is_refused(served: Served, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         served.client.upscale(tmp_path / "nowhere.png")
     (tmp_path / "empty.png").touch()

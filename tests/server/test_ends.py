@@ -116,7 +116,7 @@ def test_past_its_deadline_a_request_drops_its_tiles(
     rest_is_dropped(served, engine)
 
 
-def test_a_cancelled_waiter_gives_its_place_back(serve: Serve) -> None:
+def test_a_request_cancelled_while_waiting_frees_its_place(serve: Serve) -> None:
     engine = FakeUpscaler()
     served = serve(engine, limits=Limits(max_active_bytes=1, max_queue_pixels=TILES * 32 * 32 - 1))
     with ThreadPoolExecutor(1) as pool, held(engine):
@@ -130,7 +130,7 @@ def test_a_cancelled_waiter_gives_its_place_back(serve: Serve) -> None:
         assert first.result(30).width == 160
 
 
-def test_a_full_queue_is_told_at_once_with_a_time_to_try_again(serve: Serve) -> None:
+def test_a_full_queue_refuses_at_once_with_a_retry_delay(serve: Serve) -> None:
     engine = FakeUpscaler()
     request_px = 9 * 32 * 32  # 60×60 is 3 × 3 windows of 32 with a halo of 4
     served = serve(engine, limits=Limits(max_active_bytes=1, max_queue_pixels=request_px))
@@ -151,7 +151,7 @@ def test_a_full_queue_is_told_at_once_with_a_time_to_try_again(serve: Serve) -> 
         assert waiting.result(30).width == 240
 
 
-def test_calls_beyond_the_limit_are_told_to_come_back(serve: Serve) -> None:
+def test_calls_beyond_the_limit_are_refused_with_a_retry_delay(serve: Serve) -> None:
     engine = FakeUpscaler()
     served = serve(engine, limits=Limits(max_calls=1))
     with ThreadPoolExecutor(1) as pool, held(engine):
@@ -165,7 +165,7 @@ def test_calls_beyond_the_limit_are_told_to_come_back(serve: Serve) -> None:
         assert first.result(30).width == 160
 
 
-def test_a_client_of_ours_tries_again_when_the_queue_was_full(serve: Serve) -> None:
+def test_the_client_retries_when_the_queue_was_full(serve: Serve) -> None:
     engine = FakeUpscaler()
     served = serve(engine, limits=Limits(max_active_bytes=1, max_queue_pixels=1))
     image = png(40, 40)
@@ -179,7 +179,7 @@ def test_a_client_of_ours_tries_again_when_the_queue_was_full(serve: Serve) -> N
         assert first.result(30).width == second.result(30).width == 160
 
 
-def test_a_stream_that_stands_still_is_ended(serve: Serve) -> None:
+def test_a_stalled_upload_is_ended(serve: Serve) -> None:
     served = serve(FakeUpscaler(), limits=Limits(idle_s=0.05))
     ended = threading.Event()
 
@@ -193,7 +193,7 @@ def test_a_stream_that_stands_still_is_ended(serve: Serve) -> None:
     assert "nothing was uploaded" in error.details()
 
 
-def test_a_reader_that_stands_still_is_ended(serve: Serve) -> None:
+def test_a_stalled_reader_is_ended(serve: Serve) -> None:
     served = serve(FakeUpscaler(), limits=Limits(idle_s=0.2, max_calls=1))
     small_window = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535), *OPTIONS)
     with grpc.insecure_channel(served.address, small_window) as channel:
@@ -208,7 +208,9 @@ def test_a_reader_that_stands_still_is_ended(serve: Serve) -> None:
 def coroutines_of_the_front() -> list[Any]:
     """The front's coroutines that are not finished."""
     # By type(): isinstance asks an object for its class, and torch's deprecated ones answer with a warning.
-    coroutines = [one for one in gc.get_objects() if type(one) is types.CoroutineType]
+    coroutines = [each for each in gc.get_objects() if type(each) is types.CoroutineType]
     return [
-        one for one in coroutines if one.cr_code.co_filename == server.grpc_front.__file__ and one.cr_frame
+        each
+        for each in coroutines
+        if each.cr_code.co_filename == server.grpc_front.__file__ and each.cr_frame
     ]

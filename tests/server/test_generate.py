@@ -50,8 +50,8 @@ def test_sample_k_is_the_same_for_any_count_alone_and_under_load(served: Served)
             samples = [decoded(image) for image in answer.result(60)]
             assert len(samples) == count
             assert max(map(levels_apart, samples, alone[:count])) <= 1
-        for one in load:
-            one.result(60)
+        for request in load:
+            request.result(60)
 
 
 def test_no_seed_draws_one_and_echoes_it(served: Served) -> None:
@@ -62,19 +62,19 @@ def test_no_seed_draws_one_and_echoes_it(served: Served) -> None:
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**64 - 1), st.integers(1, 9))
-def test_any_seed_and_count(served: Served, seed: int, count: int) -> None:
+def test_any_seed_and_count_are_served(served: Served, seed: int, count: int) -> None:
     answer = served.client.generate(count, model="generator", seed=seed)
     assert (answer.seed, len(answer.images), len(answer.labels)) == (seed, count, count)
 
 
-def test_one_label_goes_for_all_and_names_are_understood(served: Served) -> None:
-    one = served.client.generate(4, model="generator", seed=5, labels=[2])
-    each = served.client.generate(4, model="generator", seed=5, labels=["class2"] * 4)
-    other = served.client.generate(4, model="generator", seed=5, labels=[0, 2, 0, 2])
-    assert one.labels == each.labels == (2, 2, 2, 2)
-    assert one.images == each.images
-    assert other.images[1::2] == one.images[1::2]
-    assert other.images[0] != one.images[0]
+def test_one_label_applies_to_all_samples_and_may_be_a_name(served: Served) -> None:
+    one_label = served.client.generate(4, model="generator", seed=5, labels=[2])
+    names = served.client.generate(4, model="generator", seed=5, labels=["class2"] * 4)
+    mixed = served.client.generate(4, model="generator", seed=5, labels=[0, 2, 0, 2])
+    assert one_label.labels == names.labels == (2, 2, 2, 2)
+    assert one_label.images == names.images
+    assert mixed.images[1::2] == one_label.images[1::2]
+    assert mixed.images[0] != one_label.images[0]
 
 
 def test_latents_of_the_caller_are_used_as_they_are(served: Served) -> None:
@@ -91,7 +91,7 @@ def test_latents_without_labels_draw_labels_from_the_seed_that_is_echoed(served:
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp", "tiff"])
-def test_other_formats(served: Served, format: str) -> None:
+def test_samples_are_encoded_in_other_formats(served: Served, format: str) -> None:
     answer = served.client.generate(1, model="plain", format=format)
     assert open_picture(answer.images[0], max_pixels=10**6).header.format == format
 
@@ -102,7 +102,7 @@ def test_a_small_truncation_draws_near_the_mean(served: Served) -> None:
     assert levels_apart(decoded(near), decoded(mean)) <= 1
 
 
-def test_an_empty_model_is_the_only_one_of_its_task(serve: Serve) -> None:
+def test_an_empty_model_name_means_the_only_model_of_the_task(serve: Serve) -> None:
     alone = serve(FakeGenerator())
     assert alone.client.generate(1).model == "generator"
     error = refusal(lambda: alone.stub.Upscale(pb.UpscaleRequest(image=png(2, 2))))

@@ -25,11 +25,11 @@ def test_the_only_model_of_a_task_is_its_default(serve: Serve) -> None:
     assert defaults(serve, "mine") == ["generator", "mine"]
 
 
-def test_of_several_that_of_the_demo_is_the_default(serve: Serve) -> None:
+def test_of_several_models_the_demos_is_the_default(serve: Serve) -> None:
     assert defaults(serve, "a", "esrgan-x4", "z") == ["esrgan-x4", "generator"]
 
 
-def test_of_several_others_none_is_the_default(serve: Serve) -> None:
+def test_without_a_demo_model_several_models_have_no_default(serve: Serve) -> None:
     assert defaults(serve, "a", "z") == ["generator"]
 
 
@@ -43,7 +43,7 @@ def test_a_request_without_a_model_runs_on_the_default(serve: Serve) -> None:
     assert served.client.upscale(png(4, 4), model="a").model == "a"
 
 
-def test_without_a_default_a_request_must_name_a_model_and_reads_how(serve: Serve) -> None:
+def test_without_a_default_a_request_without_a_model_is_refused_with_the_names(serve: Serve) -> None:
     served = serve(FakeUpscaler("a"), FakeUpscaler("b"), FakeGenerator())
     error = refusal(lambda: served.stub.Upscale(pb.UpscaleRequest(image=png(4, 4))))
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -60,14 +60,14 @@ def test_the_demos_samplers_have_an_order() -> None:
 
 
 @pytest.mark.parametrize("name", ["nope", "generator"])
-def test_a_default_that_cannot_be_is_refused(name: str) -> None:
+def test_an_impossible_default_is_refused(name: str) -> None:
     with pytest.raises(
         ModelNotFound, match=f"--default upscale={name}: the models that can upscale are a, b"
     ):
         Models([FakeUpscaler("a"), FakeUpscaler("b"), FakeGenerator()], {"upscale": name})
 
 
-def test_a_model_of_another_task_is_no_default_of_this_one() -> None:
+def test_a_model_of_another_task_is_not_the_default() -> None:
     models = Models([FakeUpscaler("a"), FakeGenerator()])
     with pytest.raises(ModelNotFound, match="no model that can translate is served here"):
         models.find("translate", "")

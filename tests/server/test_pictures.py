@@ -68,14 +68,14 @@ def test_every_kind_of_file_is_upscaled_as_its_pixels_are(served: Served, name: 
         bits = min(kind.bits, DEEPEST[written])
         pixels_read, wanted = read_back(answer.image, bits), reference(kind, written)
         assert pixels_read.shape == wanted.shape, written
-        apart = np.abs(pixels_read - wanted) * 255
+        difference = np.abs(pixels_read - wanted) * 255
         if written in ("png", "tiff"):
             # Half a level for its rounding, and as much for the order of the sum of nine that is rounded.
             rounding = {8: 1.0, 16: 1 / 257, 32: 1e-3}[bits]
-            assert apart.max() <= rounding + kind.levels, written
+            assert difference.max() <= rounding + kind.levels, written
         else:
             # The mean over all: a lossy format keeps these slopes, and not each pixel at the edge of the dark rim.
-            assert apart.mean() <= 2.5 + kind.levels, written
+            assert difference.mean() <= 2.5 + kind.levels, written
 
 
 # Sizes.
@@ -104,7 +104,7 @@ def answered(side: int, outscale: float) -> int:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 2), (5000, 1), (1, 5000), (2, 33), (65, 31)])
-def test_any_shape_of_any_kind_is_right(
+def test_any_size_of_any_kind_of_file_is_upscaled_correctly(
     served: Served, width: int, height: int, channels: int, dtype: Any
 ) -> None:
     pixels = noise(height, width, channels, dtype)
@@ -165,7 +165,7 @@ def test_an_answer_can_be_sent_again(served: Served, outscale: float) -> None:
 # Files that are refused, each for a reason that says so.
 
 
-def test_what_has_no_agreed_meaning_is_refused(served: Served) -> None:
+def test_pixels_without_an_agreed_meaning_are_refused(served: Served) -> None:
     rgb = {258: ("H", [8] * 3), 277: ("H", [3])}
     pixels = levels(3).tobytes()
     refused = {
@@ -196,7 +196,7 @@ def test_a_jpeg_inside_a_tiff_is_ycbcr_and_is_read(served: Served) -> None:
     assert np.abs(pixels_read - (200, 80, 40)).max() <= 2
 
 
-def test_damaged_files_of_every_kind_are_answered_in_words(served: Served) -> None:
+def test_damaged_files_of_every_kind_are_refused_with_a_message(served: Served) -> None:
     originals = list(seeds().values())
     ends: Counter[str] = Counter()
     for number in range(400):

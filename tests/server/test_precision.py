@@ -34,7 +34,7 @@ def test_a_float16_bundle_runs_in_bfloat16_only_where_the_operator_allows_it(
         assert client.models()[0].precision == executes(chosen)
 
 
-def test_an_unknown_precision_is_refused_with_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_precision_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "server", "--bundles", str(tmp_path), "--min-precision", "bf16"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2

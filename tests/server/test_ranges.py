@@ -34,7 +34,7 @@ def cubic(serve: Serve) -> Served:
     return serve(Cubic(cubic_manifest()))
 
 
-def test_a_small_picture(cubic: Served) -> None:
+def test_a_small_picture_is_served_right_in_every_range(cubic: Served) -> None:
     answer = decoded(cubic.client.upscale(png(50, 33)).image)
     planes = picture(50, 33).transpose(2, 0, 1) / 255
     expected = np.rint(cubed(planes) * 255).astype(np.uint8).transpose(1, 2, 0)
@@ -43,7 +43,9 @@ def test_a_small_picture(cubic: Served) -> None:
 
 @pytest.mark.parametrize("bits", [8, 16, 32])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_every_kind_of_picture(cubic: Served, channels: int, bits: int) -> None:
+def test_every_kind_of_picture_is_served_right_in_every_range(
+    cubic: Served, channels: int, bits: int
+) -> None:
     values = waves(channels, 40, 30)
     most = 1 if bits == 32 else 2**bits - 1
     dtypes: dict[int, Any] = {8: np.uint8, 16: np.uint16, 32: np.float32}

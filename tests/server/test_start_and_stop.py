@@ -93,7 +93,7 @@ def test_draining_lets_calls_under_way_finish_and_refuses_new_ones(serve: Serve)
         drained.result(30)
 
 
-def test_draining_cancels_what_outlasts_the_grace(serve: Serve) -> None:
+def test_draining_cancels_calls_after_the_grace_period(serve: Serve) -> None:
     engine = FakeUpscaler()
     served = serve(engine)
     with held(engine):

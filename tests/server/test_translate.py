@@ -105,7 +105,7 @@ def read(file: bytes) -> Array:
     return np.asarray(image.numpy())
 
 
-def test_transparency_goes_beside_the_network_and_comes_back_as_it_was(translating: Served) -> None:
+def test_transparency_does_not_go_through_a_translator_and_is_unchanged(translating: Served) -> None:
     given = rgba(60, 40)
     answer = read(
         translating.stub.Translate(pb.TranslateRequest(image=vips(given, "srgb").pngsave_buffer())).image
@@ -130,7 +130,9 @@ def test_transparency_is_resized_with_an_answer_of_another_size(serve: Serve) ->
     ("options", "field"),
     [({"quality": 0}, "quality"), ({"format": 77}, "format"), ({"model": "upscaler"}, "model")],
 )
-def test_what_cannot_work_is_refused(translating: Served, options: dict[str, object], field: str) -> None:
+def test_wrong_requests_of_translate_are_refused(
+    translating: Served, options: dict[str, object], field: str
+) -> None:
     request = pb.TranslateRequest(image=png(4, 4), **options)  # type: ignore[arg-type]
     error = refusal(lambda: translating.stub.Translate(request))
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT

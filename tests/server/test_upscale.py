@@ -56,7 +56,7 @@ def test_timing_says_what_ran_and_for_how_long(served: Served) -> None:
     assert timing.codec_ms > 0
 
 
-def test_every_part_of_the_timing_compares_with_the_whole(upscaler: tuple[Served, FakeUpscaler]) -> None:
+def test_no_part_of_the_timing_exceeds_the_total(upscaler: tuple[Served, FakeUpscaler]) -> None:
     served, _ = upscaler
     with ThreadPoolExecutor(4) as pool:
         images = [png(150, 120, seed=number) for number in range(8)]
@@ -68,7 +68,9 @@ def test_every_part_of_the_timing_compares_with_the_whole(upscaler: tuple[Served
 
 @settings(max_examples=25)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 3))
-def test_any_size_through_the_stream_is_right(served: Served, width: int, height: int, pieces: int) -> None:
+def test_any_size_is_upscaled_correctly_through_the_stream(
+    served: Served, width: int, height: int, pieces: int
+) -> None:
     data = png(width, height, seed=7)
     cut = sorted({0, len(data), *(len(data) * n // (pieces + 1) for n in range(1, pieces + 1))})
 
@@ -92,13 +94,13 @@ def test_any_size_through_the_stream_is_right(served: Served, width: int, height
 def test_sixteen_clients_with_sixteen_sizes_each_get_their_own(served: Served) -> None:
     sizes = [(17 + 9 * n, 150 - 7 * n) for n in range(16)]
 
-    def one(number: int) -> int:
+    def levels_off(number: int) -> int:
         width, height = sizes[number]
         answer = served.client.upscale(png(width, height, seed=number))
         return levels_apart(decoded(answer.image), expected(picture(width, height, seed=number)))
 
     with ThreadPoolExecutor(16) as pool:
-        assert max(pool.map(one, range(16))) <= 1
+        assert max(pool.map(levels_off, range(16))) <= 1
 
 
 def test_tiles_of_different_requests_share_batches(upscaler: tuple[Served, FakeUpscaler]) -> None:
@@ -160,7 +162,7 @@ def test_an_answer_larger_than_a_message_comes_through_the_stream(serve: Serve) 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["answered", "failed"])
 @pytest.mark.parametrize("bytes_more", [0, STREAM_FROM_BYTES], ids=["in one message", "in pieces"])
-def test_a_requests_memory_is_free_when_it_ends_not_when_garbage_is_collected(
+def test_a_requests_memory_is_freed_without_garbage_collection(
     upscaler: tuple[Served, FakeUpscaler], bytes_more: int, fails: bool
 ) -> None:
     served, engine = upscaler
@@ -182,4 +184,4 @@ def test_a_requests_memory_is_free_when_it_ends_not_when_garbage_is_collected(
 def in_memory() -> list[object]:
     """The work of every request that is alive, and its canvases."""
     # By type(): isinstance asks an object for its class, and torch's deprecated ones answer with a warning.
-    return [one for one in gc.get_objects() if type(one) in (Canvas, PictureWork)]
+    return [work for work in gc.get_objects() if type(work) in (Canvas, PictureWork)]
