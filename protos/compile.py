@@ -1,4 +1,7 @@
-"""`python -m protos.compile`: generates the modules beside `ganforge.proto`. Needs grpcio-tools (the dev extra)."""
+"""The command `python -m protos.compile`: generates the Python modules beside `ganforge.proto`.
+
+Run it after changing the proto. Needs grpcio-tools (the dev extra).
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,11 @@ PROTO = "protos/ganforge.proto"
 
 
 def compile_protos(output: Path) -> None:
-    """Writes `protos/ganforge_pb2.py`, `.pyi` and `_pb2_grpc.py` under `output`. Raises RuntimeError if protoc fails.
-
-    From the repository's root, so that the stub imports `protos.ganforge_pb2`.
-    """
+    """Write `protos/ganforge_pb2.py`, `.pyi` and `_pb2_grpc.py` under `output`. Raises RuntimeError if protoc fails."""
     from grpc_tools import protoc
 
     arguments = [
-        f"-I{ROOT}",
+        f"-I{ROOT}",  # the repository's root, so that the generated modules import `protos.ganforge_pb2`
         f"--python_out={output}",
         f"--pyi_out={output}",
         f"--grpc_python_out={output}",

@@ -70,29 +70,29 @@ class ImageGeneratorServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Upscale(self, request, context):
-        """One image in, one larger image out, each within one message.
+        """Upscales one image. Image and answer must each fit into one message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpscaleStream(self, request_iterator, context):
-        """The same for large images, in pieces, with progress. The client sends a header, then the file; the server sends
-        progress while it works, then a header, then the file.
+        """Upscales one image, sent in pieces, and reports progress. The client sends a header, then the file; the server sends
+        progress while it computes, then a header, then the file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Translate(self, request, context):
-        """One image in, one image out, of the size that the model gives: the same, or another.
+        """Sends one image through an image-to-image model, which determines the size of the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TranslateStream(self, request_iterator, context):
-        """The same in pieces, with progress, as UpscaleStream is to Upscale.
+        """As Translate, with image and answer in pieces, and with progress.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +106,7 @@ class ImageGeneratorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """What is served here.
+        """Lists the served models.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,1 +1,4 @@
-"""Serves bundles: reads them, runs them on a backend, cuts pictures into tiles, schedules requests. Never imports torch."""
+"""Everything between a bundle and an answer: bundles, backends, tiles, scheduling, pictures. Never imports torch.
+
+Server, build, evaluation and benchmarks call it; it imports none of our other packages.
+"""

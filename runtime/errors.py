@@ -1,17 +1,19 @@
-"""Every error that ganforge raises on purpose, in one tree. server/codes.py maps them to status codes.
+"""All errors that ganforge raises on purpose, in one tree. Every package raises them.
+
+server/codes.py maps them to status codes, and the client raises the same errors for failed calls.
 
 GanforgeError
-├── InvalidInput        what the caller gave cannot be used; it will never work as it is
+├── InvalidInput        an input is wrong; retrying without a change cannot work
 ├── ModelNotFound       no bundle of that name is served
 ├── Overloaded          the queue is full or cannot meet the deadline; try again after `retry_after_s`
 ├── NotReady            the server is warming up or draining; try again shortly
-├── DeadlineExceeded    the caller's time ran out
+├── DeadlineExceeded    the caller's deadline passed
 ├── Cancelled           the caller went away
 ├── BundleError         a bundle is incomplete, altered or of another format
 ├── BackendUnavailable  an engine cannot run here: a library, a device or a capability is missing
-└── EngineError         an engine failed, or gave what it must not give (NaN)
+└── EngineError         an engine failed, or its output was not finite
 
-A message says which thing, what came, what was expected and, where it helps, what to do.
+A message names the field, file or model, the value, what was expected and, if it helps, what to do.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ class GanforgeError(Exception):
 
 
 class InvalidInput(GanforgeError):
-    """What the caller gave cannot be used. `field` names it; the message says what came and what was expected."""
+    """An input is wrong. `field` names it; the message says what was given and what was expected."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -35,7 +37,7 @@ class ModelNotFound(GanforgeError):
 
 
 class Overloaded(GanforgeError):
-    """The queue is full or cannot meet the deadline. `retry_after_s`: seconds until trying again makes sense."""
+    """The queue is full or cannot meet the deadline. `retry_after_s`: seconds to wait before a retry."""
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
@@ -43,11 +45,11 @@ class Overloaded(GanforgeError):
 
 
 class NotReady(GanforgeError):
-    """The server is warming up or draining, or cannot be reached. Trying again shortly makes sense."""
+    """The server is warming up or draining, or cannot be reached. Retry shortly."""
 
 
 class DeadlineExceeded(GanforgeError):
-    """The caller's time ran out before the answer was ready."""
+    """The caller's deadline passed before the answer was ready."""
 
 
 class Cancelled(GanforgeError):
@@ -59,7 +61,7 @@ class BundleError(GanforgeError):
 
 
 class BackendUnavailable(GanforgeError):
-    """An engine cannot run here. The message names what is missing and how to get it."""
+    """An engine cannot run on this machine. The message says what is missing and how to get it."""
 
 
 class EngineError(GanforgeError):
