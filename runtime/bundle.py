@@ -164,6 +164,7 @@ def check(manifest: Manifest) -> None:
     """Raises BundleError if a manifest's fields contradict each other or have values that no model can have."""
     unit, halo = manifest.size_multiple, manifest.halo
     problems = {
+        "name": not manifest.name.strip() or not manifest.name.isprintable(),  # requests ask for it
         "inputs": not manifest.inputs,
         "outputs": len(manifest.outputs) != 1,
         "scale": manifest.scale < 1,

@@ -66,7 +66,8 @@ class Engine(ABC):
 
         inputs: one array [N, …] per graph input, in the dtype and shape of the manifest.
         Returns one float32 array [N, …] per graph output, owned by the caller.
-        Raises EngineError if an input has another dtype or shape, an output is not finite, or the engine is closed.
+        Raises EngineError if an input has another dtype or shape, an output has another shape or is not finite, or the
+        engine is closed.
         """
         if self._closed:
             raise EngineError(f"{self.manifest.name}: the engine is closed")
@@ -75,6 +76,7 @@ class Engine(ABC):
         size = next(size for size in self.batch_sizes if size >= count)
         outputs = self._run({name: _pad(array, size) for name, array in inputs.items()})
         outputs = {name: array[:count] for name, array in outputs.items()}
+        self._check_shapes(outputs, inputs)
         for name, array in outputs.items():
             # The sum is not finite if any value is not, and needs no second array.
             if not np.isfinite(array.sum(dtype=np.float64)):
@@ -116,6 +118,22 @@ class Engine(ABC):
             raise EngineError(
                 f"{self.manifest.name}: batch lengths {counts}, expected one length of at most {self.max_batch}"
             )
+
+    def _check_shapes(self, outputs: Mapping[str, Array], inputs: Mapping[str, Array]) -> None:
+        """Raises EngineError if an output does not have the manifest's fixed axes, or a picture not its scale."""
+        height_width = inputs[self.manifest.inputs[0].name].shape[2:]  # () for samples
+        for spec in self.manifest.outputs:
+            shape = outputs[spec.name].shape
+            sides = tuple(side * self.manifest.scale for side in height_width) or spec.shape[2:]
+            expected = (*spec.shape[:2], *sides)
+            fits = len(shape) == len(expected) and all(
+                length == axis for length, axis in zip(shape, expected, strict=True) if isinstance(axis, int)
+            )
+            if not fits:
+                raise EngineError(
+                    f"{self.manifest.name}: output {spec.name!r} is {list(shape)}, expected {list(expected)} "
+                    f"(scale {self.manifest.scale}); the manifest does not fit the graph, build the bundle again"
+                )
 
 
 def _pad(array: Array, size: int) -> Array:

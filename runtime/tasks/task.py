@@ -57,8 +57,13 @@ class Task:
 
 def picture_problems(manifest: Manifest) -> Iterator[str]:
     """The names of fields with values that no task with one picture as input and output can have."""
-    if len(manifest.inputs) != 1 or not holds_pictures(manifest.inputs[0]):
+    any_size = [spec for spec in manifest.inputs if holds_pictures(spec) and spec.shape[2:] == ("H", "W")]
+    if len(any_size) != 1 or len(manifest.inputs) != 1:
         yield "inputs"
+    if manifest.latent_size:
+        yield "latent_size"
+    if manifest.classes:
+        yield "classes"
     if manifest.outputs and not holds_pictures(manifest.outputs[0]):
         yield "outputs"
     if bool(manifest.tile_sizes) != manifest.tiled:

@@ -7,8 +7,10 @@ import re
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ BACKENDS = [
     for name, device in backends.PREFERENCE
 ]
 ROOT = Path(__file__).resolve().parents[2]
+GREY = (replace(graphs.upscale_manifest().outputs[0], shape=("N", 1, "SH", "SW")),)
 PRECISIONS: list[Precision] = ["float32", "float16", "bfloat16"]
 
 
@@ -231,6 +234,19 @@ def test_outputs_that_are_not_finite_are_an_error(upscaler: Engine) -> None:
     with pytest.raises(EngineError, match="NaN or infinity"):
         upscaler.run({"image": np.full((1, 3, 8, 8), np.nan, np.float32)})
     check(upscaler, 1, 8, 8)
+
+
+@pytest.mark.parametrize("changes", [{"scale": 3}, {"task": "translate", "outputs": GREY}])
+def test_an_output_that_the_manifest_does_not_describe_never_comes_out(
+    tmp_path: Path, backend: str, device: str, changes: dict[str, Any]
+) -> None:
+    bundle = graphs.write_bundle(tmp_path, graphs.upscaler(), replace(graphs.upscale_manifest(), **changes))
+    engine = open_or_skip(bundle, backend, device)
+    try:
+        with pytest.raises(EngineError, match=r"output '\w+' is .* build the bundle again"):
+            engine.run({"image": np.zeros((1, 3, 8, 8), np.float32)})
+    finally:
+        engine.close()
 
 
 @pytest.mark.parametrize("task", ["upscale", "generate"])

@@ -84,12 +84,20 @@ def test_a_committed_bundle_loads_with_the_same_content(tmp_path: Path) -> None:
 
 texts = st.text(max_size=12)
 sizes = st.integers(1, 10_000)
-specs = st.builds(
+LATENT_SIZE, CLASSES = 100, 3
+latents = st.builds(
     TensorSpec,
     name=texts,
-    dtype=st.sampled_from(["float32", "int64"]),
-    shape=st.lists(st.one_of(sizes, texts), max_size=4).map(tuple),
+    dtype=st.just("float32"),
+    shape=st.tuples(texts, st.just(LATENT_SIZE)),
     range=st.none() | st.tuples(*[st.floats(allow_nan=False)] * 2),
+)
+labels = st.builds(
+    TensorSpec,
+    name=texts,
+    dtype=st.just("int64"),
+    shape=st.tuples(texts),
+    range=st.just((0.0, CLASSES - 1.0)),
 )
 pictures = st.builds(
     TensorSpec,
@@ -100,14 +108,14 @@ pictures = st.builds(
 )
 manifests = st.builds(
     Manifest,
-    name=texts,
+    name=st.text("name-x4 é名", min_size=1).filter(str.strip),
     task=st.just("generate"),
     precision=st.sampled_from(["float32", "float16", "bfloat16", "int8"]),
-    inputs=st.lists(specs, min_size=1, max_size=2).map(tuple),
+    inputs=st.tuples(latents, labels) | st.tuples(labels, latents),
     outputs=st.tuples(pictures),
     scale=sizes,
-    latent_size=sizes,
-    classes=st.just(3),
+    latent_size=st.just(LATENT_SIZE),
+    classes=st.just(CLASSES),
     class_names=st.just(()) | st.tuples(texts, texts, texts),
     error=st.dictionaries(texts, st.floats(allow_nan=False), max_size=2),
     engines=st.lists(st.builds(EngineFile, *[texts] * 6), max_size=2).map(tuple),

@@ -19,6 +19,8 @@ WHOLE = replace(PICTURE, tiled=False, tile_sizes=(), halo=0, max_whole_px=4096)
 LATENT = TensorSpec("latent", "float32", ("N", 16))
 SAMPLE = TensorSpec("sample", "float32", ("N", 3, 32, 32), (-1, 1))
 SAMPLER = Manifest("sampler", "generate", "float32", (LATENT,), (SAMPLE,), latent_size=16)
+LABEL = TensorSpec("label", "int64", ("N",), (0, 3))
+LABELLED = replace(SAMPLER, inputs=(LATENT, LABEL), classes=4)
 
 
 @pytest.mark.parametrize("task", ["upscale", "translate"])
@@ -46,7 +48,9 @@ def test_an_unknown_task_is_refused_with_the_known_names() -> None:
 GREY_TO_RGB = replace(PICTURE, task="translate", inputs=(replace(IMAGE, shape=("N", 1, "H", "W")),))
 
 
-@pytest.mark.parametrize("good", [PICTURE, WHOLE, replace(WHOLE, task="translate"), GREY_TO_RGB, SAMPLER])
+@pytest.mark.parametrize(
+    "good", [PICTURE, WHOLE, replace(WHOLE, task="translate"), GREY_TO_RGB, SAMPLER, LABELLED]
+)
 def test_a_manifest_of_each_kind_is_read_back(good: Manifest) -> None:
     assert parse_manifest(good.to_json()) == good
 
@@ -71,6 +75,16 @@ def test_a_manifest_of_each_kind_is_read_back(good: Manifest) -> None:
         (SAMPLER, {"tile_sizes": (64,)}, "tile_sizes"),
         (SAMPLER, {"outputs": (replace(SAMPLE, range=None),)}, "outputs"),
         (SAMPLER, {"max_whole_px": 1}, "max_whole_px 1"),
+        (SAMPLER, {"latent_size": SAMPLER.latent_size + 1}, "latent_size"),
+        (SAMPLER, {"inputs": ()}, "latent_size"),
+        (SAMPLER, {"classes": 1}, "classes"),
+        (LABELLED, {"classes": 5}, "classes"),
+        (SAMPLER, {"outputs": (replace(SAMPLE, shape=("N", 3, "H", "W")),)}, "outputs"),
+        (PICTURE, {"latent_size": 4}, "latent_size 4"),
+        (PICTURE, {"classes": 2}, "classes 2"),
+        (PICTURE, {"inputs": (replace(IMAGE, shape=("N", 3, 64, 64)),)}, "inputs"),
+        (PICTURE, {"name": ""}, "name ''"),
+        (PICTURE, {"name": "two\nlines"}, "name"),
     ],
 )
 def test_fields_that_a_task_cannot_have_are_named(
