@@ -58,7 +58,7 @@ def by_items(bundles: Path) -> dict[ItemKind, list[Bundle]]:
         raise click.ClickException(str(error)) from error
     if not groups["tiles"]:
         raise click.ClickException(
-            f"{bundles} has no bundle that cuts pictures into tiles, which this measures"
+            f"{bundles} has no bundle of a tiled model, expected one; python -m export.build --model esrgan builds it"
         )
     return groups
 

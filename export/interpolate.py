@@ -45,7 +45,9 @@ def interpolate(a: Mapping[str, Tensor], b: Mapping[str, Tensor], alpha: float) 
         if key in b and a[key].shape != b[key].shape
     ]
     if problems:
-        raise InvalidInput("checkpoints", f"do not fit each other: {'; '.join(problems[:5])}")
+        raise InvalidInput(
+            "checkpoints", f"differ: {'; '.join(problems[:5])}; expected the same network, trained twice"
+        )
     near = a if alpha < 0.5 else b
     if alpha in (0, 1):
         return {key: near[key].clone() for key in a}  # −0.0 + 0·x would be 0.0
@@ -115,7 +117,7 @@ def main(a: str, b: str, target: Path, alpha: float | None, model: str | None, p
             message = f"{mixed.model}, {1 - alpha:g} · {paths[0].name} + {alpha:g} · {paths[1].name}"
         else:
             raise InvalidInput(
-                "alpha", "missing; give --alpha for a checkpoint, or --strip PICTURE for a picture"
+                "alpha", "is missing; give --alpha for a checkpoint, or --strip PICTURE for a picture"
             )
     except GanforgeError as error:
         raise click.ClickException(str(error)) from error

@@ -76,11 +76,14 @@ def tolerance_of(spec: Spec, model: str, precision: Precision) -> Tolerance:
 def check_class_names(names: tuple[str, ...], signature: Signature, model: str) -> None:
     """Raises InvalidInput unless each class has a name of its own."""
     if not signature.classes:
-        raise InvalidInput("classes", f"got {len(names)} names, but {model} has no classes")
+        raise InvalidInput(
+            "classes", f"got {len(names)} names, but {model} has no classes; leave out --classes"
+        )
     if len(set(names)) != signature.classes or len(names) != signature.classes or not all(names):
         raise InvalidInput(
             "classes",
-            f"got {len(names)} names, {len(set(names) - {''})} of them different; expected {signature.classes}, one a class",
+            f"got {len(names)} names, {len(set(names) - {''})} of them different; "
+            f"expected {signature.classes}, one for each class",
         )
 
 

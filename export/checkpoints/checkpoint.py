@@ -87,7 +87,10 @@ def load(model: str, source: str | None = None, overrides: Mapping[str, str] | N
     if not contents.model and namings(model):
         raise unknown_network(contents)
     if contents.model not in ("", model):
-        raise InvalidInput("weights", f"{path.name} holds a {contents.model!r} generator, expected {model!r}")
+        raise InvalidInput(
+            "weights",
+            f"{path.name} holds a {contents.model!r} generator, expected {model!r}; give another --model or file",
+        )
     config = resolve_config(contents, spec, overrides)
     module = build(spec, config)
     load_strictly(module, contents.tensors, path)
@@ -174,7 +177,7 @@ def build(spec: Spec, config: Any) -> nn.Module:
     # What torch raises for sizes that are negative, too large for memory or beyond its integers.
     except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInput("set", f"this configuration cannot be made: {message}") from error
+        raise InvalidInput("set", f"this configuration cannot be built: {message}") from error
 
 
 def outline(spec: Spec, config: Any) -> nn.Module:

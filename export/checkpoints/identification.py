@@ -137,7 +137,9 @@ def _own(file: CheckpointFile) -> Contents:
         raise InvalidInput("weights", f"{file.path.name}: its metadata is not JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(class_names, list):
         raise InvalidInput(
-            "weights", f"{file.path.name}: its metadata holds no configuration and class names of ours"
+            "weights",
+            f"{file.path.name}: its metadata holds no configuration (a JSON object) and class names (a list), "
+            "as ganforge writes them",
         )
     return Contents(
         file.path,

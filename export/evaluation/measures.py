@@ -75,7 +75,9 @@ def measure_sampling(subject: Subject, parameters: Parameters) -> dict[str, Any]
     train = read_real(data, "train", classifier)
     test = read_real(parameters.floor_data or data, "test", classifier)
     if torch.equal(train.images, test.images):
-        raise InvalidInput("floor-data", f"{data} has no test pictures of its own; give a file of them")
+        raise InvalidInput(
+            "floor-data", f"{data} has no test pictures; give a file with some by --floor-data"
+        )
     comparison = Comparison(classifier, train, test, count=count, seed=seed)
     rows: dict[str, Figures] = {}
     rows[subject.name], samples = comparison.measure(subject)

@@ -50,8 +50,8 @@ def ssim(image: Array, reference: Array, border_px: int) -> float:
     if min(a.shape[:2]) < WINDOW_PX:
         raise InvalidInput(
             "hr",
-            f"a picture of {image.shape[1]}×{image.shape[0]} px has less than {WINDOW_PX} px a side without its "
-            f"border of {border_px} px; SSIM needs them",
+            f"a picture is {image.shape[1]}×{image.shape[0]} px, too small for SSIM: expected at least "
+            f"{WINDOW_PX + 2 * border_px} px a side",
         )
     c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
     mean_a, mean_b = blurred(a), blurred(b)

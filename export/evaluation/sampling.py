@@ -106,7 +106,8 @@ class Comparison:
         if subject.classes not in (0, len(self.classifier.class_names)):
             raise InvalidInput(
                 "classifier",
-                f"knows {len(self.classifier.class_names)} classes, {subject.name} has {subject.classes}",
+                f"knows {len(self.classifier.class_names)} classes, {subject.name} has {subject.classes}; give one "
+                "trained on the same classes",
             )
         samples = draw_samples(subject, self.count, self.seed)
         samples = ImageSet(centred(samples.images, self.classifier), samples.labels)
@@ -173,7 +174,7 @@ def centred(images: Tensor, classifier: Classifier) -> Tensor:
         raise InvalidInput(
             "classifier",
             f"takes {classifier.channels} channels and at most {classifier.size} px, "
-            f"the samples have {channels} and {sides[1]}×{sides[0]} px",
+            f"the samples have {channels} and {sides[1]}×{sides[0]} px; give one trained on such pictures",
         )
     squares = framed(images.permute(0, 2, 3, 1).numpy(), classifier.size)
     return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous()

@@ -67,7 +67,7 @@ def main(lists: bool, model: str | None, **arguments: Any) -> None:
             return
         if model is None:
             raise InvalidInput(
-                "model", f"missing; expected one of {', '.join(recipes.models())}, see --list for recipes"
+                "model", f"is missing; expected one of {', '.join(recipes.models())}, see --list for recipes"
             )
         complete = command.start(command.Arguments(model=model, **arguments))
     except GanforgeError as error:

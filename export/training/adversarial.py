@@ -68,13 +68,14 @@ class AdversarialTrainer(Trainer):
         if self.objective.penalised and options.discriminator_norm == "batch":
             raise InvalidInput(
                 "discriminator_norm",
-                f"batch norm mixes the pictures whose gradients {options.objective!r} measures one by one; "
-                "add --set discriminator_norm=none",
+                f"got 'batch', but {options.objective!r} needs the gradient of each picture alone, and batch norm mixes the "
+                "pictures of a batch; give --set discriminator_norm=none",
             )
         if self.objective.penalised and options.minibatch_kernels:
             raise InvalidInput(
                 "minibatch_kernels",
-                f"they compare the pictures whose gradients {options.objective!r} measures one by one; set 0",
+                f"got {options.minibatch_kernels}, but {options.objective!r} needs the gradient of each picture alone, and "
+                "minibatch discrimination compares the pictures of a batch; give --set minibatch_kernels=0",
             )
         self.settings, self.machine = options, machine
         self.discriminator_steps = options.discriminator_steps

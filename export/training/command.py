@@ -62,7 +62,7 @@ def start(arguments: Arguments) -> bool:
         )
     if arguments.data is None:
         raise InvalidInput(
-            "data", "missing; name a folder of pictures, IDX or CIFAR files, or an .npz archive"
+            "data", "is missing; give a folder of pictures, IDX or CIFAR files, or an .npz archive"
         )
     loop = prepare(arguments, arguments.data, run)
     if arguments.dry_run:
@@ -126,7 +126,7 @@ def starting_weights(arguments: Arguments, recipe: Recipe, overrides: dict[str, 
     """
     start = arguments.start or recipe.start
     if start == NEEDED:
-        raise InvalidInput("start", "missing; this recipe begins from trained weights: give --start PATH")
+        raise InvalidInput("start", "is missing; this recipe starts from trained weights: give --start PATH")
     names = {field.name for field in fields(families.get(arguments.model).config)}
     settings = {key: value for key, value in overrides.items() if key in names}
     return checkpoint.load(arguments.model, start, settings) if start else None
@@ -139,7 +139,8 @@ def with_saved_options(arguments: Arguments, saved: dict[str, Any]) -> Arguments
     """
     if saved["model"] != arguments.model:
         raise InvalidInput(
-            "resume", f"{arguments.output} holds a run of {saved['model']!r}, got {arguments.model!r}"
+            "resume",
+            f"{arguments.output} holds a run of {saved['model']!r}, got --model {arguments.model}; give its model",
         )
     for key in ("recipe", "seed", "precision"):
         value = getattr(arguments, key)

@@ -174,7 +174,9 @@ class Loop:
                 part.load_state_dict(state["parts"][name])
             self.average.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError) as error:
-            raise InvalidInput("resume", f"the checkpoint does not fit the options: {error}") from error
+            raise InvalidInput(
+                "resume", f"the last checkpoint does not fit these options; resume without --set: {error}"
+            ) from error
         self.first_step, self.seconds_before = state["step"], state["seconds"]
         if self.machine.first:
             self.machine.set_random_state(state["random"])

@@ -66,7 +66,7 @@ class Machine:
         if rest:
             raise InvalidInput(
                 "batch",
-                f"got {batch} pictures for {self.processes} processes, expected a multiple: each takes its rows",
+                f"got {batch} pictures for {self.processes} processes, expected a multiple of {self.processes}",
             )
         return slice(self.fabric.global_rank * share, (self.fabric.global_rank + 1) * share)
 

@@ -112,7 +112,7 @@ def get(name: str, label_smoothing: float) -> Objective:
     if name not in OBJECTIVES:
         raise InvalidInput("objective", f"got {name!r}, expected one of {', '.join(OBJECTIVES)}")
     if not 0 <= label_smoothing < 1:
-        raise InvalidInput("label_smoothing", f"got {label_smoothing}, expected a share from 0 to below 1")
+        raise InvalidInput("label_smoothing", f"got {label_smoothing}, expected at least 0 and less than 1")
     if label_smoothing and not OBJECTIVES[name].smooths:
         smoothing = ", ".join(key for key, value in OBJECTIVES.items() if value.smooths)
         raise InvalidInput("label_smoothing", f"{name!r} has no labels to smooth; these have: {smoothing}")

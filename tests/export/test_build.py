@@ -73,7 +73,7 @@ def run(*arguments: object) -> Result:
         (("--model", "dcgan", *TINY, "--classes", "a,b"), "--classes: got 2 names, but dcgan has no classes"),
         (
             ("--model", "acgan", "--weights", "random:0", "--set", "classes=3", "--classes", "a,b,b"),
-            "--classes: got 3 names, 2 of them different; expected 3, one a class",
+            "--classes: got 3 names, 2 of them different; expected 3, one for each class",
         ),
         (("--model", "dcgan", *TINY, "--name", "../up"), "--name: got '../up'"),
         (("--model", "dcgan", *TINY, "--name", ".hidden"), "--name: got '.hidden'"),

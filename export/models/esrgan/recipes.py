@@ -83,7 +83,9 @@ class CropTrainer(Trainer):
     def read(self, config: Any, options: Any, source: Source, machine: Machine) -> None:
         """Read the crops and the held-out pictures. A stage calls it once, in its constructor. Raises InvalidInput."""
         if config.in_channels != 3 or config.out_channels != 3:
-            raise InvalidInput("set", "in_channels and out_channels: this recipe trains on RGB, expected 3")
+            raise InvalidInput(
+                "set", "in_channels and out_channels: expected 3 for both, since this recipe trains on RGB"
+            )
         self.size_multiple = SPEC.signature(config).size_multiple
         self.scale, self.seed, self.rows = config.scale, source.seed, machine.rows(options.batch)
         self.crops = data.Crops(

@@ -59,7 +59,7 @@ def test_the_second_stage_of_the_paper_needs_the_first(
         "--model", "esrgan", "--recipe", "gan", "--data", photographs, "--output", tmp_path / "run"
     )
     assert result.exit_code == 1
-    assert "start: missing" in result.output
+    assert "start: is missing" in result.output
 
 
 def test_a_bad_schedule_is_refused_before_the_first_step(
@@ -108,7 +108,7 @@ def test_without_a_model_the_recipes_of_all_are_listed(train: Train) -> None:
 def test_without_a_model_there_is_nothing_to_train(train: Train) -> None:
     result = train("--data", "nowhere")
     assert result.exit_code == 1
-    assert "model: missing; expected one of acgan, dcgan, esrgan" in result.output
+    assert "model: is missing; expected one of acgan, dcgan, esrgan" in result.output
 
 
 def test_help_has_a_short_form(train: Train) -> None:
