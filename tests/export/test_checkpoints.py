@@ -275,7 +275,7 @@ def test_inspect_exits_with_1_for_shapes_that_no_build_can_use(key: str, tmp_pat
 
 
 @pytest.mark.parametrize("features", [-5, 10**6, 10**30])
-def test_metadata_of_a_network_that_cannot_be_is_one_sentence(features: int, tmp_path: Path) -> None:
+def test_metadata_of_an_impossible_network_gives_a_one_line_error(features: int, tmp_path: Path) -> None:
     metadata = {"model": "esrgan", "config": json.dumps({"features": features}), "class_names": "[]"}
     save_file({"conv_first.weight": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata)
     for main, words in ((inspect_main, ()), (convert_main, (str(tmp_path / "o.pth"), "--to", "basicsr"))):

@@ -111,7 +111,7 @@ def test_a_checkpoint_and_its_bundle_upscale_about_alike(
     assert of_checkpoint["mean"]["psnr_y_db"] == pytest.approx(of_bundle["mean"]["psnr_y_db"], abs=0.05)
 
 
-def test_what_a_checkpoint_leaves_open_is_said_and_can_be_set(originals: Path, tmp_path: Path) -> None:
+def test_an_open_setting_of_a_checkpoint_is_reported_and_can_be_set(originals: Path, tmp_path: Path) -> None:
     """One up-convolution is that of ×2, rarely of ×3: the file does not say."""
     torch.manual_seed(0)
     network = Old(scale=2, features=4, blocks=1, growth=2, inputs=3, outputs=3)
@@ -128,7 +128,7 @@ def test_what_a_checkpoint_leaves_open_is_said_and_can_be_set(originals: Path, t
     assert json.loads(target.read_text())["scale"] == 3
 
 
-def test_the_perceptual_distance_is_one_more_column(originals: Path, tmp_path: Path) -> None:
+def test_a_perceptual_distance_adds_a_column(originals: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     name = "vgg-normalised-conv3_1"
     torch.save(layers(NETS[name]).state_dict(), tmp_path / "vgg.pth")
@@ -212,7 +212,9 @@ def test_grey_samples_of_a_server_stay_grey() -> None:
     np.testing.assert_array_equal(samples, np.stack([sample.transpose(2, 0, 1)] * 2))
 
 
-def test_samples_beside_untrained_ones_and_the_floor(real: Path, judge: Path, tmp_path: Path) -> None:
+def test_samples_are_measured_beside_untrained_ones_and_the_floor(
+    real: Path, judge: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "acgan.json"
     common = ("--data", real, "--classifier", judge, "--count", 30, "--seed", 5, "--json", target)
     result = run(weights(tmp_path, "acgan"), *common, "--untrained")
@@ -275,7 +277,7 @@ def test_standard_figures_come_from_torch_fidelity(
             assert (pictures[0].shape, pictures[0].dtype) == ((3, 32, 32), torch.uint8)
 
 
-def test_more_samples_than_test_pictures_are_drawn_and_the_difference_is_said(
+def test_more_samples_than_test_pictures_are_drawn_with_a_note(
     real: Path, judge: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "out.json"

@@ -65,7 +65,7 @@ def test_alpha_0_and_1_give_the_checkpoints_bit_for_bit(
     assert torch.equal(interpolate(a, b, alpha)["x"].view(torch.int32), (a, b)[alpha]["x"].view(torch.int32))
 
 
-def test_a_strip_goes_from_one_end_to_the_other(ends: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_strip_shows_alphas_from_0_to_1(ends: tuple[Path, Path], tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 16, 3), dtype=np.uint8)
     write_picture(tmp_path / "in.png", picture)
     result = run(*ends, tmp_path / "strip.png", "--strip", tmp_path / "in.png")

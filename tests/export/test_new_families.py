@@ -105,7 +105,7 @@ SETTINGS = {
 }
 
 
-def test_families_are_found_by_their_spec_and_helpers_are_none(run: Command) -> None:
+def test_families_are_found_by_their_spec_and_helpers_are_not_families(run: Command) -> None:
     listed = run("export.build", "--list")
     for line in ("mlp (generate)", "srresnet (upscale)", "restyle (translate)", "esrgan (upscale)"):
         assert line in listed.splitlines()

@@ -122,7 +122,7 @@ def test_a_layer_used_twice_keeps_its_weights() -> None:
 
 
 @pytest.mark.parametrize("name", families.names())
-def test_generators_are_rewritten_whole_and_unharmed(name: str) -> None:
+def test_rewritten_generators_compute_the_same_and_the_originals_stay(name: str) -> None:
     spec = families.get(name)
     signature, module = spec.signature(spec.tiny), lively(spec)
     before = copy.deepcopy(module.state_dict())

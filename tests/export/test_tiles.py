@@ -161,7 +161,7 @@ def test_what_the_user_gives_is_measured_and_kept() -> None:
     assert network.choose(halo=16).halo == 16
 
 
-def test_where_no_halo_is_enough_the_largest_is_taken_and_said_to_be_short(
+def test_if_every_halo_shows_seams_the_largest_is_taken_and_not_called_good(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tiles, "HALOS", (4, 6, 8))

@@ -90,7 +90,7 @@ def test_a_translation_is_compared_with_the_original_of_its_input(tmp_path: Path
         pairs(tmp_path / "HR", None, Negative())
 
 
-def test_a_subject_that_gives_another_size_is_named(tmp_path: Path) -> None:
+def test_a_subject_that_answers_in_another_size_is_refused(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png", noise(40, 48))
     with pytest.raises(InvalidInput, match="subject: answered with 48×43 px, expected 48×40 px"):
         measure(Nearest(2, offset=3), pairs(tmp_path, None, Nearest(2)))

@@ -98,7 +98,7 @@ def test_one_picture_a_class_shows_in_the_diversity_alone(comparison: Comparison
     assert figures.frechet > comparison.measure(Shades())[0].frechet
 
 
-def test_copies_of_training_pictures_show_in_the_nearest(comparison: Comparison) -> None:
+def test_copies_of_training_pictures_have_small_nearest_distances(comparison: Comparison) -> None:
     copies = comparison.figures(shades(600, 1).subset(300, 5), "looking")
     assert copies.nearest == copies.nearest_closest == pytest.approx(0, abs=1e-6)
 

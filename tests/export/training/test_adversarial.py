@@ -113,7 +113,7 @@ def gradients_equal(module: nn.Module, expected: nn.Module) -> bool:
     return True
 
 
-def test_each_player_moves_in_its_own_step_only() -> None:
+def test_each_step_updates_only_its_own_player() -> None:
     players = Players()
     batch = players.batch(0)
     generator, discriminator = copy.deepcopy(players.generator), copy.deepcopy(players.discriminator)

@@ -33,8 +33,11 @@ def test_a_start_that_does_not_fit_is_named(train: Train, photographs: Path, tmp
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("objective=wgan-gp", "add --set discriminator_norm=none"),
-        ("objective=wgan-gp discriminator_norm=none minibatch_kernels=2", "minibatch_kernels: they compare"),
+        ("objective=wgan-gp", "give --set discriminator_norm=none"),
+        (
+            "objective=wgan-gp discriminator_norm=none minibatch_kernels=2",
+            "minibatch_kernels: got 2, but 'wgan-gp' needs",
+        ),
         ("batch=0", "batch: got 0, expected 1 or more"),
         ("ema_decay=2", "ema_decay: got 2.0, expected 0 to 1"),
         ("discriminator_norm=layer", "got 'layer', expected one of batch, instance, spectral, none"),

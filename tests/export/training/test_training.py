@@ -80,7 +80,9 @@ def built(output: str) -> list[str]:
     return words[2:]
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_does(completed: list[Any], train: Train) -> None:
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    completed: list[Any], train: Train
+) -> None:
     unbroken = weights(completed)
     folder: Path = option(completed, "--output")
     (folder / "checkpoints" / "step-00000004.pt").unlink()
@@ -180,7 +182,7 @@ def test_samples_may_come_before_the_first_line_of_the_log(
     assert len(list((tmp_path / "run/samples").iterdir())) == 4
 
 
-def test_a_log_that_a_crash_cut_short_is_no_obstacle(completed: list[Any], train: Train) -> None:
+def test_a_log_that_a_crash_cut_short_can_be_resumed(completed: list[Any], train: Train) -> None:
     folder: Path = option(completed, "--output")
     log = folder / "log.jsonl"
     log.write_text(log.read_text() + '{"step": 4, "sec')
