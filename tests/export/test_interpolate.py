@@ -80,7 +80,7 @@ def test_a_strip_shows_alphas_from_0_to_1(ends: tuple[Path, Path], tmp_path: Pat
 
 
 def test_exactly_one_of_alpha_and_strip_must_be_given(ends: tuple[Path, Path], tmp_path: Path) -> None:
-    assert "alpha: missing" in run(*ends, tmp_path / "out.safetensors").output
+    assert "alpha: is missing" in run(*ends, tmp_path / "out.safetensors").output
 
 
 def test_a_strip_needs_networks_that_take_a_picture(tmp_path: Path) -> None:

@@ -74,5 +74,5 @@ def test_ssim_is_the_librarys_where_its_padding_does_not_reach() -> None:
 
 
 def test_a_picture_smaller_than_the_window_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"18×20 px has less than 11 px a side without its border of 4 px"):
+    with pytest.raises(InvalidInput, match=r"18×20 px, too small for SSIM: expected at least 19 px a side"):
         ssim(noisy((20, 18, 3)), noisy((20, 18, 3)), 4)

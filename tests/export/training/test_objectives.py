@@ -125,7 +125,7 @@ def test_label_smoothing_is_least_where_real_pictures_reach_the_target(name: str
     ("name", "smoothing", "message"),
     [
         ("hinge", 0.1, "'hinge' has no labels to smooth"),
-        ("lsgan", 1.0, "got 1.0, expected a share"),
+        ("lsgan", 1.0, "got 1.0, expected at least 0 and less than 1"),
         ("gan", 0.0, "got 'gan', expected one of non-saturating"),
     ],
 )
