@@ -38,7 +38,7 @@ class Ticket:
     left: bool = False
 
     def leave(self) -> None:
-        """Give the place back, whether waiting or in work. May be called more than once."""
+        """Free the place, whether the request waits or runs. May be called more than once."""
         self.admission.leave(self)
 
 
@@ -56,10 +56,12 @@ class Lane:
     passed_px: int = 0
 
     def fits(self, ticket: Ticket) -> bool:
+        """Whether there is memory for this request now."""
         used = sum(other.cost_bytes for other in self.working)
         return not self.working or used + ticket.cost_bytes <= self.max_bytes
 
     def let_in(self, ticket: Ticket) -> None:
+        """Count a request as running."""
         self.working.append(ticket)
         self.passed_px += ticket.cost_px
 

@@ -82,4 +82,5 @@ class Manifest:
     __pydantic_config__ = STRICT
 
     def to_json(self) -> str:
+        """The content of `manifest.json`."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"

@@ -59,6 +59,7 @@ class BatchItem:
 
     @property
     def pixels(self) -> int:
+        """The item's cost."""
         return self.job.items[self.index].pixels
 
 
@@ -119,6 +120,7 @@ class Scheduler:
             return seconds / pixels if pixels else None
 
     def stats(self) -> Stats:
+        """The counts so far."""
         with self._changed:
             return Stats(self._batches, self._items, self._pixels, self._dropped, len(self._jobs))
 

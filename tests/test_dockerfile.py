@@ -1,4 +1,4 @@
-"""The Dockerfile's steps, replayed without Docker: paths of the image become paths under one folder."""
+"""The Dockerfile's steps, replayed without Docker, with the image's paths under a scratch folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promise of the whole path: what is served equals float32 torch on the whole image, with no seam.
+"""The whole path: served pictures equal float32 torch on the whole image, without seams.
 
 Real weights, a real photograph, a real server process, lossless PNG through gRPC.
 """

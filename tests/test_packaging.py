@@ -1,4 +1,4 @@
-"""What an installation brings: pins for everything, a small base, no torch on the serving side, every package."""
+"""What an installation contains: pins for everything, a small base, no torch on the serving side, every package."""
 
 from __future__ import annotations
 

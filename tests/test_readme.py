@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works: targets, flags, links, the client's commands and its Python."""
+"""What the README shows works: targets, flags, links, the client's commands and its Python example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's commands of building, training and evaluating run as they stand, in a newcomer's folder.
+"""The README's commands for building, training and evaluating run as they are, in a new folder.
 
 Small data stands where a newcomer has his own, and options are added that only make a command shorter: fewer steps, a
 tile that is not searched for. The commands run in the order of the page, since each may use what an earlier one made.

@@ -1,4 +1,4 @@
-"""Who may import whom. The serving side must stay small, and installable without torch."""
+"""Which room may import which. The serving side must stay small, and installable without torch."""
 
 from __future__ import annotations
 

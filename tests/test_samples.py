@@ -1,4 +1,4 @@
-"""Sample k of a seed is the same picture, whatever the count, the batch or the load: through a real server and engines."""
+"""Sample k of a seed is the same picture for any count, batch and load, through a real server and engines."""
 
 from __future__ import annotations
 

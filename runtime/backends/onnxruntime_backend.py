@@ -193,7 +193,7 @@ def open_session(bundle: Bundle, provider: Provider, index: int, profile_prefix:
     """
     ort = library()
     if provider != CPU and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # CUDA and cuDNN from Python packages, where they are not the system's
+        ort.preload_dlls()  # loads CUDA and cuDNN from Python packages if the system has none
     options = ort.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     # Between two batches the cores belong to decoding and encoding.

@@ -1,10 +1,10 @@
-"""The one tiler: what cuts a picture, runs a network over the pieces and puts them together again.
+"""The tiler: cuts a picture into tiles, runs a network over them and stitches the outputs. The project has no other.
 
-    geometry        which windows a picture is cut into, and which of them make a band of rows
-    passes          which of the picture's channels the network is shown, one run after the other
-    canvas          where the outputs are put together, as levels or as floats
-    tiled_picture   all of it for one picture: planes in, jobs for a scheduler, rows of pixels out
-    inline          the same on the calling thread, for arrays: build, evaluation and benchmarks
+    geometry        cuts a picture's area into overlapping windows and groups them into bands of rows
+    passes          maps the picture's channels to the network's, in one or more passes
+    canvas          assembles the outputs of tiles
+    tiled_picture   all of these for one picture: input rows, jobs for a scheduler, output rows
+    inline          the same on the calling thread, from array to array, for build, evaluation and benchmarks
 
-The server reads and writes files around it: `runtime/picture_work.py`.
+For requests, runtime/picture_work.py calls tiled_picture between reading and writing files.
 """

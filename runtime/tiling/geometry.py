@@ -73,18 +73,22 @@ class Band:
 
     @property
     def start(self) -> int:
+        """First row of the windows."""
         return self.tiles[0].rows.start
 
     @property
     def stop(self) -> int:
+        """End of the windows' rows."""
         return self.tiles[-1].rows.stop
 
     @property
     def low(self) -> int:
+        """First row of the cores."""
         return self.tiles[0].rows.low
 
     @property
     def high(self) -> int:
+        """End of the cores' rows."""
         return self.tiles[-1].rows.high
 
 

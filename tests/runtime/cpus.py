@@ -1,4 +1,4 @@
-"""What the real CPU makes of the arithmetic of imitated ones."""
+"""The precision in which OpenVINO really runs on this CPU for each imitated one, as expected values for the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny graphs of the two kinds a bundle holds, written without torch, and their float32 reference."""
+"""Tiny ONNX graphs of an upscaler and a generator, made without torch, with float32 references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged picture files, thousands of them; and the process that reads them within bounds.
+"""Makes thousands of damaged picture files, and reads them in a process with limits.
 
     python -m tests.runtime.mutations COUNT SEED
 

@@ -1,4 +1,4 @@
-"""The door: exact limits, lanes, order, and places that always come back."""
+"""Admission control: exact limits, lanes, order, and places that are always freed."""
 
 from __future__ import annotations
 

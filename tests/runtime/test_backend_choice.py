@@ -1,4 +1,4 @@
-"""Which backend runs a bundle: the order of preference, the reasons given, and what ONNX Runtime refuses to do silently."""
+"""The choice of a backend: preference, reasons, and no silent fallback of ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundle: what was written is what is read, whole or not at all, and nothing that was touched is served."""
+"""Bundles: written atomically, read back unchanged, and refused if a file was altered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thousands of damaged files through the decoder, in a process of its own: it may refuse, and it may do nothing else."""
+"""Thousands of damaged files through the decoder, in a process of its own: each is read or refused with InvalidInput."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latents: sample k of seed s is the same however it is asked for, on every machine and with every numpy."""
+"""Latents: sample k of seed s does not depend on the count, the machine or the version of numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels in and out: right to the bit where a format is lossless, and nothing but InvalidInput for what is damaged."""
+"""Decoding and encoding of small pictures: lossless formats are exact, and damaged files raise InvalidInput only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The precision rule on CPUs of every kind: what an engine computes in, what it reports, and how near the truth that is."""
+"""The precision rule on all kinds of CPU: what an engine computes in, what it reports, and its error."""
 
 from __future__ import annotations
 

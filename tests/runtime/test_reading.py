@@ -1,4 +1,4 @@
-"""Pictures read a band at a time: the same as whole, and honest about what cannot be."""
+"""Reading pictures a band at a time: equal to reading them as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that are still being made, read by libvips as a file: right in every pixel format and shape, and gone afterwards."""
+"""RowFile: libvips reads every pixel format and shape from it correctly, and its memory is freed afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheduler: fair, work-conserving, and alive after whatever a request, an engine or a caller does.
+"""The scheduler: fair, work-conserving, and not stopped by any failure of a request, an engine or a caller.
 
 Nothing here sleeps. `Gated` is an engine that says which batch it holds and waits to be let go, so a test decides
 what is queued at the moment when a worker is free.

@@ -1,4 +1,4 @@
-"""The one table of batch sizes, and the shapes that are warmed up."""
+"""The table of batch sizes, and the shapes that are warmed up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each task makes of a request, and what it must find in a manifest."""
+"""The tasks: the items of a request, and the checks of a manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans: really compiled by TensorRT-RTX, which needs no GPU for it, and by a fake TensorRT on two GPUs."""
+"""TensorRT plans: compiled by TensorRT-RTX, which needs no GPU, and by a fake TensorRT with two GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache of compiled plans: private, exact, and suspicious of what it did not write."""
+"""The cache of compiled plans: private, exact, and without plans that were altered."""
 
 from __future__ import annotations
 

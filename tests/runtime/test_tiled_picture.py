@@ -1,4 +1,4 @@
-"""One picture through one network: colours, transparency, ranges, and pictures that must not be cut."""
+"""One picture through one network: colours, transparency, ranges, and models that take whole pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiles: cores cover each pixel once, halos are kept, and what is cut and put together is what was whole."""
+"""Tiles: cores cover each pixel once, halos are kept, and stitched tiles equal the whole picture."""
 
 from __future__ import annotations
 

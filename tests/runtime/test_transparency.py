@@ -1,4 +1,4 @@
-"""What lies under transparency: nobody's business, and close to what is seen beside it."""
+"""Colours of transparent pixels: without influence on the answer, and filled from visible pixels nearby."""
 
 from __future__ import annotations
 

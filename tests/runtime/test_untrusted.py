@@ -1,4 +1,4 @@
-"""What files of strangers must not do: open other loaders, change under way, bring values that are no colours."""
+"""Untrusted files: no other loaders, no change between header and pixels, no floats outside the range."""
 
 from __future__ import annotations
 

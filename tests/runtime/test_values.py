@@ -1,4 +1,4 @@
-"""Values between [0, 1], a model's own range and the levels of a file."""
+"""Conversion of pixel values between [0, 1], a model's range and the levels of a file."""
 
 from __future__ import annotations
 

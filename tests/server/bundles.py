@@ -1,4 +1,4 @@
-"""Bundles made by hand in milliseconds, with no torch: what a server needs to start, and no more."""
+"""Bundles made in milliseconds without torch, with just enough for a server to start."""
 
 from __future__ import annotations
 

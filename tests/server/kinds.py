@@ -1,4 +1,4 @@
-"""A small picture in every kind of file that people send, made by other libraries than the one that reads them."""
+"""A small picture in every kind of file, written by other libraries than the one that reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot work is refused with the right status, a message that helps, and the next request is served."""
+"""Wrong requests: refused with the right status and field, and the next request is served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue of bands between the event loop and a writing thread: one at a time, and waiting is no codec work."""
+"""The queue of bands between the event loop and a writing thread: one at a time, and waiting is not codec time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of many bands: the same as those of one band, whatever they are made of; and what is left when they fail."""
+"""Pictures computed in many bands: equal to those in one band, and nothing is left behind after a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the core does for every call, whichever front it came through: deadlines, limits, request ids, one log line."""
+"""What the core does for every call of any front: deadlines, limits, request ids, one log line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `ganforge`: it knows every command line, imports only what it runs, and says which extra is missing."""
+"""The command `ganforge`: has every subcommand, imports only what it runs, and names a missing extra."""
 
 from __future__ import annotations
 

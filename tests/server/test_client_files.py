@@ -1,4 +1,4 @@
-"""What the client's commands name the files they write: in folders, by kinds of pictures, and as streams."""
+"""The names of the client's results: in folders, for every format, and with standard input and output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of the client that fail, are interrupted or killed: no half answers, and the next run goes on. And its bar."""
+"""Client runs that fail, are interrupted or killed: no incomplete results, and the next run continues. And the bar."""
 
 from __future__ import annotations
 

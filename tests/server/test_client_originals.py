@@ -1,4 +1,4 @@
-"""What the client's commands must not write over: sources, and files that exist."""
+"""What the client's commands never overwrite: sources, and existing files without --overwrite."""
 
 from __future__ import annotations
 

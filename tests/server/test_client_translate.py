@@ -1,4 +1,4 @@
-"""Translate through the Python client and the command line, by a model that must see pictures whole."""
+"""Translate through the Python client and the command line, with a model that takes whole pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours as they are seen: wide gamuts by their profiles, and edges of what is transparent."""
+"""Visible colours: wide gamuts with their profiles, and the edges of transparent areas."""
 
 from __future__ import annotations
 

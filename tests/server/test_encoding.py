@@ -1,4 +1,4 @@
-"""How an answer is written: quality, losslessness and compression, through gRPC, the Python client and the command line."""
+"""Encoding options (quality, lossless, compression) through gRPC, the Python client and the command line."""
 
 from __future__ import annotations
 

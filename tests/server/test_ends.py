@@ -1,4 +1,4 @@
-"""Callers that cancel, hang up or run out of time: what they have left is not run. Queues that are full say so."""
+"""Callers that cancel, hang up or run out of time: their remaining work is dropped. And full queues."""
 
 from __future__ import annotations
 

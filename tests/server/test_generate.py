@@ -1,4 +1,4 @@
-"""Generate through gRPC: the same sample however it is asked for, the labels and latents a caller gives."""
+"""Generate through gRPC: reproducible samples, labels and latents."""
 
 from __future__ import annotations
 

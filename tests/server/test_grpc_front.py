@@ -1,4 +1,4 @@
-"""The gRPC front as a client meets it: keepalive, limits of a connection, ports, request ids and deadlines."""
+"""The gRPC front from a client's view: keepalive, limits of a connection, ports, request ids and deadlines."""
 
 from __future__ import annotations
 

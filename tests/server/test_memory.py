@@ -1,4 +1,4 @@
-"""A poster through a real server: its memory is bounded by bands, and not by the picture."""
+"""A poster through a real server: its memory is bounded by the size of bands, not by the picture."""
 
 from __future__ import annotations
 

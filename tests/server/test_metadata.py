@@ -1,4 +1,4 @@
-"""What a file says beside its pixels, through gRPC: kept where it is still true, put right where it is not."""
+"""Metadata through gRPC: kept if it is still true, corrected if it is not."""
 
 from __future__ import annotations
 

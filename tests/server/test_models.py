@@ -1,4 +1,4 @@
-"""Which model runs: by its name, or as the default of its task."""
+"""The model of a request: by name, or the default of its task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of picture through gRPC, into every format: right pixels, and as deep, as grey and as transparent as it came."""
+"""Every kind of picture through gRPC into every format: right pixels, depth, colours and transparency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operator's --min-precision, through a server process, on a CPU of an imitated kind."""
+"""The flag --min-precision, through a server process, on an imitated CPU."""
 
 from __future__ import annotations
 

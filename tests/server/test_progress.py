@@ -1,4 +1,4 @@
-"""Progress from the device's threads to the event loop: the latest always arrives, older ones may be skipped."""
+"""Progress from the scheduler's threads to the event loop: the latest always arrives, older ones may be skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated modules are those of the proto that lies beside them."""
+"""The generated modules are current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network whose pictures lie in [-1, 1], through the server: every kind of picture comes out as a viewer expects."""
+"""A network with values in [-1, 1], through the server: every kind of picture has the right values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m server` as a process: ready when it says so, draining when told to, failing in a sentence."""
+"""`python -m server` as a process: ready when it says so, draining on a signal, and failing with one sentence."""
 
 from __future__ import annotations
 

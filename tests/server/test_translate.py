@@ -1,4 +1,4 @@
-"""Translate and TranslateStream through gRPC, by a model that must see pictures whole: never tiled, never resized."""
+"""Translate and TranslateStream through gRPC, with a model that takes whole pictures: never tiled, never resized."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads in pieces, through real clients: what they hold together, for how long, and where it lies."""
+"""Uploads in pieces, through real clients: their limits, lifetime and place (memory or disk)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upscale and UpscaleStream through gRPC, against the same network on the whole image at once."""
+"""Upscale and UpscaleStream through gRPC, compared with the same network on the whole image."""
 
 from __future__ import annotations
 
