@@ -60,6 +60,8 @@ def start(arguments: Arguments) -> bool:
         raise InvalidInput(
             "output", f"{run.folder} holds a run already; add --resume, or choose another folder"
         )
+    elif run.weights.exists() and not arguments.dry_run:
+        raise InvalidInput("output", f"{run.weights} exists and would be overwritten; choose another folder")
     if arguments.data is None:
         raise InvalidInput(
             "data", "is missing; give a folder of pictures, IDX or CIFAR files, or an .npz archive"

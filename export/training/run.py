@@ -48,7 +48,7 @@ class Run:
 
     def start(self, options: Mapping[str, Any], *, fresh: bool = True) -> None:
         """Make the folder and write options.json. fresh: delete the log of an earlier run that left no checkpoint."""
-        if fresh:
+        if fresh and (self.folder / "options.json").is_file():  # else they are not a run's
             self.log_file.unlink(missing_ok=True)
             shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)

@@ -90,6 +90,23 @@ def test_a_dry_run_writes_nothing(train: Train, archive: Callable[..., Path], tm
     assert not (tmp_path / "run").exists()
 
 
+def test_files_that_no_run_made_stay(train: Train, archive: Callable[..., Path], tmp_path: Path) -> None:
+    """A folder may hold TensorBoard's files of something else, or the weights that the user means to start from."""
+    mine = tmp_path / "tensorboard" / "mine"
+    mine.parent.mkdir()
+    mine.write_text("my own")
+    weights = tmp_path / "dcgan.safetensors"
+    weights.write_text("my own")
+    arguments = ("--model", "dcgan", "--data", archive(), "--output", tmp_path, *words(TINY["dcgan"]))
+    result = train(*arguments, "--steps", "1")
+    assert result.exit_code == 1
+    assert f"{weights} exists" in result.output
+    weights.unlink()
+    result = train(*arguments, "--steps", "1")
+    assert result.exit_code == 0, result.output
+    assert mine.read_text() == "my own"
+
+
 @pytest.mark.parametrize("model", recipes.models())
 def test_the_recipes_are_listed_and_named(train: Train, model: str) -> None:
     listed = train("--model", model, "--list")
