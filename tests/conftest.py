@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,10 @@ from hypothesis import settings
 
 from runtime.bundle import Bundle
 from runtime.tensors import Precision
+
+# A shell starts background jobs with SIGINT ignored, and what they start inherits that: tests send Ctrl-C to children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is slow, not wrong: no deadline.
 # On CI the same examples each time, so that a failure there can be repeated.
