@@ -103,6 +103,10 @@ def main(a: str, b: str, target: Path, alpha: float | None, model: str | None, p
         if alpha is not None and picture is not None:
             raise InvalidInput("alpha", "a strip has alphas of its own; give --alpha or --strip, not both")
         paths = [checkpoint.locate(source) for source in (a, b)]
+        if target.exists() and any(
+            target.samefile(path) for path in (*paths, picture) if path and path.exists()
+        ):
+            raise InvalidInput("out", f"{target} is one of the files that are read; choose another name")
         first, second = (checkpoint.load(named_model(path, model), str(path)) for path in paths)
         if picture is not None and tasks.get(first.spec.task).source != "picture":
             raise InvalidInput(

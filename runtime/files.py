@@ -27,9 +27,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED_SUFFIX}")
     unfinished.touch(exist_ok=False)
     try:
-        if path.exists():
-            unfinished.chmod(path.stat().st_mode & 0o777)
+        mode = (path if path.exists() else unfinished).stat().st_mode & 0o777
+        unfinished.chmod(mode)
         yield unfinished
+        unfinished.chmod(mode)  # safetensors puts a file of its own in its place, which nobody else may read
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)

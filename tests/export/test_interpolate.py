@@ -83,6 +83,21 @@ def test_exactly_one_of_alpha_and_strip_must_be_given(ends: tuple[Path, Path], t
     assert "alpha: is missing" in run(*ends, tmp_path / "out.safetensors").output
 
 
+def test_what_is_read_is_never_overwritten(ends: tuple[Path, Path], tmp_path: Path) -> None:
+    picture, link = tmp_path / "picture.png", tmp_path / "link.safetensors"
+    write_picture(picture, np.zeros((8, 8, 3), np.uint8))
+    link.symlink_to(ends[1])
+    before = [path.read_bytes() for path in (*ends, picture)]
+    for result in (
+        run(*ends, "--alpha", 0.5, ends[0]),
+        run(*ends, "--alpha", 0.5, link),
+        run(*ends, "--strip", picture, picture),
+    ):
+        assert result.exit_code == 1
+        assert "is one of the files that are read" in result.output
+    assert [path.read_bytes() for path in (*ends, picture)] == before
+
+
 def test_a_strip_needs_networks_that_take_a_picture(tmp_path: Path) -> None:
     ends = [weights(tmp_path / f"{seed}.safetensors", seed, "dcgan") for seed in (1, 2)]
     write_picture(tmp_path / "in.png", np.zeros((20, 16, 3), np.uint8))

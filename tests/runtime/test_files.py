@@ -51,6 +51,17 @@ def test_permissions_are_those_of_the_file_that_was_there_or_the_usual_ones(tmp_
     assert kept.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_writer_that_puts_a_private_file_there_changes_no_permissions(tmp_path: Path) -> None:
+    """As safetensors does: a file of its own, mode 0600, renamed to the path that it was given."""
+    usual = tmp_path / "usual"
+    usual.touch()
+    with atomic_write(tmp_path / "weights") as unfinished:
+        private = tmp_path / "private"
+        private.touch(0o600)
+        private.replace(unfinished)
+    assert (tmp_path / "weights").stat().st_mode == usual.stat().st_mode
+
+
 def test_two_concurrent_writers_of_a_file_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "result"
     with atomic_write(path) as first, atomic_write(path) as second:
