@@ -194,7 +194,9 @@ class Client:
         chosen = [info for info in served if (info.name == name if name else info.is_default)]
         if len(chosen) == 1:
             return chosen[0]
-        names = ", ".join(info.name for info in served) or "no model"
+        if not served:
+            raise ModelNotFound(f"the server has no model to {task_name(task)}")
+        names = ", ".join(info.name for info in served)
         problem = f"{name!r} is not served here" if name else "there is no default, so a model must be named"
         raise ModelNotFound(f"{problem}; the server has {names} to {task_name(task)}")
 

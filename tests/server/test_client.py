@@ -71,6 +71,8 @@ def test_every_error_of_ours_has_a_status() -> None:
 def test_a_model_is_chosen_by_its_task_and_name(served: Served) -> None:
     assert served.client.model(pb.TASK_UPSCALE).name == "upscaler"
     assert served.client.model(pb.TASK_GENERATE, "plain").name == "plain"
+    with pytest.raises(errors.ModelNotFound, match=r"^the server has no model to translate$"):
+        served.client.model(pb.TASK_TRANSLATE)
     with pytest.raises(errors.ModelNotFound, match="'plain' is not served here; the server has upscaler"):
         served.client.model(pb.TASK_UPSCALE, "plain")
 
