@@ -14,12 +14,13 @@ UNFINISHED_SUFFIX = ".part"
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, mode: int | None = None) -> Iterator[Path]:
     """Write `path` completely or not at all: yields a temporary path, which is renamed to `path` when the block ends.
 
     The temporary file is empty, hidden and in the same folder. If the block raises, it is deleted and `path` stays as
-    it was. The data is synced to disk before the rename, so a power failure leaves no empty file. An existing file
-    keeps its permissions; a new one gets the default ones.
+    it was. The data is synced to disk before the rename, so a power failure leaves no empty file.
+
+    mode: permission bits of the file; None: an existing file keeps its own, a new one gets the default ones.
 
         with atomic_write(path) as unfinished:
             unfinished.write_text(text)
@@ -27,7 +28,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED_SUFFIX}")
     unfinished.touch(exist_ok=False)
     try:
-        mode = (path if path.exists() else unfinished).stat().st_mode & 0o777
+        if mode is None:
+            mode = (path if path.exists() else unfinished).stat().st_mode & 0o777
         unfinished.chmod(mode)
         yield unfinished
         unfinished.chmod(mode)  # safetensors puts a file of its own in its place, which nobody else may read

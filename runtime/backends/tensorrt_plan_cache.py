@@ -92,6 +92,5 @@ def _key(wanted: EngineFile) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     """Write atomically, readable only by this user."""
-    with atomic_write(path) as unfinished:
-        unfinished.chmod(0o600)
+    with atomic_write(path, mode=0o600) as unfinished:
         unfinished.write_bytes(data)
