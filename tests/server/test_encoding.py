@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,9 +14,7 @@ from grpc_status import rpc_status
 from PIL import Image
 
 from protos import ganforge_pb2 as pb
-from runtime.errors import InvalidInput
-from server.client import STREAM_FROM_BYTES
-from tests.server.conftest import SCALE, Served, decoded, expected, levels_apart, picture, png, refusal
+from tests.server.conftest import Served, decoded, expected, levels_apart, picture, png, refusal
 from tests.server.kinds import saved, vips, waves
 
 
@@ -104,33 +101,3 @@ def test_impossible_encodings_are_refused_by_field(served: Served) -> None:
     file = saved(Image.fromarray(picture(9, 9)), "JPEG")
     error = refusal(lambda: served.stub.Upscale(pb.UpscaleRequest(image=file, lossless=True)))
     assert "png, webp, tiff" in error.details()
-
-
-# The Python client.
-
-
-@pytest.mark.parametrize("large", [False, True])
-def test_a_path_is_read_and_an_open_file_is_written(served: Served, tmp_path: Path, large: bool) -> None:
-    side = 170 if large else 20
-    source = tmp_path / "in.png"
-    source.write_bytes(png(side, side))
-    assert (source.stat().st_size > STREAM_FROM_BYTES) == large
-    whole = served.client.upscale(source.read_bytes())
-    assert served.client.upscale(source).image == whole.image
-    with (tmp_path / "out.png").open("wb") as file:
-        file.write(b"before ")
-        answer = served.client.upscale(source, into=file)
-    assert answer.image == b""
-    assert (answer.width, answer.format) == (side * SCALE, "png")
-    assert (tmp_path / "out.png").read_bytes() == b"before " + whole.image
-    memory = io.BytesIO()
-    served.client.upscale(source.read_bytes(), into=memory)
-    assert memory.getvalue() == whole.image
-
-
-def test_a_path_without_a_file_is_refused(served: Served, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        served.client.upscale(tmp_path / "nowhere.png")
-    (tmp_path / "empty.png").touch()
-    with pytest.raises(InvalidInput, match="0 bytes"):
-        served.client.upscale(tmp_path / "empty.png", into=io.BytesIO())
