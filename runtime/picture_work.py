@@ -16,7 +16,7 @@ import numpy as np
 from runtime.backends.base import Engine
 from runtime.errors import Cancelled
 from runtime.jobs import Job
-from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
+from runtime.pictures.formats import WRITABLE, Encoding
 from runtime.pictures.reading import OpenedPicture, Rows
 from runtime.pictures.writing import Output
 from runtime.tensors import Array
@@ -66,17 +66,12 @@ class PictureWork:
             band_bytes=BAND_BYTES,
         )
         self.cost_px = max(self._tiled.computed_px, file_bytes // FILE_BYTES_PER_PIXEL)
-        self.cost_bytes = file_bytes + self._pixel_bytes(opened.by_rows)
+        self.cost_bytes = file_bytes + self._memory_bytes(opened.by_rows)
 
     @property
     def bands(self) -> tuple[Band, ...]:
         """The bands of rows in which the picture is processed, from the top down; a small picture is a single band."""
         return self._tiled.bands
-
-    @property
-    def tiles_total(self) -> int:
-        """Tiles of all bands, counted once per pass of the network."""
-        return self._tiled.tiles_total
 
     def decode(self, index: int) -> None:
         """Decode a band's rows and prepare its tiles. Call it for bands 0, 1, … in order.
@@ -137,13 +132,13 @@ class PictureWork:
             resolution_scale=(width / header.width, height / header.height),
         )
 
-    def _pixel_bytes(self, by_rows: bool) -> int:
+    def _memory_bytes(self, by_rows: bool) -> int:
         """Memory that the request needs: the decoder's, the bands' rows and canvases, and the encoded answer."""
         header, output, tiled = self._header, self.output, self._tiled
         needed = [tiled.rows_needed(index) for index in range(len(tiled.bands))]
         tallest = max(stop - start for start, stop in needed)
         alive = min(BANDS_ALIVE, len(tiled.bands))
-        decoder = 0 if by_rows else header.pixels * _pixel_bytes(header.pixel_format)
+        decoder = 0 if by_rows else header.pixels * header.pixel_format.pixel_bytes
         # The decoded rows and the network's input; a third copy if the model's range is not [0, 1].
         copies = 2 if value_range(self._manifest.inputs[0]) == UNIT else 3
         planes = header.width * tallest * header.pixel_format.channels * FLOAT_BYTES * copies
@@ -151,7 +146,3 @@ class PictureWork:
         answer = output.to_width * output.to_height * output.pixel_format.channels * output.bits // 8
         written = len(tiled.bands) > 1 and WRITABLE[output.encoding.format].by_rows
         return decoder + alive * (planes + canvases) + (0 if written else 2 * answer)
-
-
-def _pixel_bytes(pixels: PixelFormat) -> int:
-    return pixels.channels * pixels.dtype.itemsize

@@ -37,6 +37,11 @@ class PixelFormat:
         return np.dtype({8: np.uint8, 16: np.uint16, 32: np.float32}[self.bits])
 
     @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one pixel, all channels together."""
+        return self.channels * self.dtype.itemsize
+
+    @property
     def interpretation(self) -> str:
         """libvips' name of the colour space."""
         grey, colour = {8: ("b-w", "srgb"), 16: ("grey16", "rgb16"), 32: ("b-w", "scrgb")}[self.bits]

@@ -37,7 +37,7 @@ class RowFile:
     ) -> None:
         self._next_rows = next_rows
         self._header = header(width, height, pixel_format)
-        self._size = len(self._header) + height * width * pixel_format.channels * pixel_format.dtype.itemsize
+        self._size = len(self._header) + height * width * pixel_format.pixel_bytes
         self._at = 0
         self._band, self._band_at = memoryview(b""), len(self._header)
         self.error: BaseException | None = None
@@ -87,7 +87,7 @@ def _no_rows() -> Array:
 
 def header(width: int, height: int, pixel_format: PixelFormat) -> bytes:
     """The header of an uncompressed little-endian BigTIFF. The pixels follow it, row by row."""
-    row_bytes = width * pixel_format.channels * pixel_format.dtype.itemsize
+    row_bytes = width * pixel_format.pixel_bytes
     rows = min(height, max(1, STRIP_BYTES // row_bytes))
     strips = -(-height // rows)
     lengths = [min(rows, height - strip * rows) * row_bytes for strip in range(strips)]

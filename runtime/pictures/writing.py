@@ -120,7 +120,7 @@ class Output:
             case _:
                 predictor = "float" if pixel_format.bits == 32 else "horizontal"
                 packed = {"compression": "deflate", "predictor": predictor, "level": level}
-        raw_bytes = self.to_width * self.to_height * pixel_format.channels * pixel_format.dtype.itemsize
+        raw_bytes = self.to_width * self.to_height * pixel_format.pixel_bytes
         return packed | {"bigtiff": raw_bytes >= BIG_TIFF_BYTES}
 
     def _unwritable(self, error: pyvips.Error) -> InvalidInput:
