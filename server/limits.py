@@ -1,4 +1,4 @@
-"""The limits of a server. Each field of Limits is a flag of `python -m server`, which passes the limits to Service."""
+"""The limits of a server. Each field of Limits is a flag of `python -m server` (server/options.py); Service keeps to them."""
 
 from __future__ import annotations
 
