@@ -98,6 +98,7 @@ class Admission:
                     f"the answer would take about {expected_s:.1f} s, the deadline is in {time_left_s:.1f} s; "
                     "try again later or allow more time",
                     retry_after_s=max(expected_s - estimate_s, SHORTEST_RETRY_S),
+                    reason="deadline",
                 )
             is_next = not lane.waiting or ticket.order < lane.waiting[0].order
             if is_next and lane.fits(ticket):
@@ -110,6 +111,7 @@ class Admission:
                     f"the queue holds {waiting_px} of {self._max_queue_px} pixels, this request needs {cost_px}; "
                     "try again later",
                     retry_after_s=max(expected_s - estimate_s, SHORTEST_RETRY_S),
+                    reason="queue",
                 )
             lane.waiting.append(ticket)
             lane.waiting.sort(key=lambda waiting: waiting.order)

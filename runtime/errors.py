@@ -37,11 +37,16 @@ class ModelNotFound(GanforgeError):
 
 
 class Overloaded(GanforgeError):
-    """The queue is full or cannot meet the deadline. `retry_after_s`: seconds to wait before a retry."""
+    """The queue is full or cannot meet the deadline.
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    retry_after_s: seconds to wait before a retry. reason: the limit that refused it, one word of a small fixed set
+    ("queue", "deadline", "calls", "uploads", …); metrics count refusals by it.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float, reason: str = "other") -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.reason = reason
 
 
 class NotReady(GanforgeError):

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,13 +37,19 @@ DECAY = 0.9
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts since the start. items_dropped: items whose job ended before they ran. jobs_waiting: now."""
+    """Counts since the start. items_dropped: items whose job ended before they ran. jobs_waiting: now.
+
+    busy_s: seconds of all batches, failed ones included; with several slots, more than one a second. batch_sizes: how
+    many batches had 1, 2, … items.
+    """
 
     batches: int
     items: int
     pixels: int
     items_dropped: int
     jobs_waiting: int
+    busy_s: float = 0.0
+    batch_sizes: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def mean_batch(self) -> float:
@@ -81,6 +88,8 @@ class Scheduler:
         self._virtual_px = self._next_virtual_px = 0.0
         self._closed = False
         self._batches = self._items = self._pixels = self._dropped = 0
+        self._busy_s = 0.0
+        self._batch_sizes = Counter[int]()
         # Engine → decayed sums of its batches' seconds and pixels.
         self._spent: dict[Runner, tuple[float, float]] = {}
         self._deliverers = ThreadPoolExecutor(deliverers, "deliver")
@@ -122,7 +131,15 @@ class Scheduler:
     def stats(self) -> Stats:
         """The counts so far."""
         with self._changed:
-            return Stats(self._batches, self._items, self._pixels, self._dropped, len(self._jobs))
+            return Stats(
+                self._batches,
+                self._items,
+                self._pixels,
+                self._dropped,
+                len(self._jobs),
+                self._busy_s,
+                dict(self._batch_sizes),
+            )
 
     def close(self) -> None:
         """Cancel the waiting jobs, finish the running batches and end the threads."""
@@ -144,7 +161,10 @@ class Scheduler:
             batch = self._next_batch()
             if batch is None:
                 return
+            start_s = self._clock()
             outputs = self._run(batch)
+            with self._changed:
+                self._busy_s += self._clock() - start_s
             if outputs:
                 self._deliverers.submit(self._deliver, batch, outputs)
             else:
@@ -231,6 +251,7 @@ class Scheduler:
         with self._changed:
             self._batches += 1
             self._items += len(batch)
+            self._batch_sizes[len(batch)] += 1
             self._pixels += pixels
             # Sums, not a mean of rates: the rate of a one-pixel picture says nothing about other requests.
             seconds_before, pixels_before = self._spent.get(engine, (0.0, 0.0))

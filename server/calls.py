@@ -14,6 +14,7 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from runtime.errors import DeadlineExceeded, Overloaded
 from runtime.stopwatch import Stopwatch
@@ -74,15 +75,32 @@ class Call:
         )
 
 
+class Observer(Protocol):
+    """Is told of every call, on the event loop: metrics and traces (server/metrics.py, server/tracing.py)."""
+
+    def begun(self, call: Call) -> None:
+        """The call was opened. Nothing has run for it."""
+
+    def ended(self, call: Call, code: str, error: Exception | None) -> None:
+        """The call ended with this code. What is added to `call.facts` gets into its log line."""
+
+
 class Calls:
     """The open calls of one server, over all fronts.
 
     gRPC's own limit is not used: it counts calls of a client that stopped reading until their connection closes.
+    observers: are told of every call.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._open = 0
+        self.observers: list[Observer] = []
+
+    @property
+    def open_now(self) -> int:
+        """How many calls are open."""
+        return self._open
 
     @asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[None]:
@@ -92,25 +110,35 @@ class Calls:
         """
         self._open += 1
         try:
+            for observer in self.observers:
+                observer.begun(call)
             if self._open > self._limits.max_calls:
                 raise Overloaded(
                     f"{self._limits.max_calls} calls are open already (--max-calls); try again later",
                     retry_after_s=RETRY_AFTER_S,
+                    reason="calls",
                 )
             message = "the deadline passed; the remaining work was dropped"
             async with time_limit(call.time_left_s(), message):
                 yield
         except asyncio.CancelledError:
+            self._tell(call, CANCELLED, None)
             _log(call, CANCELLED)
             raise
         except Exception as error:
+            self._tell(call, code_of(error), error)
             _log_failure(call, error)
             _clear_frames(error)
             raise
         else:
+            self._tell(call, OK, None)
             _log(call, OK)
         finally:
             self._open -= 1
+
+    def _tell(self, call: Call, code: str, error: Exception | None) -> None:
+        for observer in self.observers:
+            observer.ended(call, code, error)
 
 
 @asynccontextmanager

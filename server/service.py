@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from runtime.errors import InvalidInput, NotReady
 from runtime.picture_work import PictureWork
 from runtime.pictures.reading import open_picture
 from runtime.sample_work import SampleWork, sample_shape
+from runtime.scheduler import Scheduler
 from runtime.tensors import TaskName
-from server.calls import Call, Calls, time_limit
+from server.calls import Call, Calls, Observer, time_limit
 from server.codec_threads import Codecs
 from server.limits import CHUNK_BYTES, MESSAGE_MARGIN_BYTES, Limits
 from server.models import Model, Models
@@ -51,6 +52,16 @@ class Ready:
     admission: Admission
 
 
+@dataclass(frozen=True)
+class ServiceStats:
+    """What a service holds at one moment, for metrics. models, schedulers (by device): empty until the models are warm."""
+
+    open_calls: int
+    uploads_bytes: int
+    models: tuple[Model, ...]
+    schedulers: Mapping[str, Scheduler]
+
+
 class Service:
     """The calls of one server. Several fronts may make calls concurrently, on one event loop.
 
@@ -73,6 +84,20 @@ class Service:
             slots=max(model.engine.slots for model in models),
         )
         self._ready = Ready(models, admission)
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` of every call from now on."""
+        self._calls.observers.append(observer)
+
+    def stats(self) -> ServiceStats:
+        """What is open and held now. From any thread, at any time."""
+        ready = self._ready
+        return ServiceStats(
+            self._calls.open_now,
+            self._uploads.held_bytes,
+            tuple(ready.models) if ready else (),
+            dict(ready.models.schedulers) if ready else {},
+        )
 
     @property
     def models(self) -> Models:

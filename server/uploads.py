@@ -63,6 +63,11 @@ class Uploads:
         self._limits = limits
         self._held_bytes = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all uploads now."""
+        return self._held_bytes
+
     def begin(self) -> Upload:
         """An empty upload, to be used as a context manager."""
         return Upload(self)
@@ -114,6 +119,7 @@ class Uploads:
                 f"the running uploads hold {self._held_bytes} of {limits.max_uploads_bytes} bytes "
                 "(--max-uploads-bytes); try again later",
                 retry_after_s=RETRY_AFTER_S,
+                reason="uploads",
             )
         self._held_bytes += more_bytes
 

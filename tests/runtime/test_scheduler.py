@@ -255,6 +255,8 @@ def test_stats_count_what_ran_and_what_was_dropped() -> None:
         assert (stats.batches, stats.items, stats.pixels) == (3, 8, 8 * TILE_PX)
         assert (stats.items_dropped, stats.jobs_waiting) == (7, 0)
         assert stats.mean_batch == pytest.approx(8 / 3)
+        assert stats.batch_sizes == {1: 1, 3: 1, 4: 1}
+        assert stats.busy_s > 0
 
 
 # Work-conserving batches.
