@@ -186,7 +186,7 @@ class Latent(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Timing(_message.Message):
-    __slots__ = ("queue_ms", "inference_ms", "codec_ms", "total_ms", "tiles", "precision", "backend")
+    __slots__ = ("queue_ms", "inference_ms", "codec_ms", "total_ms", "tiles", "precision", "backend", "model_version")
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     INFERENCE_MS_FIELD_NUMBER: _ClassVar[int]
     CODEC_MS_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +194,7 @@ class Timing(_message.Message):
     TILES_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     queue_ms: float
     inference_ms: float
     codec_ms: float
@@ -201,7 +202,8 @@ class Timing(_message.Message):
     tiles: int
     precision: str
     backend: str
-    def __init__(self, queue_ms: _Optional[float] = ..., inference_ms: _Optional[float] = ..., codec_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., tiles: _Optional[int] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ...) -> None: ...
+    model_version: str
+    def __init__(self, queue_ms: _Optional[float] = ..., inference_ms: _Optional[float] = ..., codec_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., tiles: _Optional[int] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
@@ -214,7 +216,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "task", "scale", "latent_size", "class_names", "precision", "backend", "width", "height", "is_default", "max_whole_px")
+    __slots__ = ("name", "task", "scale", "latent_size", "class_names", "precision", "backend", "width", "height", "is_default", "max_whole_px", "version")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     SCALE_FIELD_NUMBER: _ClassVar[int]
@@ -226,6 +228,7 @@ class ModelInfo(_message.Message):
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     MAX_WHOLE_PX_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     task: Task
     scale: int
@@ -237,4 +240,5 @@ class ModelInfo(_message.Message):
     height: int
     is_default: bool
     max_whole_px: int
-    def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., scale: _Optional[int] = ..., latent_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., is_default: _Optional[bool] = ..., max_whole_px: _Optional[int] = ...) -> None: ...
+    version: str
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., scale: _Optional[int] = ..., latent_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., is_default: _Optional[bool] = ..., max_whole_px: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...

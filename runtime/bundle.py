@@ -2,12 +2,14 @@
 
 A build writes a bundle with `Writer`. The server reads all bundles of a folder with `discover`, evaluation and
 benchmarks read one with `load`; both return `Bundle`. The manifest is written last, so a folder without one is
-incomplete and is not served. A file whose hash differs from the manifest is refused with BundleError.
+incomplete and is not served. A file whose hash differs from the manifest is refused with BundleError, and so is a graph
+that keeps tensors in files that the manifest does not list.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import shutil
@@ -22,20 +24,27 @@ from pydantic import TypeAdapter, ValidationError
 
 from runtime import tasks
 from runtime.errors import BundleError
+from runtime.external_data import external_files
 from runtime.files import UNFINISHED_SUFFIX, sha256, write_text
 from runtime.manifest import FORMAT, FileInfo, Manifest
 
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
+VERSION_DIGITS = 12
 FROM_JSON = TypeAdapter(Manifest)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files were checked. path: its folder."""
+    """A bundle whose files were checked. path: its folder.
+
+    version: the first 12 hexadecimal digits of the SHA-256 of manifest.json, which has the hash of every other file: the
+    same content is the same version, on every machine. "" for a bundle that was not read from a folder.
+    """
 
     path: Path
     manifest: Manifest
+    version: str = ""
 
     @property
     def onnx(self) -> Path:
@@ -123,12 +132,17 @@ class Writer:
             if not self._target.exists():
                 raise
             _exchange(self.path, self._target)  # the old bundle is now at self.path, and is deleted on exit
-        return Bundle(self._target, whole)
+        return Bundle(self._target, whole, version_of(whole.to_json()))
 
 
 def file_info(path: Path) -> FileInfo:
     """The hash and length of a file."""
     return FileInfo(sha256(path), path.stat().st_size)
+
+
+def version_of(manifest_json: str) -> str:
+    """The version of a bundle with this manifest.json, as `sha256sum manifest.json | cut -c-12` prints it."""
+    return hashlib.sha256(manifest_json.encode()).hexdigest()[:VERSION_DIGITS]
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -191,14 +205,16 @@ def _load(path: Path) -> Bundle:
         raise BundleError(
             f"there is no {MANIFEST}, so it is not a bundle; build one with python -m export.build"
         )
-    manifest = parse_manifest(manifest_path.read_text(encoding="utf-8"))
+    text = manifest_path.read_bytes().decode()
+    manifest = parse_manifest(text)
     for name, info in manifest.files.items():
         _verify(path, name, info)
     if unlisted := [
         name for name in (GRAPH, *(e.path for e in manifest.engines)) if name not in manifest.files
     ]:
         raise BundleError(f"the manifest does not list {', '.join(unlisted)}; build the bundle again")
-    return Bundle(path, manifest)
+    _check_external_files(path, manifest)
+    return Bundle(path, manifest, version_of(text))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -223,6 +239,17 @@ def _verify(root: Path, name: str, expected: FileInfo) -> None:
         raise BundleError(
             f"{name} was altered: sha256 {actual.sha256[:12]}… ({actual.bytes} bytes), the manifest says "
             f"{expected.sha256[:12]}… ({expected.bytes} bytes); build the bundle again"
+        )
+
+
+def _check_external_files(root: Path, manifest: Manifest) -> None:
+    """Raises BundleError if the graph keeps tensors in files without a checked hash: an engine would load them."""
+    names = external_files(root / GRAPH)
+    listed = {PurePosixPath(name) for name in manifest.files}
+    if unlisted := sorted(name for name in names if not name or PurePosixPath(name) not in listed):
+        raise BundleError(
+            f"{GRAPH} keeps tensors in {', '.join(map(repr, unlisted))}, which the manifest does not list; "
+            "build the bundle again"
         )
 
 

@@ -72,6 +72,7 @@ class Call:
             tiles=tiles,
             precision=model.engine.precision,
             backend=model.engine.backend,
+            model_version=model.version,
         )
 
 

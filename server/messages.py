@@ -138,6 +138,7 @@ def model_info(info: ModelInfo) -> pb.ModelInfo:
         height=info.height,
         is_default=info.is_default,
         max_whole_px=info.max_whole_px,
+        version=info.version,
     )
 
 
@@ -150,6 +151,7 @@ def _timing(timing: Timing) -> pb.Timing:
         tiles=timing.tiles,
         precision=timing.precision,
         backend=timing.backend,
+        model_version=timing.model_version,
     )
 
 

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from runtime import backends, tasks
+from runtime import tasks
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
-from runtime.errors import BundleError, Cancelled, InvalidInput, ModelNotFound
+from runtime.errors import Cancelled, InvalidInput, ModelNotFound
 from runtime.manifest import Manifest
 from runtime.scheduler import Scheduler
 from runtime.tensors import Precision, TaskName
+from server.opening import open_warm
 
-RGB = 3
 LONGEST_ECHO = 80  # characters of a caller's text that are repeated in an error message
 # What `make demo` builds. The first of them is the default of a task with several models, unless --default names one.
 SHIPPED = ("esrgan-x4", "dcgan", "acgan")
@@ -39,6 +39,11 @@ class Model:
     def name(self) -> str:
         """The name of its bundle, as requests name it."""
         return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """The version of its bundle's content."""
+        return self.engine.bundle.version
 
 
 class Models:
@@ -86,10 +91,10 @@ class Models:
             for bundle in bundles:
                 if stopping():
                     raise Cancelled("stopped while the models were warming up")
-                _check_channels(bundle.manifest)
-                engine, reason = backends.open_engine(bundle, backend, device, min_precision=min_precision)
+                engine, reason = open_warm(
+                    bundle, backend=backend, device=device, min_precision=min_precision
+                )
                 engines.append(engine)
-                engine.warm_up()
                 on_warm(reason)
         except BaseException:
             for engine in engines:
@@ -157,17 +162,6 @@ def _defaults(manifests: Sequence[Manifest], named: Mapping[TaskName, str]) -> d
         elif shipped:
             defaults[task] = shipped[0]
     return defaults
-
-
-def _check_channels(manifest: Manifest) -> None:
-    """Raises BundleError if a model that takes pictures has other than 3 channels, since pictures are decoded to RGB."""
-    if tasks.of(manifest).source != "picture":
-        return
-    for spec in (*manifest.inputs, *manifest.outputs):
-        if spec.shape[1] != RGB:
-            raise BundleError(
-                f"{manifest.name}: {spec.name!r} has {spec.shape[1]} channels, expected {RGB} (RGB) to serve it"
-            )
 
 
 def shown(text: str) -> str:

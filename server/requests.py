@@ -53,6 +53,7 @@ class Timing:
     """Where a request's time went, in milliseconds of wall time; `Times` in runtime/stopwatch.py defines each part.
 
     tiles: items computed (tiles, whole pictures or samples). precision: that the engine really used. backend: its name.
+    model_version: `Bundle.version` of the model that ran.
     """
 
     queue_ms: float
@@ -62,6 +63,7 @@ class Timing:
     tiles: int
     precision: str
     backend: str
+    model_version: str
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class ModelInfo:
     class_names: empty if it has no classes. precision: that the engine really uses. width, height: of a sample, in px;
     0 for a model that takes pictures. is_default: whether it is the model for requests of its task that name none.
     max_whole_px: largest picture (width × height, in px) of a model that takes whole pictures; 0 for all others.
+    version: `Bundle.version`.
     """
 
     name: str
@@ -126,6 +129,7 @@ class ModelInfo:
     height: int
     is_default: bool
     max_whole_px: int
+    version: str
 
 
 # A piece of a streamed request: the request first, then pieces of the file. None: neither, which is an error.

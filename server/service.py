@@ -300,4 +300,5 @@ def _info(model: Model, is_default: bool) -> ModelInfo:
         height=height,
         is_default=is_default,
         max_whole_px=manifest.max_whole_px,
+        version=model.version,
     )

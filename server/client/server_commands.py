@@ -23,7 +23,9 @@ def models(address: str, timeout_s: float | None) -> None:
     """List the models of the server. * marks the model for requests of a task that name none."""
     with Client(address, timeout_s=timeout_s) as client:
         infos = client.models()
-    table = Table("model", "task", "scale", "sample", "latent", "largest", "classes", "precision", "backend")
+    table = Table(
+        "model", "task", "scale", "sample", "latent", "largest", "classes", "precision", "backend", "version"
+    )
     for info in infos:
         table.add_row(
             info.name + " *" * info.is_default,
@@ -35,6 +37,7 @@ def models(address: str, timeout_s: float | None) -> None:
             ", ".join(info.class_names),
             info.precision,
             info.backend,
+            info.version,
         )
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 

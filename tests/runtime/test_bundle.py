@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,6 +39,15 @@ IMAGE = TensorSpec("image", "float32", ("N", 3, "H", "W"), (0, 1))
 UPSCALED = TensorSpec("upscaled", "float32", ("N", 3, "SH", "SW"), (0, 1))
 
 
+def onnx_file(text: bytes) -> bytes:
+    """The simplest ONNX file: a model with nothing but its producer's name."""
+    model = onnx.ModelProto(producer_name=text.decode())
+    return model.SerializeToString()
+
+
+A_GRAPH = onnx_file(b"a graph")
+
+
 def manifest(name: str = "tiny", **given_fields: Any) -> Manifest:
     return Manifest(
         **{
@@ -54,7 +64,7 @@ def manifest(name: str = "tiny", **given_fields: Any) -> Manifest:
     )
 
 
-def write(parent: Path, name: str = "tiny", graph: bytes = b"a graph", **given_fields: Any) -> Bundle:
+def write(parent: Path, name: str = "tiny", graph: bytes = A_GRAPH, **given_fields: Any) -> Bundle:
     with Writer(parent, name) as writer:
         (writer.path / GRAPH).write_bytes(graph)
         (writer.path / "engines").mkdir()
@@ -76,10 +86,22 @@ def edit(bundle: Bundle, change: Callable[[dict[str, Any]], object]) -> None:
 def test_a_committed_bundle_loads_with_the_same_content(tmp_path: Path) -> None:
     written = write(tmp_path)
     assert load(tmp_path / "tiny") == written
-    assert written.onnx.read_bytes() == b"a graph"
+    assert written.onnx.read_bytes() == A_GRAPH
     assert set(written.manifest.files) == {GRAPH, "engines/one.plan"}
     assert written.manifest.files[GRAPH] == file_info(written.onnx)
-    assert written.manifest.files[GRAPH].bytes == 7
+    assert written.manifest.files[GRAPH].bytes == len(A_GRAPH)
+
+
+def test_the_version_is_the_hash_of_the_manifest(tmp_path: Path) -> None:
+    written = write(tmp_path)
+    digest = file_info(written.path / MANIFEST).sha256
+    assert written.version == load(written.path).version == digest[:12]
+
+
+def test_the_version_follows_the_content(tmp_path: Path) -> None:
+    versions = [write(tmp_path, graph=onnx_file(text)).version for text in (b"old", b"new", b"old")]
+    assert versions[0] == versions[2] != versions[1]
+    assert write(tmp_path, halo=4).version not in versions
 
 
 texts = st.text(max_size=12)
@@ -235,7 +257,7 @@ def test_an_altered_bundle_is_refused(tmp_path: Path, touch: Callable[[Bundle], 
 )
 def test_a_path_that_leads_elsewhere_is_refused(tmp_path: Path, path: str) -> None:
     bundle = write(tmp_path)
-    (tmp_path / "outside").write_bytes(b"a graph")
+    (tmp_path / "outside").write_bytes(A_GRAPH)
     edit(bundle, lambda raw: raw["files"].update({path: raw["files"][GRAPH]}))
     with pytest.raises(BundleError):
         load(bundle.path)
@@ -454,7 +476,7 @@ def test_a_name_that_is_no_plain_folder_is_refused(tmp_path: Path, name: str) ->
 
 def test_a_writer_left_without_a_commit_leaves_nothing(tmp_path: Path) -> None:
     with Writer(tmp_path, "tiny") as writer:
-        (writer.path / GRAPH).write_bytes(b"x")
+        (writer.path / GRAPH).write_bytes(onnx_file(b"x"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -479,7 +501,7 @@ def test_a_bundle_that_a_server_would_refuse_replaces_none(
 ) -> None:
     before = write(tmp_path)
     with pytest.raises(BundleError):
-        write(tmp_path, graph=b"new", **given_fields)
+        write(tmp_path, graph=onnx_file(b"new"), **given_fields)
     assert load(before.path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
@@ -497,22 +519,22 @@ def test_a_bundle_without_a_graph_or_with_a_link_in_it_is_not_committed(tmp_path
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_second_commit_does_not_bring_the_old_bundle_back(tmp_path: Path, existing: bool) -> None:
     if existing:
-        write(tmp_path, graph=b"old")
+        write(tmp_path, graph=onnx_file(b"old"))
     with Writer(tmp_path, "tiny") as writer:
-        (writer.path / GRAPH).write_bytes(b"new")
+        (writer.path / GRAPH).write_bytes(onnx_file(b"new"))
         writer.commit(manifest())
         with pytest.raises(BundleError):
             writer.commit(manifest())
-    assert load(tmp_path / "tiny").onnx.read_bytes() == b"new"
+    assert load(tmp_path / "tiny").onnx.read_bytes() == onnx_file(b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 def test_a_new_bundle_replaces_every_file_of_the_old_one(tmp_path: Path) -> None:
-    old = write(tmp_path, graph=b"old")
+    old = write(tmp_path, graph=onnx_file(b"old"))
     (old.path / "left-over").write_text("of the old one")
-    write(tmp_path, graph=b"new", halo=4)
+    write(tmp_path, graph=onnx_file(b"new"), halo=4)
     new = load(tmp_path / "tiny")
-    assert (new.onnx.read_bytes(), new.manifest.halo) == (b"new", 4)
+    assert (new.onnx.read_bytes(), new.manifest.halo) == (onnx_file(b"new"), 4)
     assert not (new.path / "left-over").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
@@ -524,14 +546,14 @@ def test_bundles_are_readable_by_a_server_of_another_user(tmp_path: Path) -> Non
 def test_two_concurrent_builds_of_one_name_both_succeed(tmp_path: Path) -> None:
     with Writer(tmp_path, "tiny") as first, Writer(tmp_path, "tiny") as second:
         for writer in (first, second):
-            (writer.path / GRAPH).write_bytes(b"graph")
+            (writer.path / GRAPH).write_bytes(onnx_file(b"graph"))
             writer.commit(manifest())
     assert load(tmp_path / "tiny").manifest.name == "tiny"
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 def test_a_reader_never_sees_half_a_bundle_while_builds_swap_it(tmp_path: Path) -> None:
-    write(tmp_path, graph=b"0" * 4096, halo=0)
+    write(tmp_path, graph=onnx_file(b"0" * 4096), halo=0)
     stop, errors, seen = threading.Event(), [], set()
 
     def read() -> None:
@@ -544,7 +566,7 @@ def test_a_reader_never_sees_half_a_bundle_while_builds_swap_it(tmp_path: Path) 
 
     reader = threading.Thread(target=read)
     reader.start()
-    written = [write(tmp_path, graph=b"%d" % halo * 4096, halo=halo) for halo in [*range(10)] * 8]
+    written = [write(tmp_path, graph=onnx_file(b"%d" % halo * 4096), halo=halo) for halo in [*range(10)] * 8]
     stop.set()
     reader.join(60)
     assert not errors
@@ -562,7 +584,7 @@ def die(*_, **__):
 
 setattr({where}, {name!r}, die)
 with bundle.Writer(Path({parent!r}), "tiny") as writer:
-    (writer.path / bundle.GRAPH).write_bytes(b"new")
+    (writer.path / bundle.GRAPH).write_bytes(b"\\x12\\x03new")
     writer.commit(bundle.parse_manifest({text!r}))
 """
 
@@ -584,36 +606,36 @@ def test_a_killed_build_leaves_nothing_that_a_server_takes(
 ) -> None:
     """Killed at each step of a commit, nothing can clean up; then the old bundle is served, or the whole new one."""
     if existing:
-        write(tmp_path, graph=b"old")
+        write(tmp_path, graph=onnx_file(b"old"))
     code = KILLED.format(text=manifest().to_json(), where=where, name=name, parent=str(tmp_path))
     built = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=60)
     killed = built.returncode == -signal.SIGKILL
     assert killed or (name == "_exchange" and not existing)
     visible = [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
     if name == "rmtree" or not killed:
-        assert [bundle.onnx.read_bytes() for bundle in discover(tmp_path)] == [b"new"]
+        assert [bundle.onnx.read_bytes() for bundle in discover(tmp_path)] == [onnx_file(b"new")]
     elif existing:
-        assert [bundle.onnx.read_bytes() for bundle in discover(tmp_path)] == [b"old"]
+        assert [bundle.onnx.read_bytes() for bundle in discover(tmp_path)] == [onnx_file(b"old")]
     else:
         assert visible == []
-    write(tmp_path, graph=b"newer")
-    assert [bundle.onnx.read_bytes() for bundle in discover(tmp_path)] == [b"newer"]
+    write(tmp_path, graph=onnx_file(b"newer"))
+    assert [bundle.onnx.read_bytes() for bundle in discover(tmp_path)] == [onnx_file(b"newer")]
 
 
 def test_a_bundle_is_replaced_without_an_atomic_swap_of_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path, graph=b"old")
+    write(tmp_path, graph=onnx_file(b"old"))
     monkeypatch.setattr("runtime.bundle.ctypes.CDLL", lambda *args, **options: object())
-    write(tmp_path, graph=b"new")
-    assert load(tmp_path / "tiny").onnx.read_bytes() == b"new"
+    write(tmp_path, graph=onnx_file(b"new"))
+    assert load(tmp_path / "tiny").onnx.read_bytes() == onnx_file(b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 def test_a_bundle_can_be_used_before_it_is_committed(tmp_path: Path) -> None:
     with Writer(tmp_path, "tiny") as writer:
-        (writer.path / GRAPH).write_bytes(b"graph")
+        (writer.path / GRAPH).write_bytes(onnx_file(b"graph"))
         staged = Bundle(writer.path, manifest())
-        assert staged.onnx.read_bytes() == b"graph"
+        assert staged.onnx.read_bytes() == onnx_file(b"graph")
         committed = writer.commit(replace(staged.manifest, error={"psnr_db": 71.5}))
     assert committed.manifest.error == {"psnr_db": 71.5}
