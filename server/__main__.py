@@ -6,12 +6,14 @@ import asyncio
 import signal
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
 from runtime import bundle
 from runtime.errors import GanforgeError
+from server import configuration
 from server.grpc_front import Server
 from server.logs import configure, log
 from server.models import Models
@@ -23,15 +25,41 @@ from server.service import Service
 @click.command(
     cls=GroupedCommand,
     groups=GROUPS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": configuration.ENVIRONMENT_PREFIX,
+    },
 )
-def main(**values: Any) -> None:
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=configuration.load,
+    help="TOML file with these settings; flags and environment variables override it.",
+)
+@click.option(
+    "--print-config",
+    is_flag=True,
+    help="Print all settings, and where each comes from, as a file for --config, and exit.",
+)
+def main(print_config: bool, **values: Any) -> None:
     """Serve every bundle in a folder over gRPC.
 
     Prints the line `serving on HOST:PORT` to stdout when all models are warm. Logs go to stderr. Ctrl-C or SIGTERM drains
     the server: new calls are refused, running ones may finish. A second signal ends the server at once.
+
+    Each flag can also be set by a variable such as GANFORGE_SERVE_MAX_PIXELS, or in a file (--config).
     """
+    context = click.get_current_context()
+    if print_config:
+        click.echo(configuration.written(context))
+        return
     configure()
+    for sentence in configuration.unknown_variables(GROUPS):
+        log.warning("environment variable ignored", reason=sentence)
+    log.info("settings", **configuration.changed(context))
     try:
         asyncio.run(serve(Settings.of(values)))
     except GanforgeError as error:

@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 
 def option(flag: str, kind: Any, help: str, **attributes: Any) -> click.Option:
@@ -56,6 +57,20 @@ class GroupedCommand(click.Command):
         super().__init__(*args, **attributes)
         self.groups = tuple(groups)
         self.params = [option for group in self.groups for option in group.options] + self.params
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(context, args)
+        except click.BadParameter as error:
+            option = error.param
+            if (
+                option is None
+                or context.get_parameter_source(str(option.name)) is not ParameterSource.ENVIRONMENT
+            ):
+                raise
+            variable = option.envvar or f"{context.auto_envvar_prefix}_{str(option.name).upper()}"
+            message = f"{error.message} (from the environment variable {variable})"
+            raise click.BadParameter(message, context, option) from error
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         grouped = {id(option) for group in self.groups for option in group.options}

@@ -95,6 +95,7 @@ MODELS = Group(
         ),
         click.Option(
             ["--default", "defaults"],
+            envvar="GANFORGE_SERVE_DEFAULT",
             metavar="TASK=MODEL",
             multiple=True,
             callback=_parse_defaults,
