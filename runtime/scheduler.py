@@ -19,55 +19,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from runtime.errors import Cancelled, DeadlineExceeded
 from runtime.jobs import Job, Runner
+from runtime.scheduling.fair_queue import BatchItem, FairQueue
+from runtime.scheduling.stats import Meter, Stats
 from runtime.stopwatch import Stopwatch
 from runtime.tensors import Array
 
-# Decay of the running average of seconds per pixel, per batch.
-DECAY = 0.9
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Counts since the start. items_dropped: items whose job ended before they ran. jobs_waiting: now.
-
-    busy_s: seconds of all batches, failed ones included; with several slots, more than one a second. batch_sizes: how
-    many batches had 1, 2, … items.
-    """
-
-    batches: int
-    items: int
-    pixels: int
-    items_dropped: int
-    jobs_waiting: int
-    busy_s: float = 0.0
-    batch_sizes: Mapping[int, int] = field(default_factory=dict)
-
-    @property
-    def mean_batch(self) -> float:
-        """Items per batch; 0 before the first."""
-        return self.items / self.batches if self.batches else 0.0
-
-
-@dataclass(frozen=True)
-class BatchItem:
-    """Item number `index` of a job, in a batch."""
-
-    job: Job
-    index: int
-
-    @property
-    def pixels(self) -> int:
-        """The item's cost."""
-        return self.job.items[self.index].pixels
+__all__ = ["Scheduler", "Stats"]
 
 
 class Scheduler:
@@ -82,16 +46,9 @@ class Scheduler:
     ) -> None:
         self._clock = clock
         self._changed = threading.Condition()
-        self._jobs: list[Job] = []
-        # Virtual time: pixels that each waiting job would have been served by now if all ran side by side. Before and
-        # after the latest batch.
-        self._virtual_px = self._next_virtual_px = 0.0
+        self._queue = FairQueue()
+        self._meter = Meter()
         self._closed = False
-        self._batches = self._items = self._pixels = self._dropped = 0
-        self._busy_s = 0.0
-        self._batch_sizes = Counter[int]()
-        # Engine → decayed sums of its batches' seconds and pixels.
-        self._spent: dict[Runner, tuple[float, float]] = {}
         self._deliverers = ThreadPoolExecutor(deliverers, "deliver")
         self._undelivered = threading.Semaphore(slots + deliverers)
         self._workers = [
@@ -113,8 +70,7 @@ class Scheduler:
                 raise Cancelled("the scheduler is closed")
             job.stopwatch = stopwatch or job.stopwatch
             job.stopwatch.begin("queue")
-            job.flow.clock_px = max(job.flow.clock_px, self._virtual_px)
-            self._jobs.append(job)
+            self._queue.add(job)
             self._changed.notify_all()
         job.done.add_done_callback(lambda done: self.cancel(job) if done.cancelled() else None)
 
@@ -125,27 +81,18 @@ class Scheduler:
     def seconds_per_px(self, engine: Runner) -> float | None:
         """Running average of this engine's device time per pixel, in seconds; None before its first batch."""
         with self._changed:
-            seconds, pixels = self._spent.get(engine, (0.0, 0.0))
-            return seconds / pixels if pixels else None
+            return self._meter.seconds_per_px(engine)
 
     def stats(self) -> Stats:
         """The counts so far."""
         with self._changed:
-            return Stats(
-                self._batches,
-                self._items,
-                self._pixels,
-                self._dropped,
-                len(self._jobs),
-                self._busy_s,
-                dict(self._batch_sizes),
-            )
+            return self._meter.stats(jobs_waiting=len(self._queue))
 
     def close(self) -> None:
         """Cancel the waiting jobs, finish the running batches and end the threads."""
         with self._changed:
             self._closed = True
-            waiting = list(self._jobs)
+            waiting = list(self._queue)
             self._changed.notify_all()
         for job in waiting:
             self._end(job, Cancelled("the server is shutting down"))
@@ -164,7 +111,7 @@ class Scheduler:
             start_s = self._clock()
             outputs = self._run(batch)
             with self._changed:
-                self._busy_s += self._clock() - start_s
+                self._meter.busy_s += self._clock() - start_s
             if outputs:
                 self._deliverers.submit(self._deliver, batch, outputs)
             else:
@@ -175,37 +122,15 @@ class Scheduler:
         while True:
             expired: list[Job] = []
             with self._changed:
-                while not self._jobs and not self._closed:
+                while not self._queue and not self._closed:
                     self._changed.wait()
                 if self._closed:
                     return None
-                now = self._clock()
-                expired = [job for job in self._jobs if job.deadline_s is not None and job.deadline_s <= now]
+                expired = self._queue.expired(self._clock())
                 if not expired:
-                    return self._take()
+                    return self._queue.take()
             for job in expired:
                 self._end(job, DeadlineExceeded("the deadline passed; the remaining items were dropped"))
-
-    def _take(self) -> list[BatchItem]:
-        """Choose the items of the next batch by weighted fair queuing. Called with the lock held and a job waiting."""
-        batch: list[BatchItem] = []
-        self._virtual_px = self._next_virtual_px
-        first = min(self._jobs, key=_finish_px)
-        engine, shape = first.engine, first.items[first.next_item].shape
-        while len(batch) < engine.max_batch:
-            ready = [
-                job for job in self._jobs if job.engine is engine and job.items[job.next_item].shape == shape
-            ]
-            if not ready:
-                break
-            job = min(ready, key=_finish_px)
-            batch.append(BatchItem(job, job.next_item))
-            job.flow.clock_px = _finish_px(job)
-            self._next_virtual_px += job.items[job.next_item].pixels / len({job.flow for job in self._jobs})
-            job.next_item += 1
-            if job.next_item == len(job.items):
-                self._forget(job)
-        return batch
 
     def _run(self, batch: list[BatchItem]) -> list[dict[str, Array] | None]:
         """Run a batch. Returns the outputs of each item, None for an item that failed; [] if nothing succeeded.
@@ -246,16 +171,9 @@ class Scheduler:
         return list(rows)
 
     def _count(self, batch: list[BatchItem], seconds: float) -> None:
-        engine = batch[0].job.engine
-        pixels = max(1, sum(item.pixels for item in batch))
+        pixels = sum(item.pixels for item in batch)
         with self._changed:
-            self._batches += 1
-            self._items += len(batch)
-            self._batch_sizes[len(batch)] += 1
-            self._pixels += pixels
-            # Sums, not a mean of rates: the rate of a one-pixel picture says nothing about other requests.
-            seconds_before, pixels_before = self._spent.get(engine, (0.0, 0.0))
-            self._spent[engine] = (DECAY * seconds_before + seconds, DECAY * pixels_before + pixels)
+            self._meter.ran(batch[0].job.engine, items=len(batch), pixels=pixels, seconds=seconds)
 
     # Called on the delivering threads and wherever a job ends.
 
@@ -280,20 +198,15 @@ class Scheduler:
         if finished:
             self._end(job, None)
 
-    def _forget(self, job: Job) -> None:
-        """Remove a job that has no waiting items left. Called with the lock held."""
-        self._jobs.remove(job)
-        job.stopwatch.end("queue")
-
     def _end(self, job: Job, error: BaseException | None) -> None:
         """Complete a job's `done`, once, and drop its remaining items."""
         with self._changed:
             if job.settled:
                 return
             job.settled = True
-            if job in self._jobs:
-                self._forget(job)
-            self._dropped += len(job.items) - job.next_item
+            if job in self._queue:
+                self._queue.remove(job)
+            self._meter.items_dropped += len(job.items) - job.next_item
             job.next_item = len(job.items)
         if not job.done.set_running_or_notify_cancel():
             return  # the caller cancelled the future
@@ -301,8 +214,3 @@ class Scheduler:
             job.done.set_result(None)
         else:
             job.done.set_exception(error)
-
-
-def _finish_px(job: Job) -> float:
-    """The job's virtual time after its next item."""
-    return job.flow.clock_px + job.items[job.next_item].pixels
