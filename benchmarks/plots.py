@@ -1,4 +1,4 @@
-"""Plots the reports of benchmarks.latency, benchmarks.training and benchmarks.encoding as PNG; those commands call it."""
+"""Plots the reports of the latency, training, encoding and soak benchmarks as PNG; those commands call it."""
 
 from __future__ import annotations
 
@@ -61,6 +61,29 @@ def encoding(report: dict[str, Any], path: Path) -> None:
     )
     axis.legend()
     axis.invert_yaxis()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def soak(report: dict[str, Any], path: Path) -> None:
+    """The server's memory, open files and threads, and the latency of thumbnails, over the minutes of a soak."""
+    rows = report["samples"]
+    minutes = [row["minute"] for row in rows]
+    panels = (
+        ("Memory", "MiB", {"rss_mib": "resident"}),
+        ("Files and threads", "", {"files": "open files", "threads": "threads"}),
+        ("Thumbnails beside the load", "ms", {"p50_ms": "p50", "p99_ms": "p99"}),
+    )
+    figure, axes = plt.subplots(1, len(panels), figsize=(15, 4), layout="constrained")
+    for axis, (title, unit, lines) in zip(axes, panels, strict=True):
+        for key, label in lines.items():
+            axis.plot(minutes, [float("nan") if row[key] is None else row[key] for row in rows], label=label)
+        axis.set(title=title, xlabel="minutes", ylabel=unit, ylim=(0, None))
+        axis.legend()
+    machine = report["machine"]
+    figure.suptitle(
+        f"{report['minutes']:g} minutes of mixed clients on {machine['cpu']}, {machine['cores']} cores"
+    )
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
