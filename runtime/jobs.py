@@ -1,4 +1,4 @@
-"""Jobs for the scheduler: a list of items (tiles, pictures or samples), with callbacks for their inputs and outputs.
+"""Jobs for the scheduler: a sequence of items (tiles, pictures or samples), with callbacks for their inputs and outputs.
 
 runtime/tiling makes jobs of pictures, runtime/sample_work.py makes jobs of latents. The server submits them to the
 scheduler of the model's device; build and evaluation run them on the calling thread with `run_inline`. Results arrive
@@ -7,7 +7,7 @@ through `Job.deliver`, and `Job.done` completes when the job has ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,6 +53,7 @@ class Flow:
 class Job:
     """The items of one request, or of one band of it.
 
+    items: any sequence. A large picture's computes its items when it is asked for them (runtime/tiling/runs.py).
     inputs(i): returns the graph's inputs for item i, without the batch axis. Called when the item is put into a batch,
         and again if that batch failed and the item is retried alone.
     deliver(i, outputs): receives the graph's outputs for item i, without the batch axis. Called once per item, from any
@@ -66,7 +67,7 @@ class Job:
     def __init__(
         self,
         engine: Runner,
-        items: list[Item],
+        items: Sequence[Item],
         *,
         inputs: Callable[[int], dict[str, Array]],
         deliver: Callable[[int, dict[str, Array]], None],

@@ -20,7 +20,7 @@ from runtime.pictures.formats import WRITABLE, Encoding
 from runtime.pictures.reading import OpenedPicture, Rows
 from runtime.pictures.writing import Output
 from runtime.tensors import Array
-from runtime.tiling.geometry import Band
+from runtime.tiling.geometry import Bands
 from runtime.tiling.passes import answer_format
 from runtime.tiling.tiled_picture import OnTilesDone, TiledPicture
 from runtime.values import UNIT, value_range
@@ -69,7 +69,7 @@ class PictureWork:
         self.cost_bytes = file_bytes + self._memory_bytes(opened.by_rows)
 
     @property
-    def bands(self) -> tuple[Band, ...]:
+    def bands(self) -> Bands:
         """The bands of rows in which the picture is processed, from the top down; a small picture is a single band."""
         return self._tiled.bands
 
@@ -135,14 +135,13 @@ class PictureWork:
     def _memory_bytes(self, by_rows: bool) -> int:
         """Memory that the request needs: the decoder's, the bands' rows and canvases, and the encoded answer."""
         header, output, tiled = self._header, self.output, self._tiled
-        needed = [tiled.rows_needed(index) for index in range(len(tiled.bands))]
-        tallest = max(stop - start for start, stop in needed)
+        tallest = tiled.most_rows_needed
         alive = min(BANDS_ALIVE, len(tiled.bands))
         decoder = 0 if by_rows else header.pixels * header.pixel_format.pixel_bytes
         # The decoded rows and the network's input; a third copy if the model's range is not [0, 1].
         copies = 2 if value_range(self._manifest.inputs[0]) == UNIT else 3
         planes = header.width * tallest * header.pixel_format.channels * FLOAT_BYTES * copies
-        canvases = max(band.high - band.low for band in tiled.bands) * tiled.canvas_row_bytes
+        canvases = tiled.most_canvas_rows * tiled.canvas_row_bytes
         answer = output.to_width * output.to_height * output.pixel_format.channels * output.bits // 8
         written = len(tiled.bands) > 1 and WRITABLE[output.encoding.format].by_rows
         return decoder + alive * (planes + canvases) + (0 if written else 2 * answer)

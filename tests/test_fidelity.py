@@ -105,7 +105,7 @@ def beside_seams(size: tuple[int, int], manifest: Manifest) -> np.ndarray:
     scale, (tile,) = manifest.scale, manifest.tile_sizes
     near = []
     for side in (height, width):
-        cuts = [span.low * scale for span in geometry.split(side, tile=tile, halo=manifest.halo)[1:]]
+        cuts = [span.low * scale for span in list(geometry.split(side, tile=tile, halo=manifest.halo))[1:]]
         place = np.arange(side * scale)
         near.append(np.any([abs(place + 0.5 - cut) < SEAM_PX for cut in cuts], axis=0) if cuts else place < 0)
     return near[0][:, None] | near[1][None, :]

@@ -14,6 +14,8 @@ LEVELS = 5
 # Side of a square of the coarsest level. A hidden pixel without a visible one in its own or a neighbouring square becomes
 # black: it is outside the receptive field of visible pixels.
 SQUARE_PX = 2**LEVELS
+# At most so many rows beyond those to fill are looked at, above and below.
+ROWS_SEEN_BEYOND = 2 * SQUARE_PX
 
 
 def rows_seen(start: int, stop: int, height: int) -> tuple[int, int]:

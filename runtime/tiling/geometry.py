@@ -6,13 +6,16 @@ A tile is a window of the picture and a core inside it. The network sees the win
 kept. The rest is the halo: every core is at least `halo` pixels away from those edges of its window that are not
 edges of the picture. Windows at the picture's edge end exactly there, so that the network's zero padding is what it
 saw in training. A side shorter than the tile is a single window of its own length.
+
+A picture can have millions of tiles, and its cost must be known before it is admitted: so counts and sizes are
+arithmetic, and windows, bands and tiles are computed one at a time, when they are asked for. Nothing lists them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import overload
 
 import numpy as np
 
@@ -66,33 +69,135 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Band:
-    """Tiles whose cores fill rows [low, high) of the padded picture, and whose windows cover rows [start, stop)."""
+class Axis:
+    """The windows along one axis, from `split`: `len(axis)` of them, `axis[i]` computed when asked for.
 
-    tiles: tuple[Tile, ...]
+    length: of the axis. tile: of a window. windows: how many. multiple: every window starts on a multiple of it.
+    step: the most pixels between the starts of neighbouring windows. All in pixels of the input.
+    """
+
+    length: int
+    tile: int
+    windows: int
+    multiple: int
+    step: int
+
+    def __len__(self) -> int:
+        return self.windows
+
+    def __getitem__(self, index: int) -> Span:
+        if not 0 <= index < self.windows:
+            raise IndexError(index)
+        start = self._start(index)
+        return Span(start, start + self.tile, self._cut(index), self._cut(index + 1))
+
+    def __iter__(self) -> Iterator[Span]:
+        return (self[index] for index in range(self.windows))
+
+    @property
+    def computed(self) -> int:
+        """The sum of the windows' lengths, overlaps included."""
+        return self.windows * self.tile
+
+    def rows_in(self, most: int) -> int:
+        """How many neighbouring windows, at least 1, have cores of together at most `most` pixels, wherever they are."""
+        # The first and the last core are longer than a step by half of an overlap.
+        return max(1, (most - (self.tile - self.step)) // self.step)
+
+    def _start(self, index: int) -> int:
+        travel = (self.length - self.tile) // self.multiple
+        return index * travel // max(self.windows - 1, 1) * self.multiple
+
+    def _cut(self, index: int) -> int:
+        """Where core `index` begins: in the middle of an overlap, at the same distance from both windows' edges."""
+        if index in (0, self.windows):
+            return self.length if index else 0
+        return (self._start(index - 1) + self.tile + self._start(index)) // 2
+
+
+@dataclass(frozen=True)
+class Band:
+    """Rows [first, last) of tiles. Their cores fill rows [low, high) of the padded picture, their windows [start, stop)."""
+
+    rows: Axis
+    columns: Axis
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return (self.last - self.first) * len(self.columns)
+
+    def __getitem__(self, index: int) -> Tile:
+        """Tile number `index` of the band, from the left and the top."""
+        row, column = divmod(index, len(self.columns))
+        return Tile(self.rows[self.first + row], self.columns[column])
+
+    @property
+    def tiles(self) -> Iterator[Tile]:
+        """The tiles, one after the other."""
+        return (self[index] for index in range(len(self)))
 
     @property
     def start(self) -> int:
         """First row of the windows."""
-        return self.tiles[0].rows.start
+        return self.rows[self.first].start
 
     @property
     def stop(self) -> int:
         """End of the windows' rows."""
-        return self.tiles[-1].rows.stop
+        return self.rows[self.last - 1].stop
 
     @property
     def low(self) -> int:
         """First row of the cores."""
-        return self.tiles[0].rows.low
+        return self.rows[self.first].low
 
     @property
     def high(self) -> int:
         """End of the cores' rows."""
-        return self.tiles[-1].rows.high
+        return self.rows[self.last - 1].high
 
 
-def cut(height: int, width: int, manifest: Manifest) -> tuple[list[Span], list[Span]]:
+@dataclass(frozen=True)
+class Bands(Sequence[Band]):
+    """The bands of a picture, from the top down, each with `tile_rows` rows of tiles (the last one with the rest)."""
+
+    rows: Axis
+    columns: Axis
+    tile_rows: int
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.tile_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Band: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Band]: ...
+    def __getitem__(self, index: int | slice) -> Band | Sequence[Band]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        first = index * self.tile_rows
+        return Band(self.rows, self.columns, first, min(first + self.tile_rows, len(self.rows)))
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles all bands have."""
+        return len(self.rows) * len(self.columns)
+
+    @property
+    def computed_px(self) -> int:
+        """Pixels that the network computes for all of them, overlaps included."""
+        return self.rows.computed * self.columns.computed
+
+    @property
+    def most_rows(self) -> int:
+        """At least the rows of the picture that the windows of one band cover."""
+        return min(self.rows.length, (self.tile_rows - 1) * self.rows.step + self.rows.tile)
+
+
+def cut(height: int, width: int, manifest: Manifest) -> tuple[Axis, Axis]:
     """Cut a height × width picture, padded to the model's size multiple, into rows and columns of windows.
 
     Chooses the manifest's tile size with the fewest computed pixels; without tile sizes, the whole picture is one window.
@@ -112,22 +217,17 @@ def cut(height: int, width: int, manifest: Manifest) -> tuple[list[Span], list[S
     return rows, columns
 
 
-def bands(rows: Sequence[Span], columns: Sequence[Span], most_rows: int | None = None) -> tuple[Band, ...]:
+def bands(rows: Axis, columns: Axis, most_rows: int | None = None) -> Bands:
     """Group rows of tiles into bands. rows, columns: from `cut`.
 
     most_rows: limit on the picture's rows that the cores of a band fill; a band has at least one row of tiles. None: a
     single band.
     """
-    groups: list[list[Span]] = []
-    for row in rows:
-        if groups and (most_rows is None or row.high - groups[-1][0].low <= most_rows):
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return tuple(Band(tuple(Tile(row, column) for row in group for column in columns)) for group in groups)
+    single = most_rows is None or rows.length <= most_rows
+    return Bands(rows, columns, len(rows) if single else rows.rows_in(most_rows or 0))
 
 
-def split(length: int, *, tile: int, halo: int, multiple: int = 1) -> list[Span]:
+def split(length: int, *, tile: int, halo: int, multiple: int = 1) -> Axis:
     """Split one axis into as few windows as the halo allows, spread evenly. Cores cover every pixel exactly once.
 
     length, tile, halo: in pixels of the input. multiple: every window starts and ends on a multiple of it; length and
@@ -139,23 +239,18 @@ def split(length: int, *, tile: int, halo: int, multiple: int = 1) -> list[Span]
             f"got length {length}, tile {tile}, halo {halo}; expected positive multiples of {multiple}",
         )
     if length <= tile:
-        return [Span(0, length, 0, length)]
+        return Axis(length, length, 1, multiple, length)
     step = (tile - 2 * halo) // multiple
     if step < 1:
         raise InvalidInput("halo", f"got {halo} with a tile of {tile}, expected less than half of the tile")
     travel = (length - tile) // multiple
-    windows = 1 + -(-travel // step)
-    starts = [index * travel // (windows - 1) * multiple for index in range(windows)]
-    # Cores meet in the middle of an overlap, at the same distance from both windows' edges.
-    cuts = [0, *((left + tile + right) // 2 for left, right in pairwise(starts)), length]
-    return [Span(start, start + tile, cuts[i], cuts[i + 1]) for i, start in enumerate(starts)]
+    return Axis(length, tile, 1 + -(-travel // step), multiple, step * multiple)
 
 
 def computed_px(height: int, width: int, *, tile: int, halo: int, multiple: int = 1) -> int:
     """Pixels that the network computes for one picture, overlaps included. height, width: multiples of `multiple`."""
     rows, columns = (
-        sum(s.stop - s.start for s in split(side, tile=tile, halo=halo, multiple=multiple))
-        for side in (height, width)
+        split(side, tile=tile, halo=halo, multiple=multiple).computed for side in (height, width)
     )
     return rows * columns
 

@@ -17,14 +17,15 @@ import numpy as np
 
 from runtime import tasks
 from runtime.errors import Cancelled, InvalidInput
-from runtime.jobs import Flow, Item, Job, Runner
+from runtime.jobs import Flow, Job, Runner
 from runtime.manifest import Manifest
 from runtime.pictures.formats import PixelFormat
-from runtime.pictures.transparency import enlarge, fill, rows_seen
+from runtime.pictures.transparency import ROWS_SEEN_BEYOND, enlarge, fill, rows_seen
 from runtime.tensors import Array
 from runtime.tiling.canvas import Canvas
 from runtime.tiling.geometry import Band, Tile, bands, cut, pad_to_multiple
 from runtime.tiling.passes import Pass, answer_format, passes
+from runtime.tiling.runs import Runs, TilesOfPass, not_flat
 from runtime.values import from_model, to_model
 
 # Called with (tiles done, tiles in total), from any thread.
@@ -33,10 +34,15 @@ OnTilesDone = Callable[[int, int], None]
 
 @dataclass
 class BandInWork:
-    """A band between `begin` and `finish`. planes: its input rows, [C, H, W] float32 in the model's range."""
+    """A band between `begin` and `finish`.
+
+    planes: its input rows, [C, H, W] float32 in the model's range. runs: of the network. filled: tiles that need no run.
+    """
 
     planes: Array
     canvas: Canvas
+    runs: Runs
+    filled: int
 
 
 class TiledPicture:
@@ -66,9 +72,8 @@ class TiledPicture:
         self.passes = passes(pixel_format, manifest)
         most_rows = None if band_bytes is None else band_bytes // self.canvas_row_bytes
         self.bands = bands(*cut(height, width, manifest), most_rows)
-        tiles = [tile for band in self.bands for tile in band.tiles]
-        self.tiles_total = len(tiles) * len(self.passes)
-        self.computed_px = sum(tile.pixels for tile in tiles) * len(self.passes)
+        self.tiles_total = self.bands.tiles * len(self.passes)
+        self.computed_px = self.bands.computed_px * len(self.passes)
         self._alpha_beside = pixel_format.alpha and tasks.of(manifest).alpha == "beside"
         self._in_work: dict[int, BandInWork] = {}
         self._flow = Flow()
@@ -84,6 +89,17 @@ class TiledPicture:
         band = self.bands[index]
         start, stop = band.start, min(band.stop, self.height)
         return rows_seen(start, stop, self.height) if self.pixel_format.alpha else (start, stop)
+
+    @property
+    def most_rows_needed(self) -> int:
+        """At least the rows that `rows_needed` says for any band, without looking at each."""
+        spare = 2 * ROWS_SEEN_BEYOND if self.pixel_format.alpha else 0
+        return min(self.height, self.bands.most_rows + spare)
+
+    @property
+    def most_canvas_rows(self) -> int:
+        """At least the rows of the input that any band's cores fill."""
+        return min(self.height, self.bands.most_rows)
 
     def begin(self, index: int, planes: Array) -> None:
         """Start a band. planes: the rows of `rows_needed`, [C, rows, W] float32 in [0, 1]."""
@@ -105,7 +121,29 @@ class TiledPicture:
             planes = np.concatenate((fill(colours, alpha), planes[-1:]))
         planes = planes[:, band.start - top : min(band.stop, self.height) - top]
         planes = to_model(planes, manifest.inputs[0])
-        self._in_work[index] = BandInWork(pad_to_multiple(planes, manifest.size_multiple), canvas)
+        planes = pad_to_multiple(planes, manifest.size_multiple)
+        parts = [TilesOfPass(pass_, self._to_run(band, planes, pass_, canvas)) for pass_ in self.passes]
+        runs = Runs(band, parts)
+        self._in_work[index] = BandInWork(planes, canvas, runs, len(band) * len(self.passes) - len(runs))
+
+    def _to_run(self, band: Band, planes: Array, pass_: Pass, canvas: Canvas) -> range | Array:
+        """The numbers of the band's tiles that must go through the network in this pass. The others are filled."""
+        if not pass_.keeps_flat:
+            return range(len(band))
+        source = self._manifest.inputs[0]
+        value = _flat_value(planes[pass_.sources[0]])
+        if value is not None:  # opaque, as most pictures are
+            level = from_model(np.full((1, 1), value, np.float32), source)
+            canvas.put(level, pass_.targets.start)
+            return range(0)
+        flat = np.zeros(len(band), np.bool_)
+        for number, tile in enumerate(band.tiles):
+            value = _flat_value(_window(tile, pass_.sources[:1], planes, band))
+            if value is not None:
+                level = from_model(np.full(1, value, np.float32), source)[0]
+                canvas.fill(tile, float(level), pass_.targets)
+                flat[number] = True
+        return not_flat(flat)
 
     def job(
         self,
@@ -115,42 +153,32 @@ class TiledPicture:
         on_tiles_done: OnTilesDone = lambda done, total: None,
     ) -> Job:
         """The job of a band after `begin`: one item per tile and pass. deadline_s: on the scheduler's clock."""
-        band, in_work = self.bands[index], self._in_work[index]
+        in_work = self._in_work[index]
         source, target = self._manifest.inputs[0], self._manifest.outputs[0]
-        runs: list[tuple[Tile, Pass]] = []
-        for pass_ in self.passes:
-            for tile in band.tiles:
-                value = _flat_value(tile, pass_, in_work, band) if pass_.keeps_flat else None
-                if value is None:
-                    runs.append((tile, pass_))
-                else:
-                    level = from_model(np.full(1, value, np.float32), source)[0]
-                    in_work.canvas.fill(tile, float(level), pass_.targets)
-                    self._count(on_tiles_done)
+        runs = in_work.runs
+        if in_work.filled:
+            self._count(in_work.filled, on_tiles_done)
         del in_work  # so that `free` releases its memory while the job still exists
 
         def inputs(item: int) -> dict[str, Array]:
             in_work = self._in_work.get(index)
             if in_work is None:
                 raise Cancelled("the request has ended")
-            tile, pass_ = runs[item]
-            return {source.name: _window(tile, pass_.sources, in_work, band)}
+            tile, pass_ = runs.at(item)
+            return {source.name: _window(tile, pass_.sources, in_work.planes, runs.band)}
 
         def deliver(item: int, outputs: dict[str, Array]) -> None:
             in_work = self._in_work.get(index)
             if in_work is None:
                 return  # the request ended while this tile was on the device
-            tile, pass_ = runs[item]
+            tile, pass_ = runs.at(item)
             values = outputs[target.name]
             if pass_.targets.stop - pass_.targets.start < len(values):
                 values = values.mean(axis=0, keepdims=True)
             in_work.canvas.paste(tile, values, pass_.targets)
-            self._count(on_tiles_done)
+            self._count(1, on_tiles_done)
 
-        items = [Item((tile.height, tile.width), tile.pixels) for tile, _ in runs]
-        return Job(
-            self._engine, items, inputs=inputs, deliver=deliver, deadline_s=deadline_s, flow=self._flow
-        )
+        return Job(self._engine, runs, inputs=inputs, deliver=deliver, deadline_s=deadline_s, flow=self._flow)
 
     def finish(self, index: int) -> Array:
         """The output of a band whose job is done: [rows, S·W, C], owned by the caller. The band is then forgotten."""
@@ -170,9 +198,9 @@ class TiledPicture:
         enlarged = enlarge(alpha[first - top : last - top], scale)
         return enlarged[(band.low - first) * scale : (high - first) * scale]
 
-    def _count(self, on_tiles_done: OnTilesDone) -> None:
+    def _count(self, tiles: int, on_tiles_done: OnTilesDone) -> None:
         with self._lock:
-            self._done += 1
+            self._done += tiles
             on_tiles_done(self._done, self.tiles_total)
 
 
@@ -188,14 +216,13 @@ def check_whole_size(height: int, width: int, manifest: Manifest) -> None:
         )
 
 
-def _flat_value(tile: Tile, pass_: Pass, in_work: BandInWork, band: Band) -> float | None:
-    """The value of a constant window, in the model's range; None if the window is not constant."""
-    window = _window(tile, pass_.sources[:1], in_work, band)
+def _flat_value(window: Array) -> float | None:
+    """The value of a constant window; None if the window is not constant."""
     first = window.flat[0]
     return float(first) if (window == first).all() else None
 
 
-def _window(tile: Tile, sources: tuple[int, ...], in_work: BandInWork, band: Band) -> Array:
+def _window(tile: Tile, sources: tuple[int, ...], planes: Array, band: Band) -> Array:
     """The channels `sources` of a tile's window, [len(sources), height, width] float32. A view if they are in order."""
-    window = tile.window(in_work.planes, band.start)
+    window = tile.window(planes, band.start)
     return window[: len(sources)] if sources == tuple(range(len(sources))) else window[list(sources)]

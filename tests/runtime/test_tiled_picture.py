@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ def test_transparency_goes_beside_a_network_that_translates(channels: int, tiled
     engine, planes = Network("translate", **whole), noise(channels)
     answer, picture = run(engine, planes)
     np.testing.assert_array_equal(answer[-1], planes[-1])
-    assert len(engine.shapes) == picture.tiles_total == sum(len(band.tiles) for band in picture.bands)
+    assert len(engine.shapes) == picture.tiles_total == sum(len(band) for band in picture.bands)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -284,3 +285,25 @@ def test_the_bands_of_a_picture_share_the_turns_of_a_request() -> None:
         picture.begin(index, planes[:, start:stop])
         flows.append(picture.job(index).flow)
     assert flows[0] is flows[1]
+
+
+def test_a_picture_of_a_million_tiles_takes_no_memory_before_it_begins() -> None:
+    """As a 65 kB PNG of 67108864×1 pixels is. Listing its tiles held every other request up for seconds."""
+    tracemalloc.start()
+    try:
+        picture = TiledPicture(
+            Network(scale=4),
+            Network(scale=4).manifest,
+            height=1,
+            width=2**26,
+            pixel_format=PixelFormat(3, alpha=True),
+            dtype=np.dtype(np.uint8),
+            band_bytes=2**26,
+        )
+        counts = (len(picture.bands), picture.tiles_total, picture.rows_needed(0), len(picture.bands[0]))
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert counts[0] == 1
+    assert counts[1] > 10**7
+    assert most_bytes < 2**20

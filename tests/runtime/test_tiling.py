@@ -47,7 +47,7 @@ def axes(draw: st.DrawFn, longest: int = 600) -> tuple[int, int, int, int]:
 @given(axes())
 def test_cores_cover_the_axis_once_and_keep_the_halo(axis: tuple[int, int, int, int]) -> None:
     length, tile, halo, multiple = axis
-    spans = split(length, tile=tile, halo=halo, multiple=multiple)
+    spans = list(split(length, tile=tile, halo=halo, multiple=multiple))
     assert [span.low for span in spans] == [0, *(span.high for span in spans[:-1])]
     assert spans[-1].high == length
     for span in spans:
@@ -73,7 +73,7 @@ def test_there_are_no_more_windows_than_the_halo_needs(axis: tuple[int, int, int
 @given(axes())
 def test_overlaps_are_spread_evenly(axis: tuple[int, int, int, int]) -> None:
     length, tile, halo, multiple = axis
-    spans = split(length, tile=tile, halo=halo, multiple=multiple)
+    spans = list(split(length, tile=tile, halo=halo, multiple=multiple))
     gaps = [after.start - before.start for before, after in pairwise(spans)]
     assert not gaps or max(gaps) - min(gaps) <= multiple
 
@@ -96,13 +96,45 @@ def test_a_plan_covers_every_pixel_exactly_once(
     assert tiles == sorted(tiles, key=lambda part: (part.rows.low, part.columns.low))
 
 
+@given(axes(200), axes(60), st.none() | st.integers(0, 250))
+def test_counts_and_sizes_are_those_of_the_tiles_listed(
+    rows: tuple[int, int, int, int], columns: tuple[int, int, int, int], most_rows: int | None
+) -> None:
+    _, tile, halo, multiple = rows
+    sides = [
+        split(side, tile=tile, halo=halo, multiple=multiple) for side in (rows[0], columns[0] * multiple)
+    ]
+    planned = bands(sides[0], sides[1], most_rows)
+    listed = list(planned)
+    tiles = [part for band in listed for part in band.tiles]
+    assert tiles == [Tile(row, column) for row in sides[0] for column in sides[1]]
+    assert planned.tiles == len(tiles) == sum(len(band) for band in listed)
+    assert planned.computed_px == sum(part.pixels for part in tiles)
+    for band in listed:
+        of_band = list(band.tiles)
+        assert (band.low, band.high) == (of_band[0].rows.low, of_band[-1].rows.high)
+        assert (band.start, band.stop) == (of_band[0].rows.start, of_band[-1].rows.stop)
+        assert band.stop - band.start <= planned.most_rows
+        one_row = band.last - band.first == 1
+        assert most_rows is None or one_row or band.high - band.low <= most_rows
+
+
+def test_nothing_lists_the_tiles_of_a_picture_before_it_is_admitted() -> None:
+    """2^40 of them would take years and terabytes."""
+    sides = [split(2**20 * 80 + 96, tile=96, halo=8) for _ in range(2)]
+    planned = bands(sides[0], sides[1], 10**6)
+    assert planned.tiles == (2**20 + 1) ** 2
+    assert planned.computed_px == planned.tiles * 96**2
+    assert planned[len(planned) // 2][10**6].columns.low == sides[1][10**6].low
+
+
 @pytest.mark.parametrize("side", [1, 5, 63, 64])
 def test_a_side_no_longer_than_the_tile_is_one_window_of_its_own_length(side: int) -> None:
-    assert split(side, tile=64, halo=31) == [Span(0, side, 0, side)]
+    assert list(split(side, tile=64, halo=31)) == [Span(0, side, 0, side)]
 
 
 def test_one_pixel_more_than_the_tile_makes_two_windows_on_the_edges() -> None:
-    assert split(65, tile=64, halo=16) == [Span(0, 64, 0, 32), Span(1, 65, 32, 65)]
+    assert list(split(65, tile=64, halo=16)) == [Span(0, 64, 0, 32), Span(1, 65, 32, 65)]
 
 
 @pytest.mark.parametrize(

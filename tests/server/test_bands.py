@@ -26,7 +26,7 @@ from runtime.pictures.formats import WRITABLE
 from runtime.pictures.reading import open_picture
 from runtime.tensors import Array
 from runtime.tiling import geometry
-from runtime.tiling.geometry import Band
+from runtime.tiling.geometry import Bands
 from server.limits import Limits
 from tests.server.conftest import (
     FakeUpscaler,
@@ -60,7 +60,7 @@ def many_bands(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     band_counts: list[int] = []
     plan = geometry.bands
 
-    def counted(*arguments: Any) -> tuple[Band, ...]:
+    def counted(*arguments: Any) -> Bands:
         planned = plan(*arguments)
         band_counts.append(len(planned))
         return planned
