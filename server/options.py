@@ -45,12 +45,22 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
+class Monitoring:
+    """Where Prometheus scrapes. metrics_port: None for nowhere, 0 for a free one."""
+
+    metrics_port: int | None = None
+    # The metrics are read without a token and without TLS, so they are for this machine unless the operator says otherwise.
+    metrics_host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of a server; a field for each group of GROUPS."""
 
     models: ModelChoice
     listening: Listening = field(default_factory=Listening)
     limits: Limits = field(default_factory=Limits)
+    monitoring: Monitoring = field(default_factory=Monitoring)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
@@ -160,4 +170,23 @@ LIMITS = Group(
     ],
 )
 
-GROUPS = (MODELS, LISTENING, LIMITS)
+MONITORING = Group(
+    "Metrics",
+    "monitoring",
+    Monitoring,
+    [
+        option(
+            "--metrics-port",
+            click.IntRange(0, 65535),
+            "Port of the metrics for Prometheus, at /metrics; 0 for a free one.  [default: no metrics]",
+        ),
+        option(
+            "--metrics-host",
+            str,
+            "Address of that port. Whoever reaches it reads the metrics: it asks for no token and is plain HTTP.",
+            default=Monitoring.metrics_host,
+        ),
+    ],
+)
+
+GROUPS = (MODELS, LISTENING, LIMITS, MONITORING)
