@@ -33,6 +33,8 @@ class Call:
     """One call through any front. Made with `Call.begin` as soon as the call arrives.
 
     method: its name in the log. request_id: identifies the call in the logs of client and server.
+    peer: the connection that it came through, e.g. "ipv4:192.0.2.1:4711"; empty if unknown. client: the name of the
+    caller's token; empty if tokens are not used.
     deadline_s: on time.monotonic(); None if there is none. facts: further fields of the log line, added by the core.
     stopwatch: measures where the time goes.
     """
@@ -42,19 +44,24 @@ class Call:
     deadline_s: float | None = None
     facts: dict[str, object] = field(default_factory=dict)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    peer: str = ""
+    client: str = ""
 
     @classmethod
-    def begin(cls, method: str, *, request_id: str | None = None, time_left_s: float | None = None) -> Call:
+    def begin(
+        cls, method: str, *, request_id: str | None = None, time_left_s: float | None = None, peer: str = ""
+    ) -> Call:
         """Make the Call of an incoming call.
 
         request_id: the caller's. Replaced by a new one unless it has 1 to 64 letters, digits or characters of _.:-
-        time_left_s: seconds until the caller's deadline; None if there is none.
+        time_left_s: seconds until the caller's deadline; None if there is none. peer: its connection.
         """
         kept = request_id is not None and REQUEST_ID_PATTERN.fullmatch(request_id)
         return cls(
             method,
             request_id if request_id and kept else secrets.token_hex(8),
             None if time_left_s is None else time.monotonic() + time_left_s,
+            peer=peer,
         )
 
     def time_left_s(self) -> float | None:

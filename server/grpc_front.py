@@ -5,34 +5,31 @@ to a dataclass, calls the core, and converts the answer to a message or the erro
 ids and logs belong to the core.
 """
 
-# ruff: noqa: N802 - the proto names the methods
-
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from protos import ganforge_pb2 as pb
-from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.errors import BackendUnavailable
 from server import messages
 from server.calls import Call
+from server.exchange import Context, Exchange, register
 from server.limits import Limits
 from server.messages import TRANSLATE, UPSCALE, ImageMessages
-from server.requests import PieceOut
+from server.requests import ImageAnswer, PieceOut, SamplesAnswer
 from server.service import Service
 from server.statuses import REQUEST_ID, to_status
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ImageGenerator"].full_name
 
-Response = TypeVar("Response")
-Context = grpc.aio.ServicerContext[Any, Any]
+Answer = Callable[[Exchange, Call], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -67,74 +64,60 @@ def channel_options(limits: Limits, keepalive: Keepalive) -> tuple[tuple[str, in
     )
 
 
-class Front(pb_grpc.ImageGeneratorServicer):
-    """The servicer: implements every call of the proto by calling the core."""
+class Front:
+    """Answers the calls of the proto by calling the core; `handlers` says which method answers which call."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        answers: Mapping[str, Answer] = {
+            "Upscale": partial(self._image, UPSCALE),
+            "UpscaleStream": partial(self._image_stream, UPSCALE),
+            "Translate": partial(self._image, TRANSLATE),
+            "TranslateStream": partial(self._image_stream, TRANSLATE),
+            "Generate": self._generate,
+            "ListModels": self._list_models,
+        }
+        self.handlers = {method: partial(self._handle, answer) for method, answer in answers.items()}
 
-    async def Upscale(self, request: pb.UpscaleRequest, context: Context) -> pb.UpscaleResponse:
-        return await self._image("Upscale", UPSCALE, request, context)
+    async def _image(self, kind: ImageMessages, exchange: Exchange, call: Call) -> None:
+        async def send(answer: ImageAnswer) -> None:
+            await exchange.send(messages.image_response(kind, answer))
 
-    async def Translate(self, request: pb.TranslateRequest, context: Context) -> pb.TranslateResponse:
-        return await self._image("Translate", TRANSLATE, request, context)
+        message = await exchange.request(kind.request)
+        await self._service.image(kind.task, messages.image_request(message), message.image, send, call)
 
-    async def UpscaleStream(self, requests: AsyncIterator[pb.UpscaleStreamRequest], context: Context) -> None:
-        await self._image_stream("UpscaleStream", UPSCALE, requests, context)
-
-    async def TranslateStream(
-        self, requests: AsyncIterator[pb.TranslateStreamRequest], context: Context
-    ) -> None:
-        await self._image_stream("TranslateStream", TRANSLATE, requests, context)
-
-    async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
-        async def answer(call: Call) -> pb.GenerateResponse:
-            samples_request = messages.samples_request(request)
-            return messages.generate_response(await self._service.samples("generate", samples_request, call))
-
-        return await self._answer("Generate", answer, context)
-
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        async def answer(call: Call) -> pb.ListModelsResponse:
-            return pb.ListModelsResponse(
-                models=map(messages.model_info, await self._service.list_models(call))
-            )
-
-        return await self._answer("ListModels", answer, context)
-
-    async def _image(self, method: str, kind: ImageMessages, request: Any, context: Context) -> Any:
-        async def answer(call: Call) -> Any:
-            image_request = messages.image_request(request)
-            return messages.image_response(
-                kind, await self._service.image(kind.task, image_request, request.image, call)
-            )
-
-        return await self._answer(method, answer, context)
-
-    async def _image_stream(
-        self, method: str, kind: ImageMessages, requests: AsyncIterator[Any], context: Context
-    ) -> None:
+    async def _image_stream(self, kind: ImageMessages, exchange: Exchange, call: Call) -> None:
         async def send(piece: PieceOut) -> None:
-            await context.write(messages.piece_out(kind, piece))
+            await exchange.send(messages.piece_out(kind, piece))
 
-        async def answer(call: Call) -> None:
-            await self._service.image_stream(kind.task, messages.pieces_in(requests), send, call)
+        pieces = messages.pieces_in(exchange.requests(kind.piece_in))
+        await self._service.image_stream(kind.task, pieces, send, call)
 
-        await self._answer(method, answer, context)
+    async def _generate(self, exchange: Exchange, call: Call) -> None:
+        async def send(answer: SamplesAnswer) -> None:
+            await exchange.send(messages.generate_response(answer))
 
-    async def _answer(
-        self, method: str, answer: Callable[[Call], Awaitable[Response]], context: Context
-    ) -> Response:
+        request = messages.samples_request(await exchange.request(pb.GenerateRequest))
+        await self._service.samples("generate", request, send, call)
+
+    async def _list_models(self, exchange: Exchange, call: Call) -> None:
+        await exchange.request(pb.ListModelsRequest)
+        models = await self._service.list_models()
+        await exchange.send(pb.ListModelsResponse(models=map(messages.model_info, models)))
+
+    async def _handle(self, answer: Answer, method: str, context: Context) -> None:
         """Run one call of the core; an error becomes the call's status."""
         request_id = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
         call = Call.begin(
             method,
             request_id=request_id if isinstance(request_id, str) else None,
             time_left_s=context.time_remaining(),
+            peer=context.peer(),
         )
         context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         try:
-            return await answer(call)
+            async with self._service.open(call):
+                await answer(Exchange(context, self._service.limits), call)
         except Exception as error:
             await self._abort(context, error, call)
             raise
@@ -155,7 +138,7 @@ class Server:
     def __init__(self, service: Service, *, keepalive: Keepalive = Keepalive()) -> None:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
         self._server = grpc.aio.server(options=channel_options(service.limits, keepalive))
-        pb_grpc.add_ImageGeneratorServicer_to_server(Front(service), self._server)
+        register(self._server, SERVICE_NAME, Front(service).handlers)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (
             SERVICE_NAME,

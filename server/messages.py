@@ -35,15 +35,25 @@ TASKS: Mapping[TaskName, pb.Task] = {
 
 @dataclass(frozen=True)
 class ImageMessages:
-    """A task on pictures and its message types. response: of the whole answer. piece: of a streamed answer's piece."""
+    """A task on pictures and its message types. piece_in, piece: of a streamed request's and answer's piece."""
 
     task: TaskName
+    request: type[Any]
     response: type[Any]
+    piece_in: type[Any]
     piece: type[Any]
 
 
-UPSCALE = ImageMessages("upscale", pb.UpscaleResponse, pb.UpscaleStreamResponse)
-TRANSLATE = ImageMessages("translate", pb.TranslateResponse, pb.TranslateStreamResponse)
+UPSCALE = ImageMessages(
+    "upscale", pb.UpscaleRequest, pb.UpscaleResponse, pb.UpscaleStreamRequest, pb.UpscaleStreamResponse
+)
+TRANSLATE = ImageMessages(
+    "translate",
+    pb.TranslateRequest,
+    pb.TranslateResponse,
+    pb.TranslateStreamRequest,
+    pb.TranslateStreamResponse,
+)
 
 
 def image_request(message: Any) -> ImageRequest:

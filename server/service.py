@@ -1,24 +1,28 @@
 """The core service: one method per call, on plain dataclasses, without any protocol.
 
-A front (for gRPC: server/grpc_front.py) calls a method with a request of server/requests.py and a Call, and gets the
-answer, or an error of runtime/errors.py is raised. If the caller goes away, the front cancels the asyncio task of the
-call; the request's remaining items are then dropped before the next batch.
+A front (for gRPC: server/grpc_front.py) opens a call with `open`, receives the request inside it, and calls a method with
+a request of server/requests.py, a function that sends the answer, and the Call; an error of runtime/errors.py may be
+raised. If the caller goes away, the front cancels the asyncio task of the call; the request's remaining items are then
+dropped before the next batch.
 
-    check ─► admission ─► decode ─► tiles or samples, batched with those of other requests ─► stitch ─► encode
-             (bounded)    (codec threads)        (the device's scheduler)                     (codec threads)
+    receive ─► check ─► admission ─► decode ─► tiles or samples, batched with others' ─► stitch ─► encode ─► send
+                        (bounded)    (codec threads)    (the device's scheduler)        (codec threads)
+
+The call counts as open, and an answer in memory keeps its admission, until the answer has left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from runtime.admission import Admission
+from runtime.admission import Admission, Ticket
 from runtime.errors import InvalidInput, NotReady
 from runtime.picture_work import PictureWork
 from runtime.pictures.reading import open_picture
@@ -43,6 +47,8 @@ from server.requests import (
 )
 from server.uploads import Uploads
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -65,7 +71,7 @@ class ServiceStats:
 class Service:
     """The calls of one server. Several fronts may make calls concurrently, on one event loop.
 
-    Every call raises NotReady before `ready`, Overloaded beyond `limits.max_calls`, and DeadlineExceeded.
+    Every method raises NotReady before `ready`, and must be called inside `open`.
     codec_threads: `threads` of Codecs.
     """
 
@@ -104,21 +110,33 @@ class Service:
         """The served models. Raises NotReady before `ready`."""
         return self._warm().models
 
-    async def image(self, task: TaskName, request: ImageRequest, image: bytes, call: Call) -> ImageAnswer:
-        """Upscale or translate one picture. image: its file.
+    def open(self, call: Call) -> AbstractAsyncContextManager[None]:
+        """Context manager around all that a front does for a call: receiving, answering, sending.
+
+        It counts the call, ends it at its deadline and logs how it ended. Raises Overloaded beyond `limits.max_calls`, and
+        DeadlineExceeded.
+        """
+        return self._calls.open(call)
+
+    async def image(
+        self,
+        task: TaskName,
+        request: ImageRequest,
+        image: bytes,
+        send: Callable[[ImageAnswer], Awaitable[None]],
+        call: Call,
+    ) -> None:
+        """Upscale or translate one picture. image: its file. send: called with the answer; returns when that has left.
 
         Raises InvalidInput, ModelNotFound, Overloaded or EngineError, and InvalidInput if the answer is larger than one
         message.
         """
-        async with self._calls.open(call):
-            file, answer = await self._image(task, request, image, call)
-            with file:
-                advice = "use the streaming call, or ask for JPEG"
-                self._check_fits("image", file.seek(0, os.SEEK_END), advice)
-                file.seek(0)
-                return ImageAnswer(
-                    file.read(), answer.format, answer.width, answer.height, answer.model, answer.timing
-                )
+        async with AsyncExitStack() as stack:
+            file, answer = await self._image(task, request, image, call, stack)
+            advice = "use the streaming call, or ask for JPEG"
+            self._check_fits("image", file.seek(0, os.SEEK_END), advice)
+            file.seek(0)
+            await self._send(send, replace(answer, image=file.read()))
 
     async def image_stream(
         self,
@@ -133,31 +151,34 @@ class Service:
         file in pieces of at most CHUNK_BYTES. It is a callback and not a generator, so that a call can be ended whose
         reader takes nothing for `idle_s`.
         """
-        async with self._calls.open(call):
-            file, answer = await self._uploaded_image(task, pieces, send, call)
-            with file:
-                await self._send(send, answer)
-                file.seek(0)
-                while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                    await self._send(send, piece)
+        async with AsyncExitStack() as stack:
+            file, answer = await self._uploaded_image(task, pieces, send, call, stack)
+            await self._send(send, answer)
+            file.seek(0)
+            while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                await self._send(send, piece)
 
-    async def samples(self, task: TaskName, request: SamplesRequest, call: Call) -> SamplesAnswer:
-        """Draw `count` samples, each an item of the scheduler. Raises the errors of `image`."""
-        async with self._calls.open(call):
-            warm = self._warm()
-            model = warm.models.find(task, request.model)
-            params = await self._codecs.run(
-                "quick", call, sample_params, request, model.manifest, self.limits
+    async def samples(
+        self,
+        task: TaskName,
+        request: SamplesRequest,
+        send: Callable[[SamplesAnswer], Awaitable[None]],
+        call: Call,
+    ) -> None:
+        """Draw `count` samples, each an item of the scheduler. `send` and errors: as for `image`."""
+        warm = self._warm()
+        model = warm.models.find(task, request.model)
+        params = await self._codecs.run("quick", call, sample_params, request, model.manifest, self.limits)
+        call.facts |= {"model": model.name, "size": f"{params.count}×{params.width}×{params.height}"}
+        samples = SampleWork(model.engine, params.latents, params.labels, params.encoding)
+        async with self._admitted(warm.admission, model, samples, call):
+            await run_job(model, samples.job(call.deadline_s), call)
+            images = await asyncio.gather(
+                *(self._codecs.run("quick", call, samples.file, index) for index in range(params.count))
             )
-            call.facts |= {"model": model.name, "size": f"{params.count}×{params.width}×{params.height}"}
-            samples = SampleWork(model.engine, params.latents, params.labels, params.encoding)
-            async with self._admitted(warm.admission, model, samples, call):
-                await run_job(model, samples.job(call.deadline_s), call)
-                images = await asyncio.gather(
-                    *(self._codecs.run("quick", call, samples.file, index) for index in range(params.count))
-                )
+            samples.free()
             self._check_fits("count", sum(map(len, images)), "ask for fewer samples, or for JPEG")
-            return SamplesAnswer(
+            answer = SamplesAnswer(
                 images=tuple(images),
                 format=params.encoding.format,
                 width=params.width,
@@ -167,12 +188,13 @@ class Service:
                 seed=params.seed,
                 timing=call.timing(model, params.count),
             )
+            del images
+            await self._send(send, answer)
 
-    async def list_models(self, call: Call) -> tuple[ModelInfo, ...]:
+    async def list_models(self) -> tuple[ModelInfo, ...]:
         """Describe the served models, sorted by name."""
-        async with self._calls.open(call):
-            models = self._warm().models
-            return tuple(_info(model, models.is_default(model)) for model in models)
+        models = self._warm().models
+        return tuple(_info(model, models.is_default(model)) for model in models)
 
     def close(self) -> None:
         """Stop the codec threads and close the models. No call may be running."""
@@ -191,12 +213,13 @@ class Service:
         pieces: AsyncIterator[PieceIn],
         send: Callable[[PieceOut], Awaitable[None]],
         call: Call,
+        stack: AsyncExitStack,
     ) -> tuple[BinaryIO, ImageAnswer]:
         """Receive the upload, then do as `_image` and send the progress. The upload is deleted at the end."""
         with self._uploads.begin() as upload:
             request = await self._uploads.receive(upload, pieces)
             latest = LatestProgress()
-            work = asyncio.create_task(self._image(task, request, upload.source, call, latest.update))
+            work = asyncio.create_task(self._image(task, request, upload.source, call, stack, latest.update))
             work.add_done_callback(lambda _: latest.end())
             try:
                 async for progress in latest:
@@ -204,9 +227,7 @@ class Service:
                 return await work
             except BaseException:
                 work.cancel()
-                (outcome,) = await asyncio.gather(work, return_exceptions=True)
-                if isinstance(outcome, tuple):
-                    outcome[0].close()  # the work finished before it could be cancelled
+                await asyncio.gather(work, return_exceptions=True)
                 raise
 
     async def _image(
@@ -215,9 +236,13 @@ class Service:
         request: ImageRequest,
         image: bytes | Path,
         call: Call,
+        stack: AsyncExitStack,
         on_progress: OnProgress = lambda progress: None,
     ) -> tuple[BinaryIO, ImageAnswer]:
-        """Process one picture. Returns the answer's file, open, and the answer without it."""
+        """Process one picture. Returns the answer's file, open, and the answer without it.
+
+        stack: closes the file, and keeps the request admitted until then if the file is in memory.
+        """
         warm = self._warm()
         model = warm.models.find(task, request.model)
         opened = await self._codecs.run("quick", call, open_picture, image, max_pixels=self.limits.max_pixels)
@@ -236,8 +261,12 @@ class Service:
             encoding=params.encoding,
             file_bytes=len(image) if isinstance(image, bytes) else 0,
         )
-        async with self._admitted(warm.admission, model, picture, call):
-            file, items = await run_picture(model, picture, self._codecs, call, on_progress)
+        ticket = await stack.enter_async_context(self._admitted(warm.admission, model, picture, call))
+        file, items = await run_picture(model, picture, self._codecs, call, on_progress)
+        stack.enter_context(file)
+        picture.free()
+        if not isinstance(file, io.BytesIO):
+            warm.admission.leave(ticket)  # the answer is on the disk
         return file, ImageAnswer(
             image=b"",
             format=params.encoding.format,
@@ -250,7 +279,7 @@ class Service:
     @asynccontextmanager
     async def _admitted(
         self, admission: Admission, model: Model, work: PictureWork | SampleWork, call: Call
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[Ticket]:
         """Context manager: waits until the request is admitted, and frees its place and memory at the end.
 
         Raises Overloaded at once if the queue is full or the deadline cannot be met.
@@ -265,12 +294,12 @@ class Service:
         try:
             with call.stopwatch.during("queue"):
                 await asyncio.wrap_future(ticket.admitted)
-            yield
+            yield ticket
         finally:
             work.free()
             ticket.leave()
 
-    async def _send(self, send: Callable[[PieceOut], Awaitable[None]], piece: PieceOut) -> None:
+    async def _send(self, send: Callable[[T], Awaitable[None]], piece: T) -> None:
         idle_s = self.limits.idle_s
         async with time_limit(idle_s, f"nothing was read for {idle_s:g} s; the call was ended"):
             await send(piece)

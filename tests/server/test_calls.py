@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,28 @@ def serving(*engines: Any, limits: Limits = Limits()) -> Iterator[Service]:  # n
         service.close()
 
 
+async def upscaled(service: Service, request: ImageRequest, image: bytes, call: Call) -> None:
+    async with service.open(call):
+        await service.image("upscale", request, image, ignore, call)
+
+
+async def streamed_image(
+    service: Service, pieces: AsyncIterator[PieceIn], send: Callable[[PieceOut], Awaitable[None]], call: Call
+) -> None:
+    async with service.open(call):
+        await service.image_stream("upscale", pieces, send, call)
+
+
+async def drawn(service: Service, request: SamplesRequest, call: Call) -> None:
+    async with service.open(call):
+        await service.samples("generate", request, ignore, call)
+
+
+async def listed(service: Service) -> None:
+    async with service.open(Call.begin("ListModels")):
+        await service.list_models()
+
+
 def one_line(lines: Lines) -> MutableMapping[str, Any]:
     (line,) = [line for line in lines if line["event"] == "call"]
     return line
@@ -48,7 +70,7 @@ def one_line(lines: Lines) -> MutableMapping[str, Any]:
 
 async def test_a_call_is_logged_in_one_line(lines: Lines) -> None:
     with serving(FakeUpscaler()) as service:
-        await service.image("upscale", ImageRequest(), png(20, 10), Call.begin("Upscale", request_id="id-1"))
+        await upscaled(service, ImageRequest(), png(20, 10), Call.begin("Upscale", request_id="id-1"))
     line = one_line(lines)
     assert (line["code"], line["method"], line["request_id"]) == ("OK", "Upscale", "id-1")
     assert (line["model"], line["size"]) == ("upscaler", "20×10 png → 80×40 png")
@@ -63,9 +85,9 @@ async def test_a_call_ends_at_its_deadline_while_its_tiles_are_on_the_device(
     with serving(engine) as service, held(engine):
         call = Call.begin("Upscale", time_left_s=0.1)
         ending = (
-            service.image_stream("upscale", stream(png(200, 200)), ignore, call)
+            streamed_image(service, stream(png(200, 200)), ignore, call)
             if streamed
-            else service.image("upscale", ImageRequest(), png(200, 200), call)
+            else upscaled(service, ImageRequest(), png(200, 200), call)
         )
         with pytest.raises(DeadlineExceeded, match="the deadline passed"):
             await asyncio.wait_for(ending, TIMEOUT_S)
@@ -83,9 +105,9 @@ async def test_expired_items_leave_the_queue_though_the_event_loop_is_busy(
     with serving(engine) as service, held(engine):
         call = Call.begin("Upscale", time_left_s=1.0)
         ending: Coroutine[Any, Any, object] = (
-            service.samples("generate", SamplesRequest(count=64), call)
+            drawn(service, SamplesRequest(count=64), call)
             if work == "samples"
-            else service.image("upscale", ImageRequest(), png(200, 200), call)
+            else upscaled(service, ImageRequest(), png(200, 200), call)
         )
         task = asyncio.create_task(ending)
         assert await asyncio.to_thread(engine.entered.wait, TIMEOUT_S)
@@ -104,9 +126,7 @@ async def test_samples_end_at_their_deadline(lines: Lines) -> None:
     with serving(engine) as service, held(engine):
         call = Call.begin("Generate", time_left_s=0.1)
         with pytest.raises(DeadlineExceeded):
-            await asyncio.wait_for(
-                service.samples("generate", SamplesRequest(model="generator"), call), TIMEOUT_S
-            )
+            await asyncio.wait_for(drawn(service, SamplesRequest(model="generator"), call), TIMEOUT_S)
     assert one_line(lines)["code"] == "DEADLINE_EXCEEDED"
 
 
@@ -118,7 +138,7 @@ async def test_an_upload_ends_at_its_deadline_too(lines: Lines) -> None:
     with serving(FakeUpscaler()) as service:
         call = Call.begin("UpscaleStream", time_left_s=0.1)
         with pytest.raises(DeadlineExceeded, match="the deadline passed"):
-            await asyncio.wait_for(service.image_stream("upscale", nothing_more(), ignore, call), TIMEOUT_S)
+            await asyncio.wait_for(streamed_image(service, nothing_more(), ignore, call), TIMEOUT_S)
 
 
 async def test_a_call_without_a_deadline_has_none() -> None:
@@ -133,7 +153,7 @@ async def test_a_reader_that_takes_nothing_ends_the_call(lines: Lines) -> None:
         call = Call.begin("UpscaleStream")
         with pytest.raises(DeadlineExceeded, match="nothing was read"):
             await asyncio.wait_for(
-                service.image_stream("upscale", stream(png(20, 10)), stands_still, call), TIMEOUT_S
+                streamed_image(service, stream(png(20, 10)), stands_still, call), TIMEOUT_S
             )
     assert one_line(lines)["code"] == "DEADLINE_EXCEEDED"
 
@@ -146,7 +166,7 @@ async def test_a_reader_that_takes_nothing_past_its_deadline_ends_the_call(lines
         call = Call.begin("UpscaleStream", time_left_s=0.2)
         with pytest.raises(DeadlineExceeded, match="the deadline passed"):
             await asyncio.wait_for(
-                service.image_stream("upscale", stream(png(20, 10)), stands_still, call), TIMEOUT_S
+                streamed_image(service, stream(png(20, 10)), stands_still, call), TIMEOUT_S
             )
     assert one_line(lines)["code"] == "DEADLINE_EXCEEDED"
 
@@ -155,25 +175,21 @@ async def test_calls_beyond_the_limit_are_refused_and_finished_calls_are_not_cou
     engine = FakeUpscaler()
     with serving(engine, limits=Limits(max_calls=1)) as service:
         with held(engine):
-            first = asyncio.create_task(
-                service.image("upscale", ImageRequest(), png(8, 8), Call.begin("Upscale"))
-            )
+            first = asyncio.create_task(upscaled(service, ImageRequest(), png(8, 8), Call.begin("Upscale")))
             await asyncio.to_thread(engine.entered.wait, TIMEOUT_S)
             with pytest.raises(Overloaded, match="--max-calls") as refused:
-                await service.list_models(Call.begin("ListModels"))
+                await listed(service)
             assert refused.value.retry_after_s > 0
         await first
         for _ in range(3):
-            await service.list_models(Call.begin("ListModels"))
+            await listed(service)
     assert [line["code"] for line in lines] == ["RESOURCE_EXHAUSTED", "OK", "OK", "OK", "OK"]
 
 
 async def test_a_cancelled_call_is_logged_as_such_and_its_tiles_are_dropped(lines: Lines) -> None:
     engine = FakeUpscaler()
     with serving(engine) as service, held(engine):
-        task = asyncio.create_task(
-            service.image("upscale", ImageRequest(), png(200, 200), Call.begin("Upscale"))
-        )
+        task = asyncio.create_task(upscaled(service, ImageRequest(), png(200, 200), Call.begin("Upscale")))
         await asyncio.to_thread(engine.entered.wait, TIMEOUT_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -186,7 +202,7 @@ async def test_a_cancelled_call_is_logged_as_such_and_its_tiles_are_dropped(line
 async def test_before_the_models_are_warm_a_call_raises_not_ready(lines: Lines) -> None:
     service = Service(Limits())
     with pytest.raises(NotReady, match="warming up"):
-        await service.image("upscale", ImageRequest(), png(4, 4), Call.begin("Upscale"))
+        await upscaled(service, ImageRequest(), png(4, 4), Call.begin("Upscale"))
     service.close()
     assert one_line(lines)["code"] == "UNAVAILABLE"
 
@@ -195,10 +211,10 @@ async def test_an_internal_error_is_logged_with_its_traceback_and_a_bad_request_
     engine = FakeUpscaler()
     with serving(engine) as service:
         with pytest.raises(InvalidInput):
-            await service.image("upscale", ImageRequest(quality=0), png(4, 4), Call.begin("Upscale"))
+            await upscaled(service, ImageRequest(quality=0), png(4, 4), Call.begin("Upscale"))
         engine.failure = ZeroDivisionError("secret")
         with pytest.raises(ZeroDivisionError):
-            await service.image("upscale", ImageRequest(), png(4, 4), Call.begin("Upscale"))
+            await upscaled(service, ImageRequest(), png(4, 4), Call.begin("Upscale"))
     refused, failed = lines
     assert (refused["code"], refused["log_level"]) == ("INVALID_ARGUMENT", "info")
     assert "exc_info" not in refused
@@ -219,5 +235,5 @@ async def stream(image: bytes) -> AsyncIterator[PieceIn]:
     yield image
 
 
-async def ignore(piece: PieceOut) -> None:
+async def ignore(answer: object) -> None:
     pass

@@ -42,27 +42,38 @@ async def pieces():
 async def main():
     service = Service(Limits(max_calls=2))
     try:
-        await service.list_models(Call.begin("ListModels"))
+        await service.list_models()
         raise AssertionError("served before it was ready")
     except NotReady as error:
         assert "warming up" in str(error)
     service.ready(Models.open(bundle.discover(Path(sys.argv[1]))))
 
+    async def answer(method, *arguments):
+        answers = []
+        async def send(answer):
+            answers.append(answer)
+        call = Call.begin("any", request_id="abc-1", time_left_s=60)
+        async with service.open(call):
+            await method(*arguments, send, call)
+        return answers[0]
+
     call = Call.begin("image", request_id="abc-1", time_left_s=60)
     assert call.request_id == "abc-1"
-    upscaled = await service.image("upscale", ImageRequest(outscale=2.0), image, call)
+    upscaled = await answer(service.image, "upscale", ImageRequest(outscale=2.0), image)
     assert size(upscaled.image) == (60, 80, 3)
     assert upscaled.timing.tiles > 0
-    translated = await service.image("translate", ImageRequest(), image, Call.begin("image"))
+    translated = await answer(service.image, "translate", ImageRequest(), image)
     assert size(translated.image) == (30, 40, 3)
     assert translated.timing.tiles == 1
-    samples = await service.samples("generate", SamplesRequest(count=3, seed=1), Call.begin("samples"))
+    samples = await answer(service.samples, "generate", SamplesRequest(count=3, seed=1))
     assert len(samples.images) == 3
 
     received = []
     async def send(piece):
         received.append(piece)
-    await service.image_stream("upscale", pieces(), send, Call.begin("stream"))
+    stream = Call.begin("stream")
+    async with service.open(stream):
+        await service.image_stream("upscale", pieces(), send, stream)
     (header,) = [piece for piece in received if isinstance(piece, ImageAnswer)]
     assert header.image == b"" and header.format == "webp"
     assert any(isinstance(piece, Progress) for piece in received[:received.index(header)])
@@ -70,17 +81,17 @@ async def main():
     assert size(file) == (120, 160, 3)
 
     try:
-        await service.image("upscale", ImageRequest(format="bmp"), image, Call.begin("image"))
+        await answer(service.image, "upscale", ImageRequest(format="bmp"), image)
         raise AssertionError("took a format that cannot be written")
     except InvalidInput as error:
         assert error.field == "format"
     three = [
-        asyncio.create_task(service.samples("generate", SamplesRequest(count=9), Call.begin("samples")))
+        asyncio.create_task(answer(service.samples, "generate", SamplesRequest(count=9)))
         for _ in range(3)
     ]
     ended = await asyncio.gather(*three, return_exceptions=True)
     assert sum(isinstance(one, Overloaded) for one in ended) == 1
-    assert [info.is_default for info in await service.list_models(Call.begin("ListModels"))] == [True] * 3
+    assert [info.is_default for info in await service.list_models()] == [True] * 3
     service.close()
 
 asyncio.run(main())

@@ -16,7 +16,7 @@ from runtime.tensors import Array
 from server.calls import Call
 from server.limits import Limits
 from server.models import Models
-from server.requests import ImageRequest
+from server.requests import ImageAnswer, ImageRequest
 from server.service import Service
 from tests.server.conftest import (
     MAX_WHOLE_PX,
@@ -139,12 +139,18 @@ def test_wrong_requests_of_translate_are_refused(
     assert error.details().startswith(field)
 
 
+async def ignore(answer: ImageAnswer) -> None:
+    pass
+
+
 async def test_another_size_than_the_models_own_cannot_be_asked_for() -> None:
     """No message of gRPC has the field; the core refuses it to every front."""
     service = Service(Limits())
     service.ready(Models([FakeTranslator()]))
     with pytest.raises(InvalidInput, match=r"outscale: got 2\.0"):
-        await service.image("translate", ImageRequest(outscale=2.0), png(4, 4), Call.begin("Translate"))
+        await service.image(
+            "translate", ImageRequest(outscale=2.0), png(4, 4), ignore, Call.begin("Translate")
+        )
     service.close()
 
 
