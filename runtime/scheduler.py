@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,13 +50,11 @@ class Scheduler:
         self._queue = FairQueue()
         self._meter = Meter()
         self._closed = False
+        self._running = Counter[Runner]()  # batches on the device, by engine
         self._deliverers = ThreadPoolExecutor(deliverers, "deliver")
         self._undelivered = threading.Semaphore(slots + deliverers)
-        self._workers = [
-            threading.Thread(target=self._work, name=f"device-{n}", daemon=True) for n in range(slots)
-        ]
-        for worker in self._workers:
-            worker.start()
+        self._workers: list[threading.Thread] = []
+        self._add_workers(slots)
 
     def submit(self, job: Job, stopwatch: Stopwatch | None = None) -> None:
         """Queue a job's items. A job without items is done at once. Raises Cancelled after `close`.
@@ -83,6 +82,23 @@ class Scheduler:
         with self._changed:
             return self._meter.seconds_per_px(engine)
 
+    def grow(self, slots: int) -> None:
+        """Run at least `slots` batches at once from now on: a model with more slots is served on the device."""
+        with self._changed:
+            more = max(0, slots - len(self._workers))
+            self._add_workers(more)
+        for _ in range(more):
+            self._undelivered.release()
+
+    def drain(self, engine: Runner) -> None:
+        """Wait until no job of an engine waits or runs, and forget its speed. No more may be submitted for it."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not self._running[engine] and all(job.engine is not engine for job in self._queue)
+            )
+            del self._running[engine]
+            self._meter.forget(engine)
+
     def stats(self) -> Stats:
         """The counts so far."""
         with self._changed:
@@ -100,6 +116,13 @@ class Scheduler:
             worker.join()
         self._deliverers.shutdown()
 
+    def _add_workers(self, count: int) -> None:
+        first = len(self._workers)
+        for number in range(first, first + count):
+            worker = threading.Thread(target=self._work, name=f"device-{number}", daemon=True)
+            self._workers.append(worker)
+            worker.start()
+
     # Called on the worker threads.
 
     def _work(self) -> None:
@@ -108,10 +131,12 @@ class Scheduler:
             batch = self._next_batch()
             if batch is None:
                 return
-            start_s = self._clock()
+            start_s, engine = self._clock(), batch[0].job.engine
             outputs = self._run(batch)
             with self._changed:
                 self._meter.busy_s += self._clock() - start_s
+                self._running[engine] -= 1
+                self._changed.notify_all()
             if outputs:
                 self._deliverers.submit(self._deliver, batch, outputs)
             else:
@@ -128,7 +153,9 @@ class Scheduler:
                     return None
                 expired = self._queue.expired(self._clock())
                 if not expired:
-                    return self._queue.take()
+                    batch = self._queue.take()
+                    self._running[batch[0].job.engine] += 1
+                    return batch
             for job in expired:
                 self._end(job, DeadlineExceeded("the deadline passed; the remaining items were dropped"))
 
@@ -206,6 +233,7 @@ class Scheduler:
             job.settled = True
             if job in self._queue:
                 self._queue.remove(job)
+                self._changed.notify_all()
             self._meter.items_dropped += len(job.items) - job.next_item
             job.next_item = len(job.items)
         if not job.done.set_running_or_notify_cancel():

@@ -63,6 +63,10 @@ class Meter:
         seconds, pixels = self._spent.get(engine, (0.0, 0.0))
         return seconds / pixels if pixels else None
 
+    def forget(self, engine: Runner) -> None:
+        """Forget the speed of an engine that is closed."""
+        self._spent.pop(engine, None)
+
     def stats(self, *, jobs_waiting: int) -> Stats:
         """The counts so far."""
         return Stats(
