@@ -35,6 +35,9 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
         "export.evaluate:main", "export", "Measure a checkpoint, a bundle or a running server."
     ),
     "serve": Subcommand("server.__main__:main", "serve", "Serve a folder of bundles over gRPC."),
+    "doctor": Subcommand(
+        "server.doctor.command:main", "client", "Check whether a server would work on this machine."
+    ),
     "upscale": Subcommand("server.client.image_commands:upscale", "client", "Upscale pictures."),
     "translate": Subcommand(
         "server.client.image_commands:translate", "client", "Send pictures through an image-to-image model."
