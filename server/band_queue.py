@@ -19,7 +19,7 @@ from runtime.tensors import Array
 class BandQueue:
     """A queue with room for one band. Make it on the event loop.
 
-    stopwatch: the request's; the time in which the writer waits for a band is not counted as codec work.
+    stopwatch: the request's; the time in which the writer waits for a band is not counted as encoding.
     """
 
     def __init__(self, stopwatch: Stopwatch) -> None:
@@ -46,9 +46,9 @@ class BandQueue:
     def take(self) -> Array:
         """Wait for the next band. Call it on the writing thread. Raises Cancelled after `end`."""
         self._loop.call_soon_threadsafe(self._wanted.release)
-        self._stopwatch.end("codec")
+        self._stopwatch.end("encode")
         band = self._bands.get()
-        self._stopwatch.begin("codec")
+        self._stopwatch.begin("encode")
         if band is None:
             raise Cancelled("the request has ended")
         return band

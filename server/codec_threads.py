@@ -9,8 +9,10 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal, ParamSpec, TypeVar
 
+from runtime.stopwatch import Activity
 from server.calls import Call
 
 P = ParamSpec("P")
@@ -38,15 +40,23 @@ class Codecs:
     async def run(
         self, pool: Pool, call: Call, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run `function` on a thread of the pool and return its result, or raise its exception.
+        """Run `function`, which decodes, on a thread of the pool and return its result, or raise its exception.
 
-        The call's stopwatch counts waiting for a thread as "queue" and the work as "codec".
+        The call's stopwatch counts waiting for a thread as "queue" and the work as "decode".
         """
+        return await self._run(pool, call, "decode", partial(function, *args, **kwargs))
 
+    async def encode(
+        self, pool: Pool, call: Call, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, of a function that encodes: the call's stopwatch counts the work as "encode"."""
+        return await self._run(pool, call, "encode", partial(function, *args, **kwargs))
+
+    async def _run(self, pool: Pool, call: Call, activity: Activity, function: Callable[[], T]) -> T:
         def timed() -> T:
             call.stopwatch.end("queue")
-            with call.stopwatch.during("codec"):
-                return function(*args, **kwargs)
+            with call.stopwatch.during(activity):
+                return function()
 
         call.stopwatch.begin("queue")
         return await asyncio.get_running_loop().run_in_executor(self._pools[pool], timed)

@@ -61,7 +61,7 @@ async def _run_whole(
     await codecs.run(pool, call, picture.decode, 0)
     job = picture.job(0, call.deadline_s, on_tiles_done)
     await run_job(model, job, call)
-    return io.BytesIO(await codecs.run(pool, call, picture.whole)), [job]
+    return io.BytesIO(await codecs.encode(pool, call, picture.whole)), [job]
 
 
 async def _run_by_bands(
@@ -74,7 +74,7 @@ async def _run_by_bands(
         prefix="ganforge-answer-"
     )
     writing = asyncio.ensure_future(
-        codecs.run("writers", call, picture.write, band_queue.take, os.dup(file.fileno()))
+        codecs.encode("writers", call, picture.write, band_queue.take, os.dup(file.fileno()))
     )
     try:
         for index in range(len(picture.bands) + BANDS_RUNNING):

@@ -174,7 +174,7 @@ class Service:
         async with self._admitted(warm.admission, model, samples, call):
             await run_job(model, samples.job(call.deadline_s), call)
             images = await asyncio.gather(
-                *(self._codecs.run("quick", call, samples.file, index) for index in range(params.count))
+                *(self._codecs.encode("quick", call, samples.file, index) for index in range(params.count))
             )
             samples.free()
             self._check_fits("count", sum(map(len, images)), "ask for fewer samples, or for JPEG")

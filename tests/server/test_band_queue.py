@@ -63,7 +63,7 @@ async def test_a_writer_that_waits_for_a_band_does_no_codec_work() -> None:
     taken: list[Array] = []
 
     def write() -> None:
-        with stopwatch.during("codec"):
+        with stopwatch.during("encode"):
             for _ in range(2):
                 taken.append(bands.take())
                 clock.now_s += 1  # encodes

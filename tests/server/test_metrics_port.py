@@ -65,7 +65,8 @@ def test_connections_are_bounded_and_one_that_stands_still_is_cut_off(
     with MetricsPort(registry, "127.0.0.1", 0) as port, ExitStack() as stack:
         address = ("127.0.0.1", port.port)
         idle = [
-            stack.enter_context(socket.create_connection(address)) for _ in range(metrics_port.CONNECTIONS)
+            stack.enter_context(socket.create_connection(address, timeout=5))
+            for _ in range(metrics_port.CONNECTIONS)
         ]
         with pytest.raises((RemoteDisconnected, ConnectionResetError)):
             scrape(port.url)
