@@ -1,8 +1,15 @@
 # The serving side: no torch, no compiler, no shell script.
 #
 #   docker build -t ganforge .
-#   docker run --rm -p 50051:50051 -v "$PWD/bundles:/bundles:ro" ganforge
+#   docker run --rm -p 127.0.0.1:50051:50051 -v "$PWD/bundles:/bundles:ro" ganforge
 #
+# Without TLS, as here, publish the port on 127.0.0.1 only. For other machines, give the server a certificate:
+#
+#   docker run --rm -p 50051:50051 -v "$PWD/bundles:/bundles:ro" -v "$PWD/tls:/tls:ro" -e GANFORGE_CA=/tls/ca.pem \
+#     -e GANFORGE_SERVER_NAME=ganforge.example ganforge --bundles /bundles --host 0.0.0.0 \
+#     --tls-cert /tls/server.pem --tls-key /tls/server.key
+#
+# (The variables are for the health check, which is a client.)
 # On an NVIDIA GPU: docker build --build-arg EXTRAS=serve,nvidia …, and docker run --gpus all …
 # tests/test_dockerfile.py replays these steps without Docker.
 
@@ -38,4 +45,5 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=3 \
   CMD ["ganforge", "health", "--timeout-s", "4"]
 ENTRYPOINT ["ganforge", "serve"]
-CMD ["--bundles", "/bundles", "--host", "0.0.0.0", "--port", "50051"]
+# --insecure, because 0.0.0.0 is the container's own network: who can reach it is decided by -p or the orchestrator.
+CMD ["--bundles", "/bundles", "--host", "0.0.0.0", "--port", "50051", "--insecure"]

@@ -55,8 +55,8 @@ bundles: $(BUNDLES)/esrgan-x4/manifest.json $(BUNDLES)/dcgan/manifest.json $(BUN
 $(BUNDLES)/%/manifest.json: | $(VENV)/.installed
 	@$(PY) -m export.build --model $(firstword $(subst -, ,$*)) --name $* --fastest --output $(BUNDLES)
 
-serve: bundles  ## serve bundles/ on 127.0.0.1:50051 until Ctrl-C (PORT=… HOST=… BUNDLES=…)
-	@exec $(PY) -m server --bundles $(BUNDLES) --host $(HOST) --port $(PORT)
+serve: bundles  ## serve bundles/ on 127.0.0.1:50051 until Ctrl-C (PORT=… HOST=… BUNDLES=… FLAGS=…)
+	@exec $(PY) -m server --bundles $(BUNDLES) --host $(HOST) --port $(PORT) $(FLAGS)
 
 test: $(VENV)/.installed  ## every test that this machine can run
 	@$(PY) -m pytest -m "not gpu and not network"

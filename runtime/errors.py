@@ -5,6 +5,8 @@ server/codes.py maps them to status codes, and the client raises the same errors
 GanforgeError
 ├── InvalidInput        an input is wrong; retrying without a change cannot work
 ├── ModelNotFound       no bundle of that name is served
+├── Unauthenticated     the caller's token is missing or wrong
+├── PermissionDenied    the caller may not do this
 ├── Overloaded          the queue is full or cannot meet the deadline; try again after `retry_after_s`
 ├── NotReady            the server is warming up or draining; try again shortly
 ├── DeadlineExceeded    the caller's deadline passed
@@ -34,6 +36,14 @@ class InvalidInput(GanforgeError):
 
 class ModelNotFound(GanforgeError):
     """No bundle of that name is served here."""
+
+
+class Unauthenticated(GanforgeError):
+    """The caller's token is missing or wrong. The same message for both, which never repeats the token."""
+
+
+class PermissionDenied(GanforgeError):
+    """The caller is known and may not do this. The message says what it may do."""
 
 
 class Overloaded(GanforgeError):

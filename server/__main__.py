@@ -21,6 +21,7 @@ from server.metrics_port import MetricsPort
 from server.models import Models
 from server.option_groups import GroupedCommand
 from server.options import GROUPS, Monitoring, Settings
+from server.security.exposure import forbid_core_dumps
 from server.service import Service
 
 
@@ -59,6 +60,7 @@ def main(print_config: bool, **values: Any) -> None:
         click.echo(configuration.written(context))
         return
     configure()
+    forbid_core_dumps()
     for sentence in configuration.unknown_variables(GROUPS):
         log.warning("environment variable ignored", reason=sentence)
     log.info("settings", **configuration.changed(context))
@@ -73,11 +75,12 @@ async def serve(settings: Settings) -> None:
     """Serve bundles until Ctrl-C or SIGTERM. Raises GanforgeError if the server cannot start."""
     stopping = _signals()
     choice, host, grace_s = settings.models, settings.listening.host, settings.listening.grace_s
+    certificates = settings.security.certificates(host)
     bundles = await asyncio.to_thread(bundle.discover, choice.bundles)
     service = Service(settings.limits)
     server = Server(service)
     metrics = _metrics_port(service, settings.monitoring)
-    port = await server.start(host, settings.listening.port)
+    port = await server.start(host, settings.listening.port, certificates)
     log.info("warming up", models=[bundle.manifest.name for bundle in bundles], host=host, port=port)
     try:
         models = await asyncio.to_thread(

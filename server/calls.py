@@ -23,6 +23,7 @@ from server.limits import Limits
 from server.logs import log
 from server.models import Model
 from server.requests import Timing
+from server.security.callers import ANYBODY, Caller
 
 RETRY_AFTER_S = 1.0
 REQUEST_ID_PATTERN = re.compile(r"[\w.:-]{1,64}", re.ASCII)
@@ -33,8 +34,7 @@ class Call:
     """One call through any front. Made with `Call.begin` as soon as the call arrives.
 
     method: its name in the log. request_id: identifies the call in the logs of client and server.
-    peer: the connection that it came through, e.g. "ipv4:192.0.2.1:4711"; empty if unknown. client: the name of the
-    caller's token; empty if tokens are not used.
+    peer: the connection that it came through, e.g. "ipv4:192.0.2.1:4711"; empty if unknown. caller: who makes it.
     deadline_s: on time.monotonic(); None if there is none. facts: further fields of the log line, added by the core.
     stopwatch: measures where the time goes.
     """
@@ -45,7 +45,12 @@ class Call:
     facts: dict[str, object] = field(default_factory=dict)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     peer: str = ""
-    client: str = ""
+    caller: Caller = ANYBODY
+
+    @property
+    def client(self) -> str:
+        """The name of the caller's token or certificate, for logs and metrics; empty if it has none."""
+        return self.caller.name
 
     @classmethod
     def begin(
@@ -176,7 +181,8 @@ def _log_failure(call: Call, error: Exception) -> None:
 
 def _facts(call: Call) -> dict[str, object]:
     total_ms = round(call.stopwatch.times().total_s * 1e3, 1)
-    return {"request_id": call.request_id, "method": call.method, "ms": total_ms, **call.facts}
+    who = {"client": call.client} if call.client else {}
+    return {"request_id": call.request_id, "method": call.method, "ms": total_ms, **who, **call.facts}
 
 
 def _clear_frames(error: BaseException | None) -> None:

@@ -15,6 +15,8 @@ OK, CANCELLED, INTERNAL = "OK", "CANCELLED", "INTERNAL"
 CODES: Mapping[type[GanforgeError], str] = {
     errors.InvalidInput: "INVALID_ARGUMENT",
     errors.ModelNotFound: "NOT_FOUND",
+    errors.Unauthenticated: "UNAUTHENTICATED",
+    errors.PermissionDenied: "PERMISSION_DENIED",
     errors.Overloaded: "RESOURCE_EXHAUSTED",
     errors.NotReady: "UNAVAILABLE",
     errors.DeadlineExceeded: "DEADLINE_EXCEEDED",

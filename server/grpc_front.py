@@ -24,6 +24,7 @@ from server.exchange import Context, Exchange, register
 from server.limits import Limits
 from server.messages import TRANSLATE, UPSCALE, ImageMessages
 from server.requests import ImageAnswer, PieceOut, SamplesAnswer
+from server.security.certificates import Certificates
 from server.service import Service
 from server.statuses import REQUEST_ID, to_status
 
@@ -147,15 +148,18 @@ class Server:
         )
         reflection.enable_server_reflection(names, self._server)
 
-    async def start(self, host: str, port: int) -> int:
-        """Start listening; health checks report NOT_SERVING. port: 0 for a free one.
+    async def start(self, host: str, port: int, certificates: Certificates | None = None) -> int:
+        """Start listening; health checks report NOT_SERVING. port: 0 for a free one. certificates: None for no TLS.
 
         Returns the port. Raises BackendUnavailable if the address cannot be used.
         """
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound_port = self._server.add_insecure_port(address)
+            if certificates is None:
+                bound_port = self._server.add_insecure_port(address)
+            else:
+                bound_port = self._server.add_secure_port(address, certificates.credentials())
         except RuntimeError as error:
             raise BackendUnavailable(
                 f"cannot listen on {address}: is it in use by another server? ({error})"

@@ -18,6 +18,7 @@ from runtime import backends, tasks
 from runtime.tensors import Precision, TaskName
 from server.limits import Limits
 from server.option_groups import Group, limit, option
+from server.security.options import SECURITY, Security
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Settings:
     listening: Listening = field(default_factory=Listening)
     limits: Limits = field(default_factory=Limits)
     monitoring: Monitoring = field(default_factory=Monitoring)
+    security: Security = field(default_factory=Security)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
@@ -189,4 +191,4 @@ MONITORING = Group(
     ],
 )
 
-GROUPS = (MODELS, LISTENING, LIMITS, MONITORING)
+GROUPS = (MODELS, LISTENING, SECURITY, LIMITS, MONITORING)

@@ -16,10 +16,10 @@ from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.errors import InvalidInput, ModelNotFound
 from server import formats
-from server.client.image_calls import ImageCall, send_image
+from server.client.image_calls import ImageCall, OnProgress, send_image
 from server.client.results import ImageResult, SamplesResult
+from server.client.security import Security
 from server.limits import CHUNK_BYTES, Limits
-from server.statuses import from_rpc_error
 
 Request = TypeVar("Request", bound=Message)
 
@@ -46,7 +46,10 @@ class Client:
 
     address: "host:port". timeout_s: default timeout of each call, in seconds; None for no timeout.
     max_message_bytes: at least the server's --max-message-bytes. retry: retry calls if the server is busy or not yet up.
-    Every call raises the errors of runtime/errors.py.
+    tls: encrypt the connection; None: if one of the next four is given. ca: file with the CA of the server's certificate;
+    None: gRPC's list of public ones. cert, key: files of the client's own certificate. server_name: the name in the
+    server's certificate, if it is not that of the address. token: proves who calls; sent only over TLS or to this machine.
+    Every call raises the errors of runtime/errors.py. Raises InvalidInput for files that are missing or wrong.
     """
 
     def __init__(
@@ -56,8 +59,15 @@ class Client:
         timeout_s: float | None = None,
         max_message_bytes: int = Limits.max_message_bytes,
         retry: bool = True,
+        tls: bool | None = None,
+        ca: Path | None = None,
+        cert: Path | None = None,
+        key: Path | None = None,
+        server_name: str | None = None,
+        token: str | None = None,
     ) -> None:
         self._timeout_s = timeout_s
+        self._security = Security(address, tls, ca, cert, key, server_name, token)
         options: list[tuple[str, str | int]] = [
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
@@ -66,7 +76,7 @@ class Client:
             # gRPC buffers what it sent for a retry. With its default, only requests under 256 KiB would be retried.
             ("grpc.per_rpc_retry_buffer_size", Limits.max_upload_bytes + CHUNK_BYTES),
         ]
-        self._channel = grpc.insecure_channel(address, options)
+        self._channel = self._security.channel(options)
         self._stub = pb_grpc.ImageGeneratorStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -102,8 +112,7 @@ class Client:
             compression=compression,
         )
         call = ImageCall(self._stub.Upscale, self._stub.UpscaleStream, pb.UpscaleStreamRequest)
-        timeout_s = timeout_s or self._timeout_s
-        return send_image(call, request, image, into=into, on_progress=on_progress, timeout_s=timeout_s)
+        return self._send(call, request, image, into, on_progress, timeout_s)
 
     def translate(
         self,
@@ -131,8 +140,7 @@ class Client:
             compression=compression,
         )
         call = ImageCall(self._stub.Translate, self._stub.TranslateStream, pb.TranslateStreamRequest)
-        timeout_s = timeout_s or self._timeout_s
-        return send_image(call, request, image, into=into, on_progress=on_progress, timeout_s=timeout_s)
+        return self._send(call, request, image, into, on_progress, timeout_s)
 
     def generate(
         self,
@@ -163,10 +171,10 @@ class Client:
             format=_format_number(format),
             truncation=truncation,
         )
-        try:
-            response = self._stub.Generate(request, timeout=timeout_s or self._timeout_s)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+        with self._security.errors():
+            response = self._stub.Generate(
+                request, timeout=timeout_s or self._timeout_s, metadata=self._security.metadata
+            )
         return SamplesResult(
             images=tuple(response.images),
             format=formats.NAMES[response.format],
@@ -180,10 +188,11 @@ class Client:
 
     def models(self) -> list[pb.ModelInfo]:
         """Describe the served models, sorted by name."""
-        try:
-            return list(self._stub.ListModels(pb.ListModelsRequest(), timeout=self._timeout_s).models)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+        with self._security.errors():
+            answer = self._stub.ListModels(
+                pb.ListModelsRequest(), timeout=self._timeout_s, metadata=self._security.metadata
+            )
+        return list(answer.models)
 
     def model(self, task: pb.Task, name: str = "") -> pb.ModelInfo:
         """Describe the model of that task called `name`; for an empty name, the server's default.
@@ -219,6 +228,26 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _send(
+        self,
+        call: ImageCall,
+        request: Message,
+        image: bytes | Path,
+        into: BinaryIO | None,
+        on_progress: OnProgress | None,
+        timeout_s: float | None,
+    ) -> ImageResult:
+        with self._security.errors():
+            return send_image(
+                call,
+                request,
+                image,
+                into=into,
+                on_progress=on_progress,
+                timeout_s=timeout_s or self._timeout_s,
+                metadata=self._security.metadata,
+            )
 
     def _label_numbers(self, labels: Sequence[int | str], model: str) -> list[int]:
         if all(isinstance(label, int) for label in labels):

@@ -7,18 +7,15 @@ the caller wants progress or the answer written to a file.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import grpc
 
 from runtime.errors import EngineError
 from server import formats
 from server.client.results import ImageResult
 from server.limits import CHUNK_BYTES
-from server.statuses import from_rpc_error
 
 # Images from this size on are streamed: the answer can be tens of times as large and must not exceed one message.
 STREAM_FROM_BYTES = 64 * 1024
@@ -43,25 +40,24 @@ def send_image(
     into: BinaryIO | None,
     on_progress: OnProgress | None,
     timeout_s: float | None,
+    metadata: Sequence[tuple[str, str]],
 ) -> ImageResult:
     """Send `request` (a message without an image) with `image` (a file's bytes, or its path), and return the answer.
 
     into: an open binary file to write the answer to as it arrives; the result's `image` is then empty.
-    on_progress: called with (tiles done, tiles in total). Raises the errors of runtime/errors.py.
+    on_progress: called with (tiles done, tiles in total). metadata: of the call. Raises grpc.RpcError, or EngineError if
+    there is no answer.
     """
     size = len(image) if isinstance(image, bytes) else image.stat().st_size
-    try:
-        if on_progress is None and into is None and size < STREAM_FROM_BYTES:
-            request.image = image if isinstance(image, bytes) else image.read_bytes()
-            response = call.unary(request, timeout=timeout_s)
-            answer = response.image
-        else:
-            buffer = io.BytesIO()
-            responses = call.stream(_pieces(call.piece, request, image), timeout=timeout_s)
-            response = _receive(responses, into or buffer, on_progress or (lambda done, total: None))
-            answer = buffer.getvalue()
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from error
+    if on_progress is None and into is None and size < STREAM_FROM_BYTES:
+        request.image = image if isinstance(image, bytes) else image.read_bytes()
+        response = call.unary(request, timeout=timeout_s, metadata=metadata)
+        answer = response.image
+    else:
+        buffer = io.BytesIO()
+        responses = call.stream(_pieces(call.piece, request, image), timeout=timeout_s, metadata=metadata)
+        response = _receive(responses, into or buffer, on_progress or (lambda done, total: None))
+        answer = buffer.getvalue()
     name = formats.NAMES[response.format]
     return ImageResult(answer, name, response.width, response.height, response.model, response.timing)
 

@@ -20,7 +20,7 @@ from protos import ganforge_pb2 as pb
 from server import formats
 from server.client.answer_file import AnswerFile
 from server.client.connection import Client
-from server.client.options import FORMAT, MODEL, OVERWRITE, connected, format_of_name
+from server.client.options import FORMAT, MODEL, OVERWRITE, Connection, connected, format_of_name
 from server.client.results import ImageResult
 from server.client.sending import Outcome, send_all
 from server.client.transfers import (
@@ -149,8 +149,7 @@ def run(
     skip_existing: bool,
     overwrite: bool,
     jobs: int,
-    address: str,
-    timeout_s: float | None,
+    connection: Connection,
     **options: Any,
 ) -> None:
     """Send the pictures and save the answers. options: further keyword arguments of the client's method.
@@ -160,7 +159,7 @@ def run(
     if skip_existing and overwrite:
         raise click.UsageError("got both --skip-existing and --overwrite; give only one of them")
     options["format"] = _chosen_format(sources, out, options["format"])
-    with Client(address, timeout_s=timeout_s) as client:
+    with connection.client() as client:
 
         def suffix() -> ResultSuffix:
             models = [model for model in client.models() if model.task == task.number]

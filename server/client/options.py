@@ -2,34 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
 from server import formats
-from server.client.connection import DEFAULT_ADDRESS
+from server.client.connection import DEFAULT_ADDRESS, Client
 
 FORMAT = click.option("--format", type=click.Choice(list(formats.NUMBERS)), help="Encoding of the answer.")
+TOKEN_VARIABLE = "GANFORGE_TOKEN"
 MODEL = click.option("--model", default="", help="Name of the model.  [default: the server's]")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files (but never a source).")
 
 
-def connected(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator that adds the options of every command: --address and --timeout-s."""
-    address = click.option(
+@dataclass(frozen=True)
+class Connection:
+    """The options of every command that calls a server. security: those of Client with the same names."""
+
+    address: str
+    timeout_s: float | None
+    security: Mapping[str, Any]
+
+    def client(self, *, timeout_s: float | None = None) -> Client:
+        """A Client of the server. timeout_s: unless --timeout-s is given. Raises InvalidInput if options do not fit."""
+        return Client(self.address, timeout_s=self.timeout_s or timeout_s, **self.security)
+
+
+_FILE = click.Path(path_type=Path)
+# No option takes a token itself: everybody on the machine sees the arguments of running commands.
+_OPTIONS = (
+    click.option(
         "--address",
         default=DEFAULT_ADDRESS,
         show_default=True,
+        show_envvar=True,
+        envvar="GANFORGE_ADDRESS",
         metavar="HOST:PORT",
         help="Address of the server.",
-    )
-    timeout = click.option(
+    ),
+    click.option(
         "--timeout-s",
         type=click.FloatRange(min=0, min_open=True),
         help="Timeout of each call, in seconds.  [default: none]",
-    )
-    return address(timeout(command))
+    ),
+    click.option(
+        "--tls",
+        is_flag=True,
+        help="Encrypt the connection; the server's certificate must be of a public CA, or of --ca.",
+    ),
+    click.option(
+        "--ca",
+        type=_FILE,
+        envvar="GANFORGE_CA",
+        show_envvar=True,
+        help="CA of the server's certificate, PEM; implies --tls.",
+    ),
+    click.option(
+        "--cert", type=_FILE, envvar="GANFORGE_CERT", show_envvar=True, help="Certificate of the client, PEM."
+    ),
+    click.option("--key", type=_FILE, envvar="GANFORGE_KEY", show_envvar=True, help="Its private key, PEM."),
+    click.option(
+        "--server-name",
+        envvar="GANFORGE_SERVER_NAME",
+        show_envvar=True,
+        help="Name in the server's certificate.  [default: that of --address]",
+    ),
+    click.option(
+        "--token-file",
+        type=_FILE,
+        help="File with the token to send.  [default: the environment variable GANFORGE_TOKEN, if set]",
+    ),
+)
+
+
+def connected(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator that adds the options of every command and passes them as one parameter, `connection`."""
+
+    @wraps(command)
+    def run(address: str, timeout_s: float | None, tls: bool, token_file: Path | None, **others: Any) -> Any:
+        files = {name: others.pop(name) for name in ("ca", "cert", "key", "server_name")}
+        security = {"tls": tls or None, "token": _token(token_file), **files}
+        return command(connection=Connection(address, timeout_s, security), **others)
+
+    decorated: Callable[..., Any] = run
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def _token(file: Path | None) -> str | None:
+    """The token of --token-file, else that of the environment."""
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise click.UsageError(f"--token-file: {file} cannot be read: {reason}") from error
 
 
 def format_of_name(name: str) -> str | None:

@@ -15,8 +15,7 @@ import click
 from runtime.errors import InvalidInput
 from server import formats
 from server.client.answer_file import AnswerFile
-from server.client.connection import Client
-from server.client.options import FORMAT, MODEL, OVERWRITE, connected, format_of_name
+from server.client.options import FORMAT, MODEL, OVERWRITE, Connection, connected, format_of_name
 from server.client.results import SamplesResult
 from server.client.sample_grid import sample_grid
 from server.client.transfers import STREAM, SUFFIX_OF_FORMAT
@@ -51,8 +50,7 @@ def generate(
     columns: int | None,
     format: str | None,
     overwrite: bool,
-    address: str,
-    timeout_s: float | None,
+    connection: Connection,
     **options: Any,
 ) -> None:
     """Draw samples and save them in the folder OUT, or with --grid as the picture OUT (- for standard output)."""
@@ -70,7 +68,7 @@ def generate(
         _refuse_existing([target], overwrite)
     elif format_of_name(target.name) and not target.is_dir():
         raise click.UsageError(f"OUT {target} is named like a picture; name a folder, or give --grid")
-    with Client(address, timeout_s=timeout_s) as client:
+    with connection.client() as client:
         samples = client.generate(count, labels=numbers, format="png" if grid else format, **options)
     if grid:
         _write(target, sample_grid(samples, columns, format or "png"), overwrite)

@@ -11,17 +11,17 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from server.client.connection import Client, task_name
-from server.client.options import connected
+from server.client.connection import task_name
+from server.client.options import Connection, connected
 
 HEALTH_TIMEOUT_S = 5.0
 
 
 @click.command()
 @connected
-def models(address: str, timeout_s: float | None) -> None:
+def models(connection: Connection) -> None:
     """List the models of the server. * marks the model for requests of a task that name none."""
-    with Client(address, timeout_s=timeout_s) as client:
+    with connection.client() as client:
         infos = client.models()
     table = Table(
         "model", "task", "scale", "sample", "latent", "largest", "classes", "precision", "backend", "version"
@@ -44,9 +44,9 @@ def models(address: str, timeout_s: float | None) -> None:
 
 @click.command()
 @connected
-def health(address: str, timeout_s: float | None) -> None:
+def health(connection: Connection) -> None:
     """Tell whether the server is ready: exit with 0 if all models are warm, else with 1."""
-    with Client(address, timeout_s=timeout_s or HEALTH_TIMEOUT_S) as client:
+    with connection.client(timeout_s=HEALTH_TIMEOUT_S) as client:
         if not client.serving():
-            raise click.ClickException(f"{address} is not serving")
-    click.echo(f"{address} is serving")
+            raise click.ClickException(f"{connection.address} is not serving")
+    click.echo(f"{connection.address} is serving")

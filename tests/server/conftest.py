@@ -26,6 +26,7 @@ from server.client import Client
 from server.grpc_front import Keepalive, Server
 from server.limits import Limits
 from server.models import Models
+from server.security.certificates import Certificates
 from server.service import Service
 
 SCALE, TILE, HALO = 4, 32, 4
@@ -189,13 +190,14 @@ def serve(loop: asyncio.AbstractEventLoop) -> Iterator[Serve]:
         ready: bool = True,
         defaults: Mapping[TaskName, str] | None = None,
         keepalive: Keepalive = Keepalive(),  # noqa: B008 - frozen
+        certificates: Certificates | None = None,
     ) -> Served:
         models = Models(engines, defaults)
 
         async def begin() -> tuple[Server, Service, int]:
             service = Service(limits)
             server = Server(service, keepalive=keepalive)
-            port = await server.start("127.0.0.1", 0)
+            port = await server.start("127.0.0.1", 0, certificates)
             if ready:
                 service.ready(models)
                 await server.ready()

@@ -1,0 +1,56 @@
+"""The flags of the group "Security" of `python -m server`, and what they become. server/options.py lists the group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from runtime.errors import InvalidInput
+from server.option_groups import Group, option
+from server.security.certificates import Certificates, Files
+from server.security.exposure import check_exposure
+
+
+@dataclass(frozen=True)
+class Security:
+    """How connections are protected. tls_cert, tls_key, client_ca: files in PEM. insecure: serve others without TLS."""
+
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
+    insecure: bool = False
+
+    def certificates(self, host: str) -> Certificates | None:
+        """The certificates to listen with on `host`; None to listen without TLS.
+
+        Raises InvalidInput if a file is missing or wrong, or if the server would be open to others without TLS.
+        """
+        if self.tls_cert is None or self.tls_key is None:
+            given = {"--tls-cert": self.tls_cert, "--tls-key": self.tls_key, "--client-ca": self.client_ca}
+            if any(given.values()):
+                missing = " and ".join(flag for flag in ("--tls-cert", "--tls-key") if not given[flag])
+                present = next(flag for flag, file in given.items() if file)
+                raise InvalidInput(
+                    present, f"is given without {missing}; TLS needs a certificate and its key"
+                )
+            check_exposure(host, tls=False, insecure=self.insecure)
+            return None
+        return Certificates(Files(self.tls_cert, self.tls_key, self.client_ca))
+
+
+_FILE = click.Path(path_type=Path)
+SECURITY = Group(
+    "Security",
+    "security",
+    Security,
+    [
+        option("--tls-cert", _FILE, "Certificate (chain) of the server, PEM. Read again when it changes."),
+        option("--tls-key", _FILE, "Its private key, PEM, not encrypted."),
+        option(
+            "--client-ca", _FILE, "CA of clients, PEM: only clients with a certificate of it may connect."
+        ),
+        option("--insecure", bool, "Serve other machines without TLS.", is_flag=True, default=False),
+    ],
+)
