@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from runtime.backends.base import Engine
+from runtime.cost import Cost
 from runtime.errors import Cancelled
 from runtime.jobs import Job
 from runtime.pictures.formats import WRITABLE, Encoding
@@ -29,6 +30,9 @@ FLOAT_BYTES = 4
 # Memory of one band's canvas. At most three bands are in memory: two on the way through the network, one being written.
 BAND_BYTES = 64 * 2**20
 BANDS_ALIVE = 3
+# What a file may take beyond its pixels, uncompressed: headers, metadata, a filter byte a row.
+FILE_OVERHEAD = 1.01
+FILE_OVERHEAD_BYTES = 2**20
 # Uncompressed 16-bit RGBA. A file with more bytes per pixel is charged for as many pixels as it could hold.
 FILE_BYTES_PER_PIXEL = 8
 
@@ -67,6 +71,21 @@ class PictureWork:
         )
         self.cost_px = max(self._tiled.computed_px, file_bytes // FILE_BYTES_PER_PIXEL)
         self.cost_bytes = file_bytes + self._memory_bytes(opened.by_rows)
+
+    @property
+    def cost(self) -> Cost:
+        """What it needs, without the seconds."""
+        output, header = self.output, self._header
+        by_rows = WRITABLE[output.encoding.format].by_rows
+        written = len(self.bands) > 1 and by_rows
+        own_px, answer_px = output.width * output.height, output.to_width * output.to_height
+        resized = max(own_px, header.pixels) < answer_px
+        return Cost(
+            pixels=self.cost_px,
+            memory_bytes=self.cost_bytes,
+            disk_bytes=int(self._answer_bytes * FILE_OVERHEAD) + FILE_OVERHEAD_BYTES if written else 0,
+            field="outscale" if resized else "image" if by_rows else "format",
+        )
 
     @property
     def bands(self) -> Bands:
@@ -142,6 +161,11 @@ class PictureWork:
         copies = 2 if value_range(self._manifest.inputs[0]) == UNIT else 3
         planes = header.width * tallest * header.pixel_format.channels * FLOAT_BYTES * copies
         canvases = tiled.most_canvas_rows * tiled.canvas_row_bytes
-        answer = output.to_width * output.to_height * output.pixel_format.channels * output.bits // 8
         written = len(tiled.bands) > 1 and WRITABLE[output.encoding.format].by_rows
-        return decoder + alive * (planes + canvases) + (0 if written else 2 * answer)
+        return decoder + alive * (planes + canvases) + (0 if written else 2 * self._answer_bytes)
+
+    @property
+    def _answer_bytes(self) -> int:
+        """Of the answer's pixels, uncompressed."""
+        output = self.output
+        return output.to_width * output.to_height * output.pixel_format.channels * output.bits // 8

@@ -10,6 +10,7 @@ import numpy as np
 
 from runtime import pixels
 from runtime.backends.base import Engine
+from runtime.cost import Cost
 from runtime.jobs import Item, Job
 from runtime.manifest import Manifest
 from runtime.pictures.formats import Encoding
@@ -36,6 +37,11 @@ class SampleWork:
         # A sample as the graph's float32 output, as pixels and as a file.
         self.cost_bytes = self.cost_px * channels * (2 + FLOAT_BYTES)
         self.pixels: list[Array] = [np.empty(0)] * count
+
+    @property
+    def cost(self) -> Cost:
+        """What they need, without the seconds."""
+        return Cost(pixels=self.cost_px, memory_bytes=self.cost_bytes, field="count")
 
     def job(self, deadline_s: float | None) -> Job:
         """The job that draws the samples, one item each. deadline_s: on the scheduler's clock."""

@@ -25,7 +25,8 @@ class Limits:
     max_count: samples of a Generate request.
     max_message_bytes: of one message, in or out. max_upload_bytes: of one image uploaded in pieces.
     max_uploads_bytes: of all images being uploaded in pieces, together.
-    max_active_bytes: memory of all running requests together; a larger request runs alone.
+    max_active_bytes: memory of all running requests together, their answers included; one request may have three quarters.
+    max_disk_bytes: temporary files together: uploads (max_uploads_bytes) and answers that are too large for memory.
     max_queue_pixels: of all waiting requests together; further requests are refused at once.
     max_calls: calls open at once.
     idle_s: seconds without progress, in either direction, after which a stream's call is ended.
@@ -37,7 +38,8 @@ class Limits:
     max_message_bytes: int = 64 * MIB
     max_upload_bytes: int = 256 * MIB
     max_uploads_bytes: int = 1024 * MIB
-    max_active_bytes: int = 512 * MIB
+    max_active_bytes: int = 768 * MIB
+    max_disk_bytes: int = 8 * 1024 * MIB
     max_queue_pixels: int = 2**27
     max_calls: int = 256
     idle_s: float = 60.0

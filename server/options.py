@@ -161,7 +161,11 @@ LIMITS = Group(
         _limit("--max-uploads-bytes", "Most bytes of all images being uploaded in pieces, together."),
         _limit(
             "--max-active-bytes",
-            "Most memory, in bytes, of all running requests; a larger request runs alone.",
+            "Most memory, in bytes, of all running requests and their answers; one request may have three quarters of it.",
+        ),
+        _limit(
+            "--max-disk-bytes",
+            "Most bytes of temporary files: uploads, and answers that are too large for memory.",
         ),
         _limit(
             "--max-queue-pixels",

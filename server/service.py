@@ -8,7 +8,7 @@ dropped before the next batch.
     receive ─► check ─► admission ─► decode ─► tiles or samples, batched with others' ─► stitch ─► encode ─► send
                         (bounded)    (codec threads)    (the device's scheduler)        (codec threads)
 
-The call counts as open, and an answer in memory keeps its admission, until the answer has left.
+The call counts as open, and an answer keeps its share of the budget, until the answer has left.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from runtime.admission import Admission, Ticket
+from runtime.admission import Admission, AdmissionStats, Ticket
 from runtime.errors import InvalidInput, NotReady
 from runtime.picture_work import PictureWork
 from runtime.pictures.reading import open_picture
@@ -48,6 +48,8 @@ from server.requests import (
 from server.uploads import Uploads
 
 T = TypeVar("T")
+# Copies of an answer in memory while it is sent: the file, its message, and the message in gRPC's buffers.
+ANSWER_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,15 @@ class Ready:
 
 @dataclass(frozen=True)
 class ServiceStats:
-    """What a service holds at one moment, for metrics. models, schedulers (by device): empty until the models are warm."""
+    """What a service holds at one moment, for metrics. models, schedulers (by device), admission: empty until the
+    models are warm.
+    """
 
     open_calls: int
     uploads_bytes: int
     models: tuple[Model, ...]
     schedulers: Mapping[str, Scheduler]
+    admission: AdmissionStats | None
 
 
 class Service:
@@ -86,6 +91,7 @@ class Service:
         """Start serving these models. They must be warm."""
         admission = Admission(
             max_active_bytes=self.limits.max_active_bytes,
+            max_disk_bytes=self.limits.max_disk_bytes - self.limits.max_uploads_bytes,
             max_queue_px=self.limits.max_queue_pixels,
             slots=max(model.engine.slots for model in models),
         )
@@ -103,6 +109,7 @@ class Service:
             self._uploads.held_bytes,
             tuple(ready.models) if ready else (),
             dict(ready.models.schedulers) if ready else {},
+            ready.admission.stats() if ready else None,
         )
 
     @property
@@ -241,7 +248,7 @@ class Service:
     ) -> tuple[BinaryIO, ImageAnswer]:
         """Process one picture. Returns the answer's file, open, and the answer without it.
 
-        stack: closes the file, and keeps the request admitted until then if the file is in memory.
+        stack: closes the file, and keeps the request admitted until then, with the memory or disk of the file only.
         """
         warm = self._warm()
         model = warm.models.find(task, request.model)
@@ -265,8 +272,12 @@ class Service:
         file, items = await run_picture(model, picture, self._codecs, call, on_progress)
         stack.enter_context(file)
         picture.free()
-        if not isinstance(file, io.BytesIO):
-            warm.admission.leave(ticket)  # the answer is on the disk
+        size_bytes = file.seek(0, os.SEEK_END)
+        in_memory = isinstance(file, io.BytesIO)
+        ticket.hold_only(
+            memory_bytes=ANSWER_COPIES * size_bytes if in_memory else 0,
+            disk_bytes=0 if in_memory else size_bytes,
+        )
         return file, ImageAnswer(
             image=b"",
             format=params.encoding.format,
@@ -282,13 +293,13 @@ class Service:
     ) -> AsyncIterator[Ticket]:
         """Context manager: waits until the request is admitted, and frees its place and memory at the end.
 
-        Raises Overloaded at once if the queue is full or the deadline cannot be met.
+        Raises at once: InvalidInput if the request needs more than the whole budget, Overloaded if the queue is full or
+        the deadline cannot be met.
         """
+        cost = work.cost
         seconds_per_px = model.scheduler.seconds_per_px(model.engine) or 0.0
         ticket = admission.enter(
-            cost_px=work.cost_px,
-            cost_bytes=work.cost_bytes,
-            estimate_s=seconds_per_px * work.cost_px,
+            replace(cost, device_s=seconds_per_px * cost.pixels),
             time_left_s=call.time_left_s(),
         )
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -18,9 +19,13 @@ from structlog.testing import capture_logs
 
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime import pixels
+from runtime.admission import SMALL_LANE_SHARE, AdmissionStats
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.manifest import Manifest
+from runtime.picture_work import PictureWork
+from runtime.pictures.formats import Encoding
+from runtime.pictures.reading import open_picture
 from runtime.tensors import Array, TaskName, TensorSpec
 from server.client import Client
 from server.grpc_front import Keepalive, Server
@@ -161,6 +166,13 @@ class Served:
         """How many calls ended with that status, by the server's own log lines."""
         return sum(line["event"] == "call" and line["code"] == code for line in self.lines)
 
+    @property
+    def admission(self) -> AdmissionStats:
+        """What admission holds now."""
+        stats = self.service.stats().admission
+        assert stats is not None
+        return stats
+
     def run(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
 
@@ -246,6 +258,20 @@ def picture(width: int, height: int, seed: int = 0) -> Array:
 
 def png(width: int, height: int, seed: int = 0) -> bytes:
     return pixels.encode(picture(width, height, seed), "png")
+
+
+def memory_for_one(width: int, height: int) -> int:
+    """--max-active-bytes with which one such picture at a time runs; the next, unless tiny, waits until it has ended."""
+    file = png(width, height)
+    picture = PictureWork(
+        FakeUpscaler(),
+        open_picture(file, max_pixels=width * height),
+        width=width * SCALE,
+        height=height * SCALE,
+        encoding=Encoding("png"),
+        file_bytes=len(file),
+    )
+    return math.ceil(picture.cost.memory_bytes / (1 - SMALL_LANE_SHARE))
 
 
 def expected(image: Array) -> Array:

@@ -27,7 +27,6 @@ from runtime.pictures.reading import open_picture
 from runtime.tensors import Array
 from runtime.tiling import geometry
 from runtime.tiling.geometry import Bands
-from server.limits import Limits
 from tests.server.conftest import (
     FakeUpscaler,
     Serve,
@@ -201,8 +200,7 @@ class Stoppable(FakeUpscaler):
 @pytest.fixture
 def stoppable(serve: Serve) -> Iterator[tuple[Served, Stoppable]]:
     engine = Stoppable()
-    # Memory for one request: the next is served only once that has given its place back.
-    yield serve(engine, limits=Limits(max_active_bytes=1)), engine
+    yield serve(engine), engine
     engine.heal()
 
 
@@ -229,7 +227,7 @@ def writers_at_work() -> int:
 def ends_cleanly(
     served: Served, end: Callable[[], Any], heal: Callable[[], None] = lambda: None, times: int = 3
 ) -> None:
-    """End a request so many times: no file stays open, no thread stays behind, and the next request is served."""
+    """End a request so many times: no file, thread or memory stays behind, and the next request is served."""
     before = files_open()
     named = set(Path(tempfile.gettempdir()).glob("ganforge-*"))
     for _ in range(times):
@@ -239,6 +237,7 @@ def ends_cleanly(
         assert levels_apart(decoded(answer.image), expected(decoded(png(61, 110)))) <= 1
         until(lambda: files_open() == before)
         until(lambda: writers_at_work() == 0)
+        until(lambda: served.admission.working_bytes == 0)
     assert set(Path(tempfile.gettempdir()).glob("ganforge-*")) == named
 
 

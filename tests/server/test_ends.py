@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import threading
 import types
 from collections.abc import Iterator
@@ -22,7 +21,17 @@ from runtime.errors import Overloaded
 from server.client import Client
 from server.limits import Limits
 from server.models import Model
-from tests.server.conftest import OPTIONS, FakeUpscaler, Serve, Served, held, png, refusal, until
+from tests.server.conftest import (
+    OPTIONS,
+    FakeUpscaler,
+    Serve,
+    Served,
+    held,
+    memory_for_one,
+    png,
+    refusal,
+    until,
+)
 
 TILES = 64  # of a 200×200 picture: 8 × 8 windows of 32 with a halo of 4
 
@@ -36,35 +45,24 @@ def pieces(image: bytes) -> Iterator[pb.UpscaleStreamRequest]:
     yield pb.UpscaleStreamRequest(data=image)
 
 
-@pytest.fixture
-def one_at_a_time(serve: Serve) -> Iterator[tuple[Served, FakeUpscaler]]:
-    """An upscaler with memory for one request: as long as that has not given its place back, all others wait."""
-    engine = FakeUpscaler()
-    yield serve(engine, limits=Limits(max_active_bytes=1)), engine
-    engine.gate.set()
-
-
 def waiting_px(served: Served) -> int:
-    """Pixels that wait for admission, as a request reads it that is refused because of them."""
-    error = refusal(lambda: served.stub.Upscale(pb.UpscaleRequest(image=png(200, 200))))
-    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    queue = re.search(r"the queue holds (\d+) of", error.details())
-    assert queue
-    return int(queue[1])
+    """Pixels that wait for admission."""
+    return served.admission.waiting_px
 
 
 def rest_is_dropped(served: Served, engine: FakeUpscaler) -> None:
-    """Every tile but those of the batch at the gate is dropped, and the next request is served."""
+    """Every tile but those of the batch at the gate is dropped, the place is free, and the next request is served."""
     scheduler = only_model(served).scheduler
     until(lambda: scheduler.stats().items_dropped == TILES - engine.max_batch)
+    until(lambda: served.admission.working_bytes == 0)
     engine.gate.set()
     until(lambda: engine.items_run == engine.max_batch)
     assert served.client.upscale(png(8, 8)).width == 32
     assert engine.items_run == engine.max_batch + 1
 
 
-def test_a_cancelled_call_drops_its_tiles(one_at_a_time: tuple[Served, FakeUpscaler]) -> None:
-    served, engine = one_at_a_time
+def test_a_cancelled_call_drops_its_tiles(upscaler: tuple[Served, FakeUpscaler]) -> None:
+    served, engine = upscaler
     engine.gate.clear()
     call = served.stub.Upscale.future(pb.UpscaleRequest(image=png(200, 200)))
     engine.entered.wait()
@@ -72,8 +70,8 @@ def test_a_cancelled_call_drops_its_tiles(one_at_a_time: tuple[Served, FakeUpsca
     rest_is_dropped(served, engine)
 
 
-def test_a_cancelled_stream_drops_its_tiles(one_at_a_time: tuple[Served, FakeUpscaler]) -> None:
-    served, engine = one_at_a_time
+def test_a_cancelled_stream_drops_its_tiles(upscaler: tuple[Served, FakeUpscaler]) -> None:
+    served, engine = upscaler
     engine.gate.clear()
     call = served.stub.UpscaleStream(pieces(png(200, 200)))
     engine.entered.wait()
@@ -83,9 +81,9 @@ def test_a_cancelled_stream_drops_its_tiles(one_at_a_time: tuple[Served, FakeUps
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_caller_that_hangs_up_drops_its_tiles(
-    one_at_a_time: tuple[Served, FakeUpscaler], streamed: bool
+    upscaler: tuple[Served, FakeUpscaler], streamed: bool
 ) -> None:
-    served, engine = one_at_a_time
+    served, engine = upscaler
     engine.gate.clear()
     channel = grpc.insecure_channel(served.address, (("grpc.use_local_subchannel_pool", 1),))
     stub = pb_grpc.ImageGeneratorStub(channel)
@@ -101,9 +99,9 @@ def test_a_caller_that_hangs_up_drops_its_tiles(
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_past_its_deadline_a_request_drops_its_tiles(
-    one_at_a_time: tuple[Served, FakeUpscaler], streamed: bool
+    upscaler: tuple[Served, FakeUpscaler], streamed: bool
 ) -> None:
-    served, engine = one_at_a_time
+    served, engine = upscaler
     engine.gate.clear()
     image = png(200, 200)
     call = (
@@ -118,25 +116,27 @@ def test_past_its_deadline_a_request_drops_its_tiles(
 
 def test_a_request_cancelled_while_waiting_frees_its_place(serve: Serve) -> None:
     engine = FakeUpscaler()
-    served = serve(engine, limits=Limits(max_active_bytes=1, max_queue_pixels=TILES * 32 * 32 - 1))
+    served = serve(engine, limits=Limits(max_active_bytes=memory_for_one(80, 80)))
     with ThreadPoolExecutor(1) as pool, held(engine):
-        first = pool.submit(served.client.upscale, png(40, 40))
+        first = pool.submit(served.client.upscale, png(80, 80))
         engine.entered.wait()
         waiter = served.stub.Upscale.future(pb.UpscaleRequest(image=png(80, 80)))
         until(lambda: waiting_px(served) > 0)
         waiter.cancel()
         until(lambda: waiting_px(served) == 0)
         engine.gate.set()
-        assert first.result(30).width == 160
+        assert first.result(30).width == 320
 
 
 def test_a_full_queue_refuses_at_once_with_a_retry_delay(serve: Serve) -> None:
     engine = FakeUpscaler()
     request_px = 9 * 32 * 32  # 60×60 is 3 × 3 windows of 32 with a halo of 4
-    served = serve(engine, limits=Limits(max_active_bytes=1, max_queue_pixels=request_px))
+    served = serve(
+        engine, limits=Limits(max_active_bytes=memory_for_one(60, 60), max_queue_pixels=request_px)
+    )
     request = pb.UpscaleRequest(image=png(60, 60))
     with ThreadPoolExecutor(1) as pool, held(engine):
-        first = pool.submit(served.client.upscale, png(40, 40))
+        first = pool.submit(served.client.upscale, png(60, 60))
         engine.entered.wait()
         waiting = served.stub.Upscale.future(request)
         until(lambda: waiting_px(served) == request_px)
@@ -147,7 +147,7 @@ def test_a_full_queue_refuses_at_once_with_a_retry_delay(serve: Serve) -> None:
         assert retry.retry_delay.ToNanoseconds() > 0
         assert any(key == "grpc-retry-pushback-ms" for key, _ in error.trailing_metadata())
         engine.gate.set()
-        assert first.result(30).width == 160
+        assert first.result(30).width == 240
         assert waiting.result(30).width == 240
 
 
@@ -167,7 +167,7 @@ def test_calls_beyond_the_limit_are_refused_with_a_retry_delay(serve: Serve) -> 
 
 def test_the_client_retries_when_the_queue_was_full(serve: Serve) -> None:
     engine = FakeUpscaler()
-    served = serve(engine, limits=Limits(max_active_bytes=1, max_queue_pixels=1))
+    served = serve(engine, limits=Limits(max_active_bytes=memory_for_one(40, 40), max_queue_pixels=1))
     image = png(40, 40)
     with ThreadPoolExecutor(2) as pool, Client(served.address) as patient, held(engine):
         first = pool.submit(served.client.upscale, image)
