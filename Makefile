@@ -27,7 +27,7 @@ export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo bundles serve test quick cpus mutants check format bench figures proto clean
+.PHONY: help env demo bundles serve test quick cpus mutants check format bench figures proto sbom clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,11 @@ figures: bundles  ## the stated figures in one run: served over raw, memory, PSN
 
 proto: $(VENV)/.installed  ## generate protos/*_pb2*.py again after a change to ganforge.proto
 	@$(PY) -m protos.compile
+
+sbom: $(VENV)/.installed  ## what the server consists of, as CycloneDX JSON, into build/sbom.json
+	@mkdir -p build
+	@$(PY) -m server.sbom > build/sbom.json
+	@echo "Wrote build/sbom.json"
 
 clean:  ## remove the environment, bundles, pictures and caches
 	@rm -rf $(VENV) bundles demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
