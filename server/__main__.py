@@ -16,11 +16,10 @@ from runtime.errors import GanforgeError
 from server import configuration
 from server.grpc_front import Server
 from server.logs import configure, log
-from server.metrics import Metrics
-from server.metrics_port import MetricsPort
 from server.models import Models
+from server.monitoring import Monitors
 from server.option_groups import GroupedCommand
-from server.options import GROUPS, Monitoring, Settings
+from server.options import GROUPS, Settings
 from server.security.exposure import forbid_core_dumps
 from server.service import Service
 
@@ -79,7 +78,7 @@ async def serve(settings: Settings) -> None:
     bundles = await asyncio.to_thread(bundle.discover, choice.bundles)
     service = Service(settings.limits)
     server = Server(service)
-    metrics = _metrics_port(service, settings.monitoring)
+    monitors = Monitors(service, settings.monitoring)
     port = await server.start(host, settings.listening.port, certificates)
     log.info("warming up", models=[bundle.manifest.name for bundle in bundles], host=host, port=port)
     try:
@@ -101,26 +100,18 @@ async def serve(settings: Settings) -> None:
         service.ready(models)
         await server.ready()
         click.echo(f"serving on {host}:{port}")
-        if metrics:
-            click.echo(f"metrics on {metrics.url}")
+        if monitors.url:
+            click.echo(f"metrics on {monitors.url}")
         sys.stdout.flush()
         await stopping.wait()
         log.info("draining", grace_s=grace_s)
         await server.drain(grace_s)
     finally:
         await asyncio.to_thread(service.close)
-        if metrics:
-            await asyncio.to_thread(metrics.close)
+        await asyncio.to_thread(monitors.close)
         for device_name, scheduler in models.schedulers.items():
             stats = scheduler.stats()
             log.info("stopped", device=device_name, mean_batch=round(stats.mean_batch, 2), **asdict(stats))
-
-
-def _metrics_port(service: Service, monitoring: Monitoring) -> MetricsPort | None:
-    """The port that Prometheus scrapes, from before the models are warm; None if there is to be none."""
-    if monitoring.metrics_port is None:
-        return None
-    return MetricsPort(Metrics(service).registry, monitoring.metrics_host, monitoring.metrics_port)
 
 
 def _log_warm(reason: str) -> None:

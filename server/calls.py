@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -36,7 +36,7 @@ class Call:
     method: its name in the log. request_id: identifies the call in the logs of client and server.
     peer: the connection that it came through, e.g. "ipv4:192.0.2.1:4711"; empty if unknown. caller: who makes it.
     deadline_s: on time.monotonic(); None if there is none. facts: further fields of the log line, added by the core.
-    stopwatch: measures where the time goes.
+    stopwatch: measures where the time goes. trace_context: the caller's traceparent and tracestate headers, unchecked.
     """
 
     method: str
@@ -46,6 +46,7 @@ class Call:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     peer: str = ""
     caller: Caller = ANYBODY
+    trace_context: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def client(self) -> str:

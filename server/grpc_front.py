@@ -28,6 +28,8 @@ from server.security.certificates import Certificates
 from server.service import Service
 from server.statuses import REQUEST_ID, to_status
 
+# Metadata keys of W3C trace context.
+TRACE_CONTEXT = ("traceparent", "tracestate")
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ImageGenerator"].full_name
 
 Answer = Callable[[Exchange, Call], Awaitable[None]]
@@ -108,13 +110,15 @@ class Front:
 
     async def _handle(self, answer: Answer, method: str, context: Context) -> None:
         """Run one call of the core; an error becomes the call's status."""
-        request_id = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
+        metadata = dict(context.invocation_metadata() or ())
+        request_id = metadata.get(REQUEST_ID)
         call = Call.begin(
             method,
             request_id=request_id if isinstance(request_id, str) else None,
             time_left_s=context.time_remaining(),
             peer=context.peer(),
         )
+        call.trace_context = {key: str(metadata[key]) for key in TRACE_CONTEXT if key in metadata}
         context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         try:
             async with self._service.open(call):

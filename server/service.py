@@ -176,7 +176,11 @@ class Service:
         warm = self._warm()
         model = warm.models.find(task, request.model)
         params = await self._codecs.run("quick", call, sample_params, request, model.manifest, self.limits)
-        call.facts |= {"model": model.name, "size": f"{params.count}×{params.width}×{params.height}"}
+        call.facts |= {
+            "model": model.name,
+            "version": model.version,
+            "size": f"{params.count}×{params.width}×{params.height}",
+        }
         samples = SampleWork(model.engine, params.latents, params.labels, params.encoding)
         async with self._admitted(warm.admission, model, samples, call):
             await run_job(model, samples.job(call.deadline_s), call)
@@ -258,6 +262,7 @@ class Service:
         size = f"{header.width}×{header.height} {header.format}"
         call.facts |= {
             "model": model.name,
+            "version": model.version,
             "size": f"{size} → {params.width}×{params.height} {params.encoding.format}",
         }
         picture = PictureWork(
