@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtime.shares import Account
 from runtime.stopwatch import Stopwatch
 from runtime.tensors import Array
 
@@ -41,13 +42,16 @@ class Item:
 
 
 class Flow:
-    """A flow in the sense of fair queuing: jobs with the same flow share one request's turns.
+    """A flow in the sense of fair queuing: the jobs of one request, which share its turns.
 
-    clock_px: the flow's virtual time, in pixels served. Written by the scheduler.
+    account: whom they are charged to. clock_px: the flow's virtual time among the account's flows, in pixels served.
+    served_px: pixels that were taken to the device, or needed no device. Both are written by the scheduler.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, account: Account = Account()) -> None:  # noqa: B008 - immutable
+        self.account = account
         self.clock_px = 0.0
+        self.served_px = 0
 
 
 class Job:
