@@ -17,7 +17,7 @@ from server import configuration
 from server.grpc_front import Server
 from server.logs import configure, log
 from server.models import Models
-from server.monitoring import Monitors
+from server.monitoring.monitors import Monitors
 from server.option_groups import GroupedCommand
 from server.options import GROUPS, Settings
 from server.security.exposure import forbid_core_dumps

@@ -90,7 +90,7 @@ class Call:
 
 
 class Observer(Protocol):
-    """Is told of every call, on the event loop: metrics and traces (server/metrics.py, server/tracing.py)."""
+    """Is told of every call, on the event loop: metrics and traces (server/monitoring/)."""
 
     def begun(self, call: Call) -> None:
         """The call was opened. Nothing has run for it."""

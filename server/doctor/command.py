@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from server import resources
 from server.doctor import machine, software
 from server.doctor.finding import Finding
 
@@ -69,7 +70,7 @@ def findings_of(flags: tuple[str, ...]) -> Iterator[Finding]:
     yield from models.check_bundles(settings.models)
     yield from limits.check(
         settings.limits,
-        limits.Machine(machine.memory_bytes(), machine.temporary_bytes(), machine.open_files()),
+        limits.Machine(resources.memory_bytes(), resources.temporary_bytes(), resources.open_files()),
     )
 
 

@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from server import resources
 from server.doctor.finding import Finding, Status, size
 
 SECTION = "machine"
-CGROUP = Path("/sys/fs/cgroup")
 # Instruction sets that decide how fast a CPU computes.
 FAST_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "amx_fp16",
               "asimdhp", "bf16", "sve")  # fmt: skip
@@ -32,44 +32,6 @@ def check() -> Iterator[Finding]:
     yield from _gpus()
 
 
-def usable_cpus() -> float:
-    """The CPUs that this process may use: its affinity, or less if the cgroup has a quota."""
-    count = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _cgroup("cpu.max").partition(" ")
-    return min(count, int(quota) / int(period)) if quota.isdigit() and period.isdigit() else count
-
-
-def memory_bytes() -> int:
-    """The memory that this process may use: the machine's, or less by the cgroup or RLIMIT_AS."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    limits += [int(text) for text in (_cgroup("memory.max"), _cgroup("memory.high")) if text.isdigit()]
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if soft != resource.RLIM_INFINITY:
-        limits.append(soft)
-    return min(limits)
-
-
-def open_files() -> int:
-    """The most files that this process may have open, sockets included."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft != resource.RLIM_INFINITY else 2**31
-
-
-def temporary_bytes() -> int:
-    """The free space where uploads and bands are spooled (TMPDIR)."""
-    return shutil.disk_usage(tempfile.gettempdir()).free
-
-
-def _cgroup(name: str) -> str:
-    """A file of this process's cgroup (version 2), "" if there is none."""
-    try:
-        path = Path("/proc/self/cgroup").read_text(encoding="utf-8").partition("::")[2].splitlines()
-        own = CGROUP / (path[0].lstrip("/") if path else "") / name
-        return (own if own.is_file() else CGROUP / name).read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
-
-
 def _cpu() -> Finding:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -79,11 +41,13 @@ def _cpu() -> Finding:
     flags = set((values.get("flags") or values.get("Features") or "").split())
     has = " ".join(flag for flag in FAST_FLAGS if flag in flags) or "no instruction set that we look for"
     name = values.get("model name") or platform.processor() or platform.machine()
-    return Finding(SECTION, "cpu", f"{name}: {usable_cpus():g} of {os.cpu_count()} cores usable; {has}")
+    return Finding(
+        SECTION, "cpu", f"{name}: {resources.usable_cpus():g} of {os.cpu_count()} cores usable; {has}"
+    )
 
 
 def _memory() -> Finding:
-    usable = memory_bytes()
+    usable = resources.memory_bytes()
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = f" of {size(whole)} (limited by the cgroup or ulimit -v)" if usable < whole else ""
     text = f"{size(usable)}{limit}"
@@ -110,7 +74,7 @@ def _temporary_space() -> Finding:
     except OSError as error:
         text = f"no folder for temporary files can be written ({error}); set TMPDIR to one that can"
         return Finding(SECTION, "temporary files", text, "error")
-    free = temporary_bytes()
+    free = resources.temporary_bytes()
     status: Status = "warning" if free < LITTLE_SPACE_BYTES else "ok"
     return Finding(SECTION, "temporary files", f"{folder}: {size(free)} free", status)
 

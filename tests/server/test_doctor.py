@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime import backends
+from server import resources
 from server.doctor import command, limits, machine, models, self_test
 from server.doctor.finding import GIB, Finding
 from server.limits import Limits
@@ -124,11 +125,11 @@ def test_limits_that_do_not_fit_are_found() -> None:
 def test_the_cgroups_limits_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text(f"{GIB}\n")
     (tmp_path / "cpu.max").write_text("50000 100000\n")
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    assert machine.memory_bytes() == GIB
-    assert machine.usable_cpus() == 0.5
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    assert resources.memory_bytes() == GIB
+    assert resources.usable_cpus() == 0.5
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine.memory_bytes() > GIB
+    assert resources.memory_bytes() > GIB
 
 
 def test_few_open_files_and_no_temporary_folder_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ import pytest
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from server.limits import Limits
-from server.metrics import Metrics
-from server.metrics_port import MetricsPort
+from server.monitoring.metrics import Metrics
+from server.monitoring.port import MetricsPort
 from tests.server.conftest import OPTIONS, FakeGenerator, FakeUpscaler, Serve, Served, held, png, until
 from tests.server.scraping import Scrape, scrape
 
@@ -106,6 +106,7 @@ def test_the_metrics_are_what_the_clients_counted(serve: Serve) -> None:
                 request = pb.UpscaleRequest(image=png(40, 30))
                 filling = [served.stub.Upscale.future(request) for _ in range(MAX_CALLS)]
                 until(lambda: read().value("ganforge_open_calls") == MAX_CALLS)
+                until(lambda: in_admission(read()) == MAX_CALLS)
                 for _ in range(refused):
                     counted(outcomes, "Upscale", lambda: served.stub.Upscale(request))
                 for call in filling[: MAX_CALLS // 2]:
@@ -116,6 +117,7 @@ def test_the_metrics_are_what_the_clients_counted(serve: Serve) -> None:
             finished.set()
             scraper.result()
         last = settled(read, outcomes)
+        assert in_admission(last) == 0
         clients_s = (time.monotonic() - begun_s) * (CLIENTS + MAX_CALLS)
 
     assert {code for _, code in outcomes} == {
@@ -131,6 +133,15 @@ def test_the_metrics_are_what_the_clients_counted(serve: Serve) -> None:
     check_seconds(last, clients_s)
     check_devices(last)
     check_only_grows([*scrapes, last])
+
+
+def in_admission(last: Scrape) -> float:
+    """Requests that wait or run, in both lanes."""
+    return sum(
+        last.value(f"ganforge_{which}_requests", lane=lane)
+        for which in ("queue", "active")
+        for lane in ("small", "large")
+    )
 
 
 def check_seconds(last: Scrape, clients_s: float) -> None:
@@ -197,7 +208,9 @@ def test_a_server_that_warms_up_and_one_that_has_drained_can_be_scraped(serve: S
         warming = settled(read, Outcomes({("Upscale", "UNAVAILABLE"): 1}))
         assert warming.value("ganforge_requests_total", method="Upscale", model="", code="UNAVAILABLE") == 1
         assert not warming.sums("ganforge_model_info", "model")
-        assert warming.value("process_resident_memory_bytes") > 0
+        resident_bytes = warming.value("process_resident_memory_bytes")
+        assert 0 < resident_bytes < warming.value("ganforge_memory_limit_bytes")
+        assert warming.value("ganforge_temporary_free_bytes") > 0
         served.service.ready(served.models)
         assert read().sums("ganforge_model_info", "model") == {("upscaler",): 1}
         served.run(served.server.drain(1))

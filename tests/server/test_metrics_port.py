@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry, Gauge
 from structlog.testing import capture_logs
 
 from runtime.errors import BackendUnavailable
-from server import metrics_port
 from server.client import Client
-from server.metrics_port import MetricsPort
+from server.monitoring import port as metrics_port
+from server.monitoring.port import MetricsPort
 from tests.server.bundles import write_upscaler
 from tests.server.conftest import png, until
 from tests.server.scraping import scrape

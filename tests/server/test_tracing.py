@@ -23,9 +23,9 @@ from structlog.testing import capture_logs
 
 from protos import ganforge_pb2 as pb
 from runtime.errors import EngineError
-from server import tracing
 from server.client import Client
-from server.tracing import Tracing
+from server.monitoring import tracing
+from server.monitoring.tracing import Tracing
 from tests.server.bundles import write_upscaler
 from tests.server.conftest import FakeUpscaler, Serve, Served, png, refusal, until
 from tests.server.test_start_and_stop import started
@@ -181,7 +181,7 @@ def test_nothing_of_opentelemetry_is_imported_without_being_asked_for() -> None:
     source = """
 import sys
 import server.__main__
-from server import tracing
+from server.monitoring import tracing
 assert tracing.from_environment({}) is None
 print([name for name in sys.modules if name.startswith("opentelemetry")])
 """

@@ -1,6 +1,6 @@
 """OpenTelemetry: a server span for each call, with spans queue, decode, device and encode under it.
 
-server/monitoring.py makes a Tracing if the environment asks for one (OTEL_EXPORTER_OTLP_ENDPOINT and the other standard
+server/monitoring/monitors.py makes a Tracing if the environment asks for one (OTEL_EXPORTER_OTLP_ENDPOINT and the other standard
 variables); without it, nothing of OpenTelemetry is imported. The spans are made when a call ends, out of the periods that
 its stopwatch has kept, so that nothing else in the server knows of them. The library's own instrumentation of gRPC is not
 used: it breaks streams of coroutines (opentelemetry-python-contrib#3066).

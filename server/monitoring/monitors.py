@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 
-from server import tracing
-from server.metrics import Metrics
-from server.metrics_port import MetricsPort
+from server.monitoring import tracing
+from server.monitoring.metrics import Metrics
+from server.monitoring.port import MetricsPort
 from server.options import Monitoring
 from server.service import Service
 

@@ -1,0 +1,86 @@
+"""Prometheus metrics of one server, in a registry of its own: two servers in one process do not mix.
+
+server/__main__.py makes a Metrics for its service with --metrics-port, and server/monitoring/port.py serves the registry.
+What happens at a moment (a call ends) is counted then, as an Observer of server/calls.py. What a part of the server holds
+or has counted itself (queue, devices, models) is read when somebody scrapes, on the scrape's own thread. docs/operations.md
+lists the metrics; labels take few values: methods of the proto, served models, codes, devices.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+
+from runtime.errors import Overloaded
+from server.calls import Call
+from server.monitoring.parts import PartMetrics
+from server.service import Service
+
+# From a thumbnail on a GPU to a poster on a small CPU, in seconds.
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+MODEL = ("method", "model")
+
+
+class Metrics:
+    """The metrics of a service, from now on. `registry` holds them all, with those of the process."""
+
+    def __init__(self, service: Service) -> None:
+        self.registry = CollectorRegistry()
+        service.observe(CallMetrics(self.registry))
+        self.registry.register(PartMetrics(service))
+        ProcessCollector(registry=self.registry)
+
+
+class CallMetrics:
+    """Counts calls and their seconds when they end. An Observer of server/calls.py."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "ganforge_requests",
+            "Calls that ended, by gRPC status code. model is empty if the call named none that is served.",
+            (*MODEL, "code"),
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "ganforge_refusals",
+            "Calls refused because of load, by the limit that refused them.",
+            ("method", "reason"),
+            registry=registry,
+        )
+        self._total = Histogram(
+            "ganforge_request_seconds",
+            "Seconds from a call's arrival to its end, whatever its code.",
+            MODEL,
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._stages = [
+            Histogram(
+                f"ganforge_request_{stage}_seconds",
+                f"Seconds that calls for a model {what}, as in the answer's Timing.",
+                MODEL,
+                buckets=SECONDS,
+                registry=registry,
+            )
+            for stage, what in (
+                ("queue", "waited for admission, a codec thread or the device"),
+                ("device", "had items on the device"),
+                ("codec", "decoded, resized or encoded"),
+            )
+        ]
+
+    def begun(self, call: Call) -> None:
+        """Nothing is counted yet; open calls are read from the service."""
+
+    def ended(self, call: Call, code: str, error: Exception | None) -> None:
+        """Count the call."""
+        times = call.stopwatch.times()
+        # The core names the model only after it has found it, so this label takes no value that a client makes up.
+        labels = (call.method, str(call.facts.get("model", "")))
+        self._requests.labels(*labels, code).inc()
+        self._total.labels(*labels).observe(times.total_s)
+        if isinstance(error, Overloaded):
+            self._refusals.labels(call.method, error.reason).inc()
+        if labels[1]:
+            spent_s = (times.queue_s, times.inference_s, times.codec_s)
+            for histogram, seconds in zip(self._stages, spent_s, strict=True):
+                histogram.labels(*labels).observe(seconds)
