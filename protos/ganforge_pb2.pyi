@@ -216,7 +216,7 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "task", "scale", "latent_size", "class_names", "precision", "backend", "width", "height", "is_default", "max_whole_px", "version")
+    __slots__ = ("name", "task", "scale", "latent_size", "class_names", "precision", "backend", "width", "height", "is_default", "max_whole_px", "version", "state")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     SCALE_FIELD_NUMBER: _ClassVar[int]
@@ -229,6 +229,7 @@ class ModelInfo(_message.Message):
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     MAX_WHOLE_PX_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     task: Task
     scale: int
@@ -241,4 +242,5 @@ class ModelInfo(_message.Message):
     is_default: bool
     max_whole_px: int
     version: str
-    def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., scale: _Optional[int] = ..., latent_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., is_default: _Optional[bool] = ..., max_whole_px: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+    state: str
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., scale: _Optional[int] = ..., latent_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., is_default: _Optional[bool] = ..., max_whole_px: _Optional[int] = ..., version: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...

@@ -149,6 +149,7 @@ def model_info(info: ModelInfo) -> pb.ModelInfo:
         is_default=info.is_default,
         max_whole_px=info.max_whole_px,
         version=info.version,
+        state=info.state,
     )
 
 

@@ -1,70 +1,79 @@
-"""The models of a server: loads bundles into engines, warms them up and finds the model for a request.
+"""The models of a server, which come and go while it serves. server/service.py takes the model of each request from here.
 
-`python -m server` calls `Models.open`; server/service.py calls `find` for each request and gets a Model.
+A request uses an entry of the catalog from the moment it finds it until it is computed. `add` and `remove` swap the
+catalog: later requests find the new entry, and the old one is closed after its last user. server/reloading.py calls them.
+With `lazy`, an entry's model is opened for the first request that needs it, and the one that was not used for the longest
+time is closed where --max-models-bytes or the memory leaves no room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Self
 
-from runtime import tasks
+from runtime import bundle as bundles_on_disk
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
-from runtime.errors import Cancelled, InvalidInput, ModelNotFound
-from runtime.manifest import Manifest
+from runtime.errors import BundleError, Cancelled, Overloaded
 from runtime.scheduler import Scheduler
+from runtime.stopwatch import Stopwatch
 from runtime.tensors import Precision, TaskName
-from server.opening import open_warm
+from server import memory
+from server.background import in_background
+from server.catalog import Catalog, check_defaults
+from server.engines import Engines, EnginesStats, OpenBundle
+from server.entry import Entry, Model
+from server.logs import log
+from server.opening import check_channels, open_warm
 
-LONGEST_ECHO = 80  # characters of a caller's text that are repeated in an error message
-# What `make demo` builds. The first of them is the default of a task with several models, unless --default names one.
-SHIPPED = ("esrgan-x4", "dcgan", "acgan")
+__all__ = ["Model", "Models"]
 
-
-@dataclass(frozen=True)
-class Model:
-    """A model that is served: its warm engine and the scheduler of the engine's device."""
-
-    engine: Engine
-    scheduler: Scheduler
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of its bundle."""
-        return self.engine.manifest
-
-    @property
-    def name(self) -> str:
-        """The name of its bundle, as requests name it."""
-        return self.manifest.name
-
-    @property
-    def version(self) -> str:
-        """The version of its bundle's content."""
-        return self.engine.bundle.version
+# A model that could not be opened is not tried again for a while: each try may take seconds of all cores.
+RETRY_OPENING_S = 10.0
+# How long the end of the server waits for a model that is being opened.
+CLOSE_WAIT_S = 10.0
 
 
 class Models:
-    """All models of a server; iterates over them sorted by name. Models on the same device share its scheduler.
+    """All models of a server; iterates over the open ones, sorted by name. Models on the same device share its scheduler.
 
     engines: warm ones. defaults: for each task, the model for requests that name none. The default of a task that is not
-    listed is its only model, else the first of SHIPPED; otherwise it has none, and requests must name a model.
+    listed is its only model, else the first of catalog.SHIPPED; otherwise it has none, and requests must name a model.
+    expect_more: models may be added later, so a default need not be served yet. open_bundle: opens an engine.
+    lazy, max_bytes: see the module. available_bytes: how much memory the process may still take, None if unknown.
     Raises ModelNotFound if a default is not served or has another task.
     """
 
-    def __init__(self, engines: Sequence[Engine], defaults: Mapping[TaskName, str] | None = None) -> None:
-        self._defaults = _defaults([engine.manifest for engine in engines], defaults or {})
-        devices = sorted({engine.device for engine in engines})
-        self.schedulers = {
-            device: Scheduler(slots=max(engine.slots for engine in engines if engine.device == device))
-            for device in devices
-        }
-        self._models = {
-            engine.manifest.name: Model(engine, self.schedulers[engine.device])
-            for engine in sorted(engines, key=lambda engine: engine.manifest.name)
-        }
+    def __init__(
+        self,
+        engines: Sequence[Engine] = (),
+        defaults: Mapping[TaskName, str] | None = None,
+        *,
+        expect_more: bool = False,
+        open_bundle: OpenBundle = open_warm,
+        lazy: bool = False,
+        max_bytes: int | None = None,
+        available_bytes: Callable[[], int | None] = memory.available_bytes,
+    ) -> None:
+        self._named = defaults or {}
+        if not expect_more:
+            check_defaults([engine.manifest for engine in engines], self._named)
+        self._lazy = lazy
+        self._engines = Engines(open_bundle, max_bytes=max_bytes, available_bytes=available_bytes)
+        self._changed = threading.Condition()  # guards the entries and the counts
+        self._one_at_a_time = threading.Lock()  # held while a model is opened
+        self._uses = self._closing = 0
+        self.catalog = Catalog()
+        for engine in engines:
+            entry = Entry(engine.bundle)
+            entry.opened(self._engines.adopt(engine))
+            self._swap(entry.name, entry)
 
     @classmethod
     def open(
@@ -72,98 +81,224 @@ class Models:
         bundles: Sequence[Bundle],
         *,
         defaults: Mapping[TaskName, str] | None = None,
+        expect_more: bool = False,
         backend: str = "auto",
         device: str | None = None,
         min_precision: Precision | None = None,
+        lazy: bool = False,
+        max_bytes: int | None = None,
         on_warm: Callable[[str], None] = lambda sentence: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Self:
-        """Load and warm up every bundle.
+        """Load and warm up every bundle; with `lazy` only check them.
 
-        backend, device, min_precision: as for `runtime.backends.open_engine`. on_warm: called for each warm model with a
-        sentence that says which backend runs it and why. stopping: checked before each bundle.
+        backend, device, min_precision: as for `runtime.backends.open_engine`, also of models that are opened later.
+        on_warm: called for each warm model with a sentence that says which backend runs it and why. stopping: checked
+        before each bundle.
         Raises BundleError, BackendUnavailable or EngineError if a bundle cannot be served here, ModelNotFound for wrong
         defaults, and Cancelled if `stopping` returns true before all are warm.
         """
-        _defaults([bundle.manifest for bundle in bundles], defaults or {})  # check them before the slow part
-        engines: list[Engine] = []
+        if not expect_more:
+            check_defaults([bundle.manifest for bundle in bundles], defaults or {})  # before the slow part
+        open_bundle = partial(open_warm, backend=backend, device=device, min_precision=min_precision)
+        models = cls((), defaults, expect_more=True, open_bundle=open_bundle, lazy=lazy, max_bytes=max_bytes)
         try:
             for bundle in bundles:
                 if stopping():
                     raise Cancelled("stopped while the models were warming up")
-                engine, reason = open_warm(
-                    bundle, backend=backend, device=device, min_precision=min_precision
-                )
-                engines.append(engine)
-                on_warm(reason)
+                models._add_first(bundle, on_warm)
         except BaseException:
-            for engine in engines:
-                engine.close()
+            models.close()
             raise
-        return cls(engines, defaults)
+        return models
 
     def __iter__(self) -> Iterator[Model]:
-        return iter(self._models.values())
+        return iter([entry.model for entry in self.catalog.entries.values() if entry.model is not None])
 
-    def find(self, task: TaskName, name: str) -> Model:
-        """The model called `name`, or the default of `task` if `name` is empty.
+    @property
+    def schedulers(self) -> Mapping[str, Scheduler]:
+        """The schedulers by device."""
+        return self._engines.schedulers
 
-        Raises ModelNotFound if there is no such model, InvalidInput if it has another task or the task has no default.
+    def find(self, task: TaskName, name: str) -> Entry:
+        """The entry called `name`, or the default of `task` if `name` is empty. Raises the errors of `Catalog.find`."""
+        return self.catalog.find(task, name)
+
+    @asynccontextmanager
+    async def using(
+        self, task: TaskName, name: str, stopwatch: Stopwatch | None = None
+    ) -> AsyncIterator[Model]:
+        """Context manager: the open model for a request; it stays open until the end of the block.
+
+        task, name: as for `find`. stopwatch: gets "queue" while the model is being opened.
+        Raises the errors of `find`, and those of opening a model.
         """
-        of_task = [model for model in self if model.manifest.task == task]
-        names = ", ".join(model.name for model in of_task)
-        if not name:
-            if task in self._defaults:
-                return self._models[self._defaults[task]]
-            if of_task:
-                raise InvalidInput(
-                    "model",
-                    f"is empty, and {task} has no default model on this server; expected one of {names} "
-                    f"(the server's flag --default {task}=NAME sets the default)",
-                )
-            raise ModelNotFound(f"model: no model that can {task} is served here; {self._served()}")
-        model = self._models.get(name)
-        if model is None:
-            raise ModelNotFound(f"model: {shown(name)} is not served here; {self._served()}")
-        if model.manifest.task != task:
-            other = f"expected one of {names}" if names else f"no model here can {task}"
-            raise InvalidInput("model", f"{shown(name)} can {model.manifest.task}, not {task}; {other}")
-        return model
+        with self._changed:
+            entry = self.find(task, name)
+            self._uses += 1
+            entry.users, entry.last_use = entry.users + 1, self._uses
+        try:
+            if entry.model is not None:
+                yield entry.model
+                return
+            with (stopwatch or Stopwatch()).during("queue"):
+                # Others may wait for it too, so giving up must not cancel it.
+                model = await asyncio.shield(asyncio.wrap_future(self._opening(entry)))
+            yield model
+        finally:
+            with self._changed:
+                entry.users -= 1
+                self._changed.notify_all()
+            self._close_retired(entry)
 
-    def is_default(self, model: Model) -> bool:
-        """Whether it is the model for requests of its task that name none."""
-        return self._defaults.get(model.manifest.task) == model.name
+    def add(self, bundle: Bundle) -> None:
+        """Serve a bundle, in place of the model of the same name if there is one, which serves until then.
+
+        Takes as long as opening the model. With `lazy` it is only checked, unless the model that it replaces is open.
+        Raises BundleError, BackendUnavailable or EngineError if it cannot be served, and Overloaded if there is no room
+        for it beside the others; then nothing changes.
+        """
+        with self._one_at_a_time:
+            old = self.catalog.entries.get(bundle.manifest.name)
+            entry = Entry(bundle)
+            if self._lazy and (old is None or old.model is None):
+                self._check(bundle)
+            else:
+                self._make_room(bundle, keep=old)
+                entry.opened(self._engines.open(bundle)[0])
+            self._swap(entry.name, entry)
+
+    def remove(self, name: str) -> None:
+        """Serve the model no longer. Requests that use it finish."""
+        with self._one_at_a_time:
+            self._swap(name, None)
+
+    def stats(self) -> EnginesStats:
+        """The counts so far."""
+        return self._engines.stats()
 
     def close(self) -> None:
         """Cancel the waiting jobs, finish the running batches and close the engines."""
-        for scheduler in self.schedulers.values():
-            scheduler.close()
-        for model in self:
-            model.engine.close()
+        # Exiting while a library compiles may crash it, but a model may take minutes to open.
+        idle = self._one_at_a_time.acquire(timeout=CLOSE_WAIT_S)
+        try:
+            self._engines.close_all()
+        finally:
+            if idle:
+                self._one_at_a_time.release()
 
-    def _served(self) -> str:
-        return "there are " + ", ".join(f"{model.name} ({model.manifest.task})" for model in self)
+    def _add_first(self, bundle: Bundle, on_warm: Callable[[str], None]) -> None:
+        """Add a bundle before the server serves, whatever the estimate of its memory says."""
+        self._check(bundle)
+        entry = Entry(bundle)
+        if not self._lazy:
+            model, reason = self._engines.open(bundle)
+            entry.opened(model)
+            on_warm(reason)
+        self._swap(entry.name, entry)
 
+    def _check(self, bundle: Bundle) -> None:
+        """Raises BundleError if the model could never be served here."""
+        check_channels(bundle.manifest)
+        needs, limit = memory.bytes_to_open(bundle), self._engines.max_bytes
+        if limit is not None and needs > limit:
+            raise BundleError(
+                f"{bundle.manifest.name} needs about {needs} bytes of memory, --max-models-bytes allows {limit} for all models"
+            )
 
-def _defaults(manifests: Sequence[Manifest], named: Mapping[TaskName, str]) -> dict[TaskName, str]:
-    """The default of each task that has one."""
-    names = {task: [manifest.name for manifest in manifests if manifest.task == task] for task in tasks.ALL}
-    for task, name in named.items():
-        if name not in names[task]:
-            served = ", ".join(names[task]) or "none here"
-            raise ModelNotFound(f"--default {task}={name}: the models that can {task} are {served}")
-    defaults: dict[TaskName, str] = {}
-    for task, candidates in names.items():
-        shipped = [name for name in SHIPPED if name in candidates]
-        if task in named:
-            defaults[task] = named[task]
-        elif len(candidates) == 1:
-            defaults[task] = candidates[0]
-        elif shipped:
-            defaults[task] = shipped[0]
-    return defaults
+    def _opening(self, entry: Entry) -> Future[Model]:
+        """The model of an entry that is not open; starts to open it unless that is under way. The caller uses the entry."""
+        with self._changed:
+            if entry.model is not None:
+                done: Future[Model] = Future()
+                done.set_result(entry.model)
+                return done
+            entry.check(time.monotonic())
+            if entry.opening is None:
+                entry.opening = in_background(f"open {entry.name}", self._open_lazily, entry)
+            return entry.opening
 
+    def _open_lazily(self, entry: Entry) -> Model:
+        start_s = time.monotonic()
+        try:
+            with self._one_at_a_time:
+                bundle = bundles_on_disk.load(entry.bundle.path)
+                if bundle.version != entry.version:
+                    raise BundleError(
+                        f"{entry.name}: the server lists version {entry.version}, {bundle.path} now holds "
+                        f"{bundle.version}; reload the models (ganforge reload, or serve with --watch)"
+                    )
+                self._make_room(bundle, keep=entry, waiting=entry)
+                model, reason = self._engines.open(bundle)
+        except BaseException as error:
+            with self._changed:
+                entry.opening = None
+                if not isinstance(error, (Cancelled, Overloaded)):
+                    entry.failed(error, time.monotonic() + RETRY_OPENING_S)
+            log.warning("model not opened", model=entry.name, version=entry.version, reason=str(error))
+            raise
+        with self._changed:
+            entry.opened(model)
+        log.info(
+            "model opened", model=entry.name, reason=reason, seconds=round(time.monotonic() - start_s, 2)
+        )
+        self._close_retired(entry)
+        return model
 
-def shown(text: str) -> str:
-    """A caller's text for an error message: quoted, and truncated if it is long."""
-    return repr(text if len(text) <= LONGEST_ECHO else text[: LONGEST_ECHO - 1] + "…")
+    def _make_room(self, bundle: Bundle, *, keep: Entry | None, waiting: Entry | None = None) -> None:
+        """With `lazy`, close models that nobody uses, the least recently used first, until there is room for one more.
+
+        keep: is not closed. waiting: wait for room as long as it has users; None: do not wait for others.
+        Raises Overloaded if there is no room, Cancelled if nobody waits any more.
+        """
+        while True:
+            with self._changed:
+                problem = self._engines.no_room(bundle)
+                if problem is None:
+                    return
+                unused = [entry for entry in self.catalog.entries.values() if entry.model and not entry.users]
+                victims = [entry for entry in unused if self._lazy and entry is not keep]
+                if not victims:
+                    if waiting is not None and not waiting.users:
+                        waiting.opening = None
+                        raise Cancelled(f"{waiting.name}: nobody waits for it any more")
+                    if not self._closing and (waiting is None or problem.reason == "memory"):
+                        raise problem
+                    self._changed.wait()
+                    continue
+                victim = min(victims, key=lambda entry: entry.last_use)
+                model, victim.model = victim.model, None
+                self._closing += 1
+            log.info("model closed", model=victim.name, reason="others need its memory")
+            self._close(model)
+
+    def _swap(self, name: str, entry: Entry | None) -> None:
+        """Put `entry` into the catalog under this name, in place of the old one; None: only take the old one out."""
+        with self._changed:
+            entries = dict(self.catalog.entries)
+            old = entries.pop(name, None)
+            if entry is not None:
+                entries[name] = entry
+            self.catalog = Catalog.of(entries, self._named)
+            if old is not None:
+                old.retired = True
+        if old is not None:
+            self._close_retired(old)
+
+    def _close_retired(self, entry: Entry) -> None:
+        """Close the model of an entry that was replaced or removed, once nobody uses it."""
+        with self._changed:
+            if not entry.retired or entry.users or entry.model is None:
+                return
+            model, entry.model = entry.model, None
+            self._closing += 1
+        in_background(f"close {entry.name}", self._close, model)
+
+    def _close(self, model: Model | None) -> None:
+        assert model is not None
+        try:
+            self._engines.close(model)
+        finally:
+            with self._changed:
+                self._closing -= 1
+                self._changed.notify_all()

@@ -112,10 +112,11 @@ class ModelInfo:
     """Description of a served model.
 
     scale: output pixels per input pixel along a side. latent_size: values per latent, 0 if it takes none.
-    class_names: empty if it has no classes. precision: that the engine really uses. width, height: of a sample, in px;
-    0 for a model that takes pictures. is_default: whether it is the model for requests of its task that name none.
+    class_names: empty if it has no classes. precision, backend: those of the latest engine, "" before the first.
+    width, height: of a sample, in px; 0 for a model that takes pictures. is_default: whether it is the model for requests
+    of its task that name none.
     max_whole_px: largest picture (width × height, in px) of a model that takes whole pictures; 0 for all others.
-    version: `Bundle.version`.
+    version: `Bundle.version`. state: `Entry.state`.
     """
 
     name: str
@@ -130,6 +131,7 @@ class ModelInfo:
     is_default: bool
     max_whole_px: int
     version: str
+    state: str
 
 
 # A piece of a streamed request: the request first, then pieces of the file. None: neither, which is an error.

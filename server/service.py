@@ -31,6 +31,7 @@ from runtime.scheduler import Scheduler
 from runtime.tensors import TaskName
 from server.calls import Call, Calls, Observer, time_limit
 from server.codec_threads import Codecs
+from server.entry import Entry
 from server.limits import CHUNK_BYTES, MESSAGE_MARGIN_BYTES, Limits
 from server.models import Model, Models
 from server.params import image_params, sample_params
@@ -88,12 +89,12 @@ class Service:
         self._uploads = Uploads(limits)
 
     def ready(self, models: Models) -> None:
-        """Start serving these models. They must be warm."""
+        """Start serving these models, and those that are added to them later."""
         admission = Admission(
             max_active_bytes=self.limits.max_active_bytes,
             max_disk_bytes=self.limits.max_disk_bytes - self.limits.max_uploads_bytes,
             max_queue_px=self.limits.max_queue_pixels,
-            slots=max(model.engine.slots for model in models),
+            slots=max((model.engine.slots for model in models), default=1),
         )
         self._ready = Ready(models, admission)
 
@@ -174,7 +175,18 @@ class Service:
     ) -> None:
         """Draw `count` samples, each an item of the scheduler. `send` and errors: as for `image`."""
         warm = self._warm()
-        model = warm.models.find(task, request.model)
+        async with warm.models.using(task, request.model, call.stopwatch) as model:
+            await self._samples(warm.admission, model, request, send, call)
+
+    async def _samples(
+        self,
+        admission: Admission,
+        model: Model,
+        request: SamplesRequest,
+        send: Callable[[SamplesAnswer], Awaitable[None]],
+        call: Call,
+    ) -> None:
+        """As `samples`, with this model."""
         params = await self._codecs.run("quick", call, sample_params, request, model.manifest, self.limits)
         call.facts |= {
             "model": model.name,
@@ -182,7 +194,7 @@ class Service:
             "size": f"{params.count}×{params.width}×{params.height}",
         }
         samples = SampleWork(model.engine, params.latents, params.labels, params.encoding)
-        async with self._admitted(warm.admission, model, samples, call):
+        async with self._admitted(admission, model, samples, call):
             await run_job(model, samples.job(call.deadline_s), call)
             images = await asyncio.gather(
                 *(self._codecs.encode("quick", call, samples.file, index) for index in range(params.count))
@@ -204,8 +216,8 @@ class Service:
 
     async def list_models(self) -> tuple[ModelInfo, ...]:
         """Describe the served models, sorted by name."""
-        models = self._warm().models
-        return tuple(_info(model, models.is_default(model)) for model in models)
+        catalog = self._warm().models.catalog
+        return tuple(_info(entry, catalog.is_default(entry)) for entry in catalog.entries.values())
 
     def close(self) -> None:
         """Stop the codec threads and close the models. No call may be running."""
@@ -255,7 +267,20 @@ class Service:
         stack: closes the file, and keeps the request admitted until then, with the memory or disk of the file only.
         """
         warm = self._warm()
-        model = warm.models.find(task, request.model)
+        async with warm.models.using(task, request.model, call.stopwatch) as model:
+            return await self._picture(warm.admission, model, request, image, call, stack, on_progress)
+
+    async def _picture(
+        self,
+        admission: Admission,
+        model: Model,
+        request: ImageRequest,
+        image: bytes | Path,
+        call: Call,
+        stack: AsyncExitStack,
+        on_progress: OnProgress,
+    ) -> tuple[BinaryIO, ImageAnswer]:
+        """As `_image`, with this model."""
         opened = await self._codecs.run("quick", call, open_picture, image, max_pixels=self.limits.max_pixels)
         header = opened.header
         params = image_params(request, header, model.manifest, self.limits)
@@ -273,7 +298,7 @@ class Service:
             encoding=params.encoding,
             file_bytes=len(image) if isinstance(image, bytes) else 0,
         )
-        ticket = await stack.enter_async_context(self._admitted(warm.admission, model, picture, call))
+        ticket = await stack.enter_async_context(self._admitted(admission, model, picture, call))
         file, items = await run_picture(model, picture, self._codecs, call, on_progress)
         stack.enter_context(file)
         picture.free()
@@ -330,8 +355,8 @@ class Service:
             )
 
 
-def _info(model: Model, is_default: bool) -> ModelInfo:
-    manifest = model.manifest
+def _info(entry: Entry, is_default: bool) -> ModelInfo:
+    manifest = entry.manifest
     _, height, width = sample_shape(manifest)
     return ModelInfo(
         name=manifest.name,
@@ -339,11 +364,12 @@ def _info(model: Model, is_default: bool) -> ModelInfo:
         scale=manifest.scale,
         latent_size=manifest.latent_size,
         class_names=manifest.class_names or tuple(map(str, range(manifest.classes))),
-        precision=model.engine.precision,
-        backend=model.engine.backend,
+        precision=entry.precision,
+        backend=entry.backend,
         width=width,
         height=height,
         is_default=is_default,
         max_whole_px=manifest.max_whole_px,
-        version=model.version,
+        version=entry.version,
+        state=entry.state,
     )

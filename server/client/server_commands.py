@@ -15,6 +15,11 @@ from server.client.connection import task_name
 from server.client.options import Connection, connected
 
 HEALTH_TIMEOUT_S = 5.0
+# fmt: off
+COLUMNS = (
+    "model", "task", "scale", "sample", "latent", "largest", "classes", "precision", "backend", "version", "state",
+)
+# fmt: on
 
 
 @click.command()
@@ -23,9 +28,7 @@ def models(connection: Connection) -> None:
     """List the models of the server. * marks the model for requests of a task that name none."""
     with connection.client() as client:
         infos = client.models()
-    table = Table(
-        "model", "task", "scale", "sample", "latent", "largest", "classes", "precision", "backend", "version"
-    )
+    table = Table(*COLUMNS)
     for info in infos:
         table.add_row(
             info.name + " *" * info.is_default,
@@ -38,6 +41,7 @@ def models(connection: Connection) -> None:
             info.precision,
             info.backend,
             info.version,
+            info.state,
         )
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 

@@ -1,0 +1,138 @@
+"""The open engines of a server: which there are, what memory they take, and one scheduler for each device.
+
+server/models.py opens and closes engines through an `Engines` and decides which.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from runtime.backends.base import Engine
+from runtime.bundle import Bundle
+from runtime.errors import Cancelled, Overloaded
+from runtime.scheduler import Scheduler
+from server import memory
+from server.entry import Model
+
+# Opens a bundle: server/opening.py with the operator's backend, device and precision.
+OpenBundle = Callable[[Bundle], tuple[Engine, str]]
+RETRY_AFTER_S = 5.0
+
+
+@dataclass(frozen=True)
+class EnginesStats:
+    """Counts for metrics. open, bytes (estimated): now. opened, closed: since the start."""
+
+    open: int
+    bytes: int
+    opened: int
+    closed: int
+
+
+class Engines:
+    """The open engines of one server. Thread-safe.
+
+    max_bytes: limit on their estimated memory; None for none. available_bytes: how much the process may still take.
+    """
+
+    def __init__(
+        self,
+        open_bundle: OpenBundle,
+        *,
+        max_bytes: int | None = None,
+        available_bytes: Callable[[], int | None] = memory.available_bytes,
+    ) -> None:
+        self._open_bundle, self._available_bytes = open_bundle, available_bytes
+        self.max_bytes = max_bytes
+        # By device. Replaced and never changed, so that it may be read from any thread.
+        self.schedulers: Mapping[str, Scheduler] = {}
+        self._lock = threading.Lock()
+        self._bytes: dict[Engine, int] = {}
+        self._opened = 0
+        self._closed = False
+
+    @property
+    def used_bytes(self) -> int:
+        """Estimated memory of the open engines."""
+        with self._lock:
+            return sum(self._bytes.values())
+
+    def no_room(self, bundle: Bundle) -> Overloaded | None:
+        """Why there is no room for this bundle's engine beside those that are open; None if there is."""
+        name, needs = bundle.manifest.name, memory.bytes_to_open(bundle)
+        if self.max_bytes is not None and self.used_bytes + needs > self.max_bytes:
+            return Overloaded(
+                f"{name} needs about {_mib(needs)} beside {_mib(self.used_bytes)} of open models, "
+                f"--max-models-bytes allows {_mib(self.max_bytes)}",
+                retry_after_s=RETRY_AFTER_S,
+                reason="models",
+            )
+        available = self._available_bytes()
+        if available is not None and needs + memory.RESERVE_BYTES > available:
+            return Overloaded(
+                f"{name} needs about {_mib(needs)} and {_mib(memory.RESERVE_BYTES)} in reserve, this process may take "
+                f"{_mib(available)} more; give it more memory, remove a model or serve with --lazy",
+                retry_after_s=RETRY_AFTER_S,
+                reason="memory",
+            )
+        return None
+
+    def open(self, bundle: Bundle) -> tuple[Model, str]:
+        """Load and warm up a bundle. Returns its model and why this engine was chosen. Takes seconds or minutes.
+
+        Raises BundleError, BackendUnavailable or EngineError if it cannot be served here, Cancelled after `close`.
+        """
+        engine, reason = self._open_bundle(bundle)
+        try:
+            return self.adopt(engine), reason
+        except Cancelled:
+            engine.close()
+            raise
+
+    def adopt(self, engine: Engine) -> Model:
+        """The model of a warm engine, which is closed with the others. Raises Cancelled after `close`."""
+        with self._lock:
+            if self._closed:
+                raise Cancelled("the server is shutting down")
+            self._opened += 1
+            self._bytes[engine] = memory.bytes_to_open(engine.bundle)
+            scheduler = self.schedulers.get(engine.device)
+            if scheduler is None:
+                scheduler = Scheduler(slots=engine.slots)
+                self.schedulers = {**self.schedulers, engine.device: scheduler}
+        scheduler.grow(engine.slots)
+        return Model(engine, scheduler)
+
+    def close(self, model: Model) -> None:
+        """Wait until nothing of the model runs, close its engine and give its memory back. It must have no users."""
+        model.scheduler.drain(model.engine)
+        model.engine.close()
+        with self._lock:
+            self._bytes.pop(model.engine, None)
+        memory.give_back()
+
+    def stats(self) -> EnginesStats:
+        """The counts so far."""
+        with self._lock:
+            return EnginesStats(
+                open=len(self._bytes),
+                bytes=sum(self._bytes.values()),
+                opened=self._opened,
+                closed=self._opened - len(self._bytes),
+            )
+
+    def close_all(self) -> None:
+        """Cancel the waiting jobs, finish the running batches and close every engine."""
+        with self._lock:
+            self._closed = True
+            engines = list(self._bytes)
+        for scheduler in self.schedulers.values():
+            scheduler.close()
+        for engine in engines:
+            engine.close()
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:,.0f} MiB"
