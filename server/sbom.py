@@ -162,12 +162,17 @@ def table(packages: Mapping[str, Package]) -> str:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--extra", "extras", multiple=True, default=["serve"], show_default=True, help="What is installed."
+    "--extra",
+    "extras",
+    multiple=True,
+    default=["serve"],
+    show_default=True,
+    help="Extra that is installed; several as serve,nvidia.",
 )
 @click.option("--licences", is_flag=True, help="Print a Markdown table of licences instead.")
 def main(extras: tuple[str, ...], licences: bool) -> None:
     """Print what this installation of ganforge consists of, as CycloneDX JSON."""
-    packages = installed(extras)
+    packages = installed([extra for each in extras for extra in each.split(",")])
     click.echo(table(packages) if licences else json.dumps(cyclonedx(packages), indent=2))
 
 
