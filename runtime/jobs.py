@@ -84,9 +84,43 @@ class Job:
         self.stopwatch = Stopwatch()  # the request's own, once it is submitted with one
         # The scheduler's own, guarded by its lock.
         self.next_item = 0
+        self.retries: list[BatchItem] = []
         self.delivered = 0
         self.flow = flow or Flow()
         self.settled = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong with an item. device, way: that it ran on. alone: whether it was the only item of its batch.
+
+    hung: whether the batch hung.
+    """
+
+    reason: str
+    device: str
+    way: int
+    alone: bool
+    hung: bool = False
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """Item number `index` of a job, on its way through the scheduler.
+
+    way: the first of its engine's ways that it may run on (runtime/healing.py). failures: what went wrong with it so far;
+    an item that has failed runs alone.
+    """
+
+    job: Job
+    index: int
+    way: int = 0
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def pixels(self) -> int:
+        """The item's cost."""
+        return self.job.items[self.index].pixels
 
 
 def run_inline(job: Job) -> None:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from runtime.ran import Ran
+
 Activity = Literal["queue", "inference", "decode", "encode"]
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
 # Most periods of an activity that are recorded apart; the last one then takes in all that follow.
@@ -50,10 +52,12 @@ class Stopwatch:
     """Counts the running activities of one request and their wall time. Thread-safe.
 
     clock: in seconds. started_s: on it. After `record`, `periods` also says when each activity was under way.
+    ran: which engines computed the request.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.ran = Ran()
         self._lock = threading.Lock()
         self.started_s = self._changed_s = clock()
         self._under_way: dict[Activity, int] = dict.fromkeys(ACTIVITIES, 0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -28,7 +27,7 @@ class Engine(ABC):
     min_precision: the lowest precision allowed by the operator; None for the bundle's own.
     """
 
-    backend: ClassVar[str]
+    backend: str
 
     def __init__(
         self,
@@ -55,6 +54,11 @@ class Engine(ABC):
         self.slots = slots
         self.batch_sizes = batch_sizes
         self._closed = False
+
+    @property
+    def slots_by_device(self) -> Mapping[str, int]:
+        """How many `run` calls may be in flight at once, on each device."""
+        return {self.device: self.slots}
 
     @property
     def max_batch(self) -> int:

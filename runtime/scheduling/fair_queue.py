@@ -8,24 +8,14 @@ runtime/scheduler.py calls it with its lock held; nothing here locks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from runtime.jobs import Job
+from runtime.jobs import BatchItem, Job, Runner
 from runtime.shares import Account, Shares
 
-
-@dataclass(frozen=True)
-class BatchItem:
-    """Item number `index` of a job, in a batch."""
-
-    job: Job
-    index: int
-
-    @property
-    def pixels(self) -> int:
-        """The item's cost."""
-        return self.job.items[self.index].pixels
+# The engine that would run an item of a job with this engine from this way on; None if none can now.
+Place = Callable[[Runner, int], Runner | None]
 
 
 @dataclass
@@ -62,62 +52,116 @@ class FairQueue:
 
     def add(self, job: Job) -> None:
         """Queue a job with waiting items. A newcomer starts at the current virtual time."""
-        account = job.flow.account
-        time = self._times.setdefault(account, VirtualTime(self._latest_px, self._latest_px))
-        time.jobs += 1
+        time = self._join(job)
         job.flow.clock_px = max(job.flow.clock_px, time.px)
-        self._shares.begin(account)
-        self._jobs.append(job)
 
-    def remove(self, job: Job) -> None:
-        """Forget a job that has no waiting items left, or whose items are dropped."""
-        self._jobs.remove(job)
-        job.stopwatch.end("queue")
-        self._shares.end(job.flow.account)
-        self._times[job.flow.account].jobs -= 1
+    def retry(self, item: BatchItem) -> None:
+        """Queue an item again that was taken but failed. Its request does not pay for it twice."""
+        item.job.retries.append(item)
+        if item.job not in self._jobs:
+            self._join(item.job)
+
+    def remove(self, job: Job) -> int:
+        """Drop the waiting items of a job, if it has any. Returns their number."""
+        if job in self._jobs:
+            self._leave(job)
+        dropped = len(job.items) - job.next_item + len(job.retries)
+        job.next_item = len(job.items)
+        job.retries.clear()
+        return dropped
 
     def expired(self, now_s: float) -> list[Job]:
         """The jobs whose deadline has passed."""
         return [job for job in self._jobs if job.deadline_s is not None and job.deadline_s <= now_s]
 
-    def take(self) -> list[BatchItem]:
-        """Take the items of the next batch out of the queue: of one engine and shape. Call it with a job waiting."""
-        batch: list[BatchItem] = []
+    def take(self, place: Place) -> tuple[Runner, list[BatchItem]] | None:
+        """Take the items of the next batch out of the queue: of one engine and shape. None if none can run now.
+
+        An item that failed before makes a batch of its own.
+        """
+        known: dict[tuple[Runner, int], Runner | None] = {}
+
+        def placed(engine: Runner, way: int) -> Runner | None:
+            if (engine, way) not in known:
+                known[engine, way] = place(engine, way)
+            return known[engine, way]
+
+        ready = [item for job in self._jobs if (item := _next_item(job, placed)) is not None]
+        if not ready:
+            return None
         for time in self._times.values():
             time.px = time.next_px
-        first = min(self._jobs, key=self._place)
-        engine, shape = first.engine, first.items[first.next_item].shape
-        while len(batch) < engine.max_batch:
-            ready = [
-                job for job in self._jobs if job.engine is engine and job.items[job.next_item].shape == shape
+        first = min(ready, key=self._turn)
+        engine, runner = first.job.engine, placed(first.job.engine, first.way)
+        assert runner is not None
+        batch = [self._serve(first)]
+        while not first.failures and len(batch) < runner.max_batch:
+            fitting = [
+                item
+                for job in self._jobs
+                if job.engine is engine
+                and (item := _next_item(job, placed)) is not None
+                and not item.failures
+                and _shape(item) == _shape(first)
             ]
-            if not ready:
+            if not fitting:
                 break
-            job = min(ready, key=self._place)
-            batch.append(BatchItem(job, job.next_item))
-            self._serve(job)
-            job.next_item += 1
-            if job.next_item == len(job.items):
-                self.remove(job)
+            batch.append(self._serve(min(fitting, key=self._turn)))
         self._latest_px = max(self._latest_px, *(time.next_px for time in self._times.values()))
         self._times = {account: time for account, time in self._times.items() if time.jobs}
-        return batch
+        return runner, batch
 
-    def _place(self, job: Job) -> tuple[float, float, float]:
-        """The place of a job's next item: of its class, of its client in that, and of the request among the client's."""
-        flow = job.flow
-        return *self._shares.place(flow.account), _finish_px(job)
+    def _join(self, job: Job) -> VirtualTime:
+        account = job.flow.account
+        time = self._times.setdefault(account, VirtualTime(self._latest_px, self._latest_px))
+        time.jobs += 1
+        self._shares.begin(account)
+        self._jobs.append(job)
+        job.stopwatch.begin("queue")
+        return time
 
-    def _serve(self, job: Job) -> None:
-        """Charge a job's next item."""
-        flow, pixels = job.flow, job.items[job.next_item].pixels
-        flow.clock_px = _finish_px(job)
-        flow.served_px += pixels
-        flows = {other.flow for other in self._jobs if other.flow.account == flow.account}
-        self._times[flow.account].next_px += pixels / len(flows)
-        self._shares.serve(flow.account, pixels)
+    def _leave(self, job: Job) -> None:
+        self._jobs.remove(job)
+        job.stopwatch.end("queue")
+        self._shares.end(job.flow.account)
+        self._times[job.flow.account].jobs -= 1
+
+    def _turn(self, item: BatchItem) -> tuple[float, float, float]:
+        """The place of an item: of its class, of its client in that, and of the request among the client's."""
+        flow = item.job.flow
+        return *self._shares.place(flow.account), _finish_px(item)
+
+    def _serve(self, item: BatchItem) -> BatchItem:
+        """Take an item out of the queue, and charge its request, unless it was charged when the item was taken first."""
+        job, flow = item.job, item.job.flow
+        if item.failures:
+            job.retries.remove(item)
+        else:
+            flow.clock_px = _finish_px(item)
+            flow.served_px += item.pixels
+            flows = {other.flow for other in self._jobs if other.flow.account == flow.account}
+            self._times[flow.account].next_px += item.pixels / len(flows)
+            self._shares.serve(flow.account, item.pixels)
+            job.next_item += 1
+        if job.next_item == len(job.items) and not job.retries:
+            self._leave(job)
+        return item
 
 
-def _finish_px(job: Job) -> float:
-    """The job's virtual time after its next item."""
-    return job.flow.clock_px + job.items[job.next_item].pixels
+def _next_item(job: Job, place: Place) -> BatchItem | None:
+    """The item of a job that runs next: one that failed, before the others. None if none can run now."""
+    for item in job.retries:
+        if place(job.engine, item.way) is not None:
+            return item
+    if job.next_item < len(job.items) and place(job.engine, 0) is not None:
+        return BatchItem(job, job.next_item)
+    return None
+
+
+def _shape(item: BatchItem) -> object:
+    return item.job.items[item.index].shape
+
+
+def _finish_px(item: BatchItem) -> float:
+    """The virtual time of the item's request after it."""
+    return item.job.flow.clock_px + (0 if item.failures else item.pixels)

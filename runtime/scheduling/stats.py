@@ -7,8 +7,9 @@ scrape, and admission asks for the seconds per pixel.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from runtime.jobs import Runner
 
@@ -20,8 +21,10 @@ DECAY = 0.9
 class Stats:
     """Counts since the start. items_dropped: items whose job ended before they ran. jobs_waiting: now.
 
-    busy_s: seconds of all batches, failed ones included; with several slots, more than one a second. batch_sizes: how
-    many batches had 1, 2, … items.
+    busy_s: seconds of all batches, failed ones included; with several slots, more than one a second. busy_by_slot_s: the
+    same for each slot of each device, named "cuda:0/1". batch_sizes: how many batches had 1, 2, … items.
+    retries: items that ran again after a failure, by what was done: "same engine", "fresh engine", "another device",
+    "wider precision", "next backend". slots_replaced: workers that were given up because their batch hung.
     """
 
     batches: int
@@ -31,6 +34,9 @@ class Stats:
     jobs_waiting: int
     busy_s: float = 0.0
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
+    busy_by_slot_s: Mapping[str, float] = field(default_factory=dict)
+    retries: Mapping[str, int] = field(default_factory=dict)
+    slots_replaced: int = 0
 
     @property
     def mean_batch(self) -> float:
@@ -42,21 +48,27 @@ class Meter:
     """Counts for `Stats`, and the running average of each engine's speed."""
 
     def __init__(self) -> None:
-        self.items_dropped = 0
-        self.busy_s = 0.0
+        self.items_dropped = self.slots_replaced = 0
+        self.retries = Counter[str]()
         self._pixels = 0
         self._batch_sizes = Counter[int]()
+        self._busy_s: dict[str, float] = {}
         # Engine → decayed sums of its batches' seconds and pixels.
-        self._spent: dict[Runner, tuple[float, float]] = {}
+        self._spent: WeakKeyDictionary[Runner, tuple[float, float]] = WeakKeyDictionary()
 
-    def ran(self, engine: Runner, *, items: int, pixels: int, seconds: float) -> None:
-        """Count a batch that succeeded."""
+    def was_busy(self, slot: str, seconds: float) -> None:
+        """Count the time of a batch, failed or not."""
+        self._busy_s[slot] = self._busy_s.get(slot, 0.0) + seconds
+
+    def ran(self, engines: Iterable[Runner], *, items: int, pixels: int, seconds: float) -> None:
+        """Count a batch that succeeded. engines: the model's, and the one among its engines that really ran."""
         pixels = max(1, pixels)
         self._batch_sizes[items] += 1
         self._pixels += pixels
-        # Sums, not a mean of rates: the rate of a one-pixel picture says nothing about other requests.
-        seconds_before, pixels_before = self._spent.get(engine, (0.0, 0.0))
-        self._spent[engine] = (DECAY * seconds_before + seconds, DECAY * pixels_before + pixels)
+        for engine in engines:
+            # Sums, not a mean of rates: the rate of a one-pixel picture says nothing about other requests.
+            seconds_before, pixels_before = self._spent.get(engine, (0.0, 0.0))
+            self._spent[engine] = (DECAY * seconds_before + seconds, DECAY * pixels_before + pixels)
 
     def seconds_per_px(self, engine: Runner) -> float | None:
         """Running average of an engine's device time per pixel, in seconds; None before its first batch."""
@@ -75,6 +87,9 @@ class Meter:
             pixels=self._pixels,
             items_dropped=self.items_dropped,
             jobs_waiting=jobs_waiting,
-            busy_s=self.busy_s,
+            busy_s=sum(self._busy_s.values()),
             batch_sizes=dict(self._batch_sizes),
+            busy_by_slot_s=dict(self._busy_s),
+            retries=dict(self.retries),
+            slots_replaced=self.slots_replaced,
         )
