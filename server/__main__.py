@@ -77,7 +77,7 @@ async def serve(settings: Settings) -> None:
     certificates = settings.security.certificates(host)
     bundles = await asyncio.to_thread(bundle.discover, choice.bundles)
     service = Service(settings.limits)
-    server = Server(service)
+    server = Server(service, access=settings.security.access(), reflection=settings.security.reflection)
     monitors = Monitors(service, settings.monitoring)
     port = await server.start(host, settings.listening.port, certificates)
     log.info("warming up", models=[bundle.manifest.name for bundle in bundles], host=host, port=port)

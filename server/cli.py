@@ -38,6 +38,9 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "doctor": Subcommand(
         "server.doctor.command:main", "client", "Check whether a server would work on this machine."
     ),
+    "token": Subcommand(
+        "server.security.token_command:main", "serve", "Make a token for a server's clients."
+    ),
     "upscale": Subcommand("server.client.image_commands:upscale", "client", "Upscale pictures."),
     "translate": Subcommand(
         "server.client.image_commands:translate", "client", "Send pictures through an image-to-image model."

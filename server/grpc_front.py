@@ -14,7 +14,7 @@ from functools import partial
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 from protos import ganforge_pb2 as pb
 from runtime.errors import BackendUnavailable
@@ -24,6 +24,7 @@ from server.exchange import Context, Exchange, register
 from server.limits import Limits
 from server.messages import TRANSLATE, UPSCALE, ImageMessages
 from server.requests import ImageAnswer, PieceOut, SamplesAnswer
+from server.security.access import Access, Guard
 from server.security.certificates import Certificates
 from server.service import Service
 from server.statuses import REQUEST_ID, to_status
@@ -31,6 +32,7 @@ from server.statuses import REQUEST_ID, to_status
 # Metadata keys of W3C trace context.
 TRACE_CONTEXT = ("traceparent", "tracestate")
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ImageGenerator"].full_name
+HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 Answer = Callable[[Exchange, Call], Awaitable[None]]
 
@@ -70,8 +72,8 @@ def channel_options(limits: Limits, keepalive: Keepalive) -> tuple[tuple[str, in
 class Front:
     """Answers the calls of the proto by calling the core; `handlers` says which method answers which call."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, access: Access) -> None:
+        self._service, self._access = service, access
         answers: Mapping[str, Answer] = {
             "Upscale": partial(self._image, UPSCALE),
             "UpscaleStream": partial(self._image_stream, UPSCALE),
@@ -105,7 +107,7 @@ class Front:
 
     async def _list_models(self, exchange: Exchange, call: Call) -> None:
         await exchange.request(pb.ListModelsRequest)
-        models = await self._service.list_models()
+        models = await self._service.list_models(call.caller)
         await exchange.send(pb.ListModelsResponse(models=map(messages.model_info, models)))
 
     async def _handle(self, answer: Answer, method: str, context: Context) -> None:
@@ -122,6 +124,7 @@ class Front:
         context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         try:
             async with self._service.open(call):
+                call.caller = self._access.authenticate(context.invocation_metadata(), context.auth_context())
                 await answer(Exchange(context, self._service.limits), call)
         except Exception as error:
             await self._abort(context, error, call)
@@ -140,17 +143,26 @@ class Front:
 class Server:
     """The gRPC server of one process. Call `start`, then `ready` when the models are warm, then `drain` at the end."""
 
-    def __init__(self, service: Service, *, keepalive: Keepalive = Keepalive()) -> None:
+    def __init__(
+        self,
+        service: Service,
+        *,
+        access: Access = Access(),  # noqa: B008 - without tokens it holds nothing
+        reflection: bool = True,
+        keepalive: Keepalive = Keepalive(),
+    ) -> None:
+        """access: who may call. reflection: whether clients may list the services."""
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
-        self._server = grpc.aio.server(options=channel_options(service.limits, keepalive))
-        register(self._server, SERVICE_NAME, Front(service).handlers)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (
-            SERVICE_NAME,
-            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-            reflection.SERVICE_NAME,
+        guard = Guard(access, tuple(f"/{name}/" for name in (SERVICE_NAME, HEALTH_NAME)))
+        self._server = grpc.aio.server(
+            options=channel_options(service.limits, keepalive),
+            interceptors=[guard] if access.needs_token else [],
         )
-        reflection.enable_server_reflection(names, self._server)
+        register(self._server, SERVICE_NAME, Front(service, access).handlers)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if reflection:
+            names = (SERVICE_NAME, HEALTH_NAME, grpc_reflection.SERVICE_NAME)
+            grpc_reflection.enable_server_reflection(names, self._server)
 
     async def start(self, host: str, port: int, certificates: Certificates | None = None) -> int:
         """Start listening; health checks report NOT_SERVING. port: 0 for a free one. certificates: None for no TLS.

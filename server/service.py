@@ -46,6 +46,9 @@ from server.requests import (
     SamplesAnswer,
     SamplesRequest,
 )
+from server.security.allowed import allowed_name
+from server.security.callers import ANYBODY, Caller
+from server.security.quotas import Quotas
 from server.uploads import Uploads
 
 T = TypeVar("T")
@@ -87,6 +90,7 @@ class Service:
         self._calls = Calls(limits)
         self._codecs = Codecs(codec_threads)
         self._uploads = Uploads(limits)
+        self._quotas = Quotas()
 
     def ready(self, models: Models) -> None:
         """Start serving these models, and those that are added to them later."""
@@ -175,7 +179,8 @@ class Service:
     ) -> None:
         """Draw `count` samples, each an item of the scheduler. `send` and errors: as for `image`."""
         warm = self._warm()
-        async with warm.models.using(task, request.model, call.stopwatch) as model:
+        name = allowed_name(warm.models.catalog, task, request.model, call.caller)
+        async with warm.models.using(task, name, call.stopwatch) as model:
             await self._samples(warm.admission, model, request, send, call)
 
     async def _samples(
@@ -214,10 +219,11 @@ class Service:
             del images
             await self._send(send, answer)
 
-    async def list_models(self) -> tuple[ModelInfo, ...]:
-        """Describe the served models, sorted by name."""
+    async def list_models(self, caller: Caller = ANYBODY) -> tuple[ModelInfo, ...]:
+        """Describe the served models that the caller may use, sorted by name."""
         catalog = self._warm().models.catalog
-        return tuple(_info(entry, catalog.is_default(entry)) for entry in catalog.entries.values())
+        entries = [entry for entry in catalog.entries.values() if caller.may_use(entry.name)]
+        return tuple(_info(entry, catalog.is_default(entry)) for entry in entries)
 
     def close(self) -> None:
         """Stop the codec threads and close the models. No call may be running."""
@@ -267,7 +273,8 @@ class Service:
         stack: closes the file, and keeps the request admitted until then, with the memory or disk of the file only.
         """
         warm = self._warm()
-        async with warm.models.using(task, request.model, call.stopwatch) as model:
+        name = allowed_name(warm.models.catalog, task, request.model, call.caller)
+        async with warm.models.using(task, name, call.stopwatch) as model:
             return await self._picture(warm.admission, model, request, image, call, stack, on_progress)
 
     async def _picture(
@@ -323,22 +330,21 @@ class Service:
     ) -> AsyncIterator[Ticket]:
         """Context manager: waits until the request is admitted, and frees its place and memory at the end.
 
-        Raises at once: InvalidInput if the request needs more than the whole budget, Overloaded if the queue is full or
-        the deadline cannot be met.
+        Raises at once: InvalidInput if the request needs more than the whole budget, Overloaded if the queue is full, the
+        deadline cannot be met, or the caller's quota is used up.
         """
-        cost = work.cost
         seconds_per_px = model.scheduler.seconds_per_px(model.engine) or 0.0
-        ticket = admission.enter(
-            replace(cost, device_s=seconds_per_px * cost.pixels),
-            time_left_s=call.time_left_s(),
-        )
-        try:
-            with call.stopwatch.during("queue"):
-                await asyncio.wrap_future(ticket.admitted)
-            yield ticket
-        finally:
-            work.free()
-            ticket.leave()
+        cost = replace(work.cost, device_s=seconds_per_px * work.cost.pixels)
+        with self._quotas.hold(call.caller, cost) as hold:
+            ticket = admission.enter(cost, time_left_s=call.time_left_s())
+            try:
+                with call.stopwatch.during("queue"):
+                    await asyncio.wrap_future(ticket.admitted)
+                hold.spend()
+                yield ticket
+            finally:
+                work.free()
+                ticket.leave()
 
     async def _send(self, send: Callable[[T], Awaitable[None]], piece: T) -> None:
         idle_s = self.limits.idle_s

@@ -6,18 +6,27 @@ from dataclasses import dataclass
 
 from runtime.errors import PermissionDenied
 
+BURST_S = 10.0
+
 
 @dataclass(frozen=True)
 class Quota:
     """Limits of one caller, in the pixels that admission counts: those that the device computes, halos included.
 
-    max_active_pixels: of its calls that are open, together. pixels_per_second: on average; burst_pixels: at once, after
-    a pause. None: no limit.
+    max_active_pixels: of its calls that are open, together. pixels_per_second: on average. None: no limit.
+    burst_pixels: of a rate, at once, after a pause; None: what comes together in BURST_S seconds.
     """
 
     max_active_pixels: int | None = None
     pixels_per_second: float | None = None
     burst_pixels: int | None = None
+
+    @property
+    def burst_px(self) -> float:
+        """The most pixels at once that the rate allows."""
+        if self.burst_pixels is not None:
+            return self.burst_pixels
+        return BURST_S * self.pixels_per_second if self.pixels_per_second else 0.0
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,30 @@ import click
 
 from runtime.errors import InvalidInput
 from server.option_groups import Group, option
+from server.security.access import Access
 from server.security.certificates import Certificates, Files
 from server.security.exposure import check_exposure
+from server.security.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class Security:
-    """How connections are protected. tls_cert, tls_key, client_ca: files in PEM. insecure: serve others without TLS."""
+    """How connections are protected, and who may call.
+
+    tls_cert, tls_key, client_ca: files in PEM. insecure: serve others without TLS. tokens: file of tokens; None: none are
+    needed. reflection: whether gRPC's reflection is offered.
+    """
 
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
     insecure: bool = False
+    tokens: Path | None = None
+    reflection: bool = True
+
+    def access(self) -> Access:
+        """Who may call. Raises InvalidInput if the file of tokens is wrong."""
+        return Access(Tokens(self.tokens) if self.tokens else None)
 
     def certificates(self, host: str) -> Certificates | None:
         """The certificates to listen with on `host`; None to listen without TLS.
@@ -52,5 +64,13 @@ SECURITY = Group(
             "--client-ca", _FILE, "CA of clients, PEM: only clients with a certificate of it may connect."
         ),
         option("--insecure", bool, "Serve other machines without TLS.", is_flag=True, default=False),
+        option(
+            "--tokens", _FILE, "TOML file of tokens (docs/security.md); then every call but health needs one."
+        ),
+        click.Option(
+            ["--reflection/--no-reflection"],
+            default=True,
+            help="Let clients list the services by gRPC's reflection; with --tokens it needs a token.",
+        ),
     ],
 )

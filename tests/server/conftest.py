@@ -31,6 +31,7 @@ from server.client import Client
 from server.grpc_front import Keepalive, Server
 from server.limits import Limits
 from server.models import Models
+from server.security.access import Access
 from server.security.certificates import Certificates
 from server.service import Service
 
@@ -203,12 +204,14 @@ def serve(loop: asyncio.AbstractEventLoop) -> Iterator[Serve]:
         defaults: Mapping[TaskName, str] | None = None,
         keepalive: Keepalive = Keepalive(),  # noqa: B008 - frozen
         certificates: Certificates | None = None,
+        access: Access = Access(),  # noqa: B008 - without tokens it holds nothing
+        reflection: bool = True,
     ) -> Served:
         models = Models(engines, defaults)
 
         async def begin() -> tuple[Server, Service, int]:
             service = Service(limits)
-            server = Server(service, keepalive=keepalive)
+            server = Server(service, access=access, reflection=reflection, keepalive=keepalive)
             port = await server.start("127.0.0.1", 0, certificates)
             if ready:
                 service.ready(models)
