@@ -3,7 +3,7 @@
 A build writes a bundle with `Writer`. The server reads all bundles of a folder with `discover`, evaluation and
 benchmarks read one with `load`; both return `Bundle`. The manifest is written last, so a folder without one is
 incomplete and is not served. A file whose hash differs from the manifest is refused with BundleError, and so is a graph
-that keeps tensors in files that the manifest does not list.
+that keeps tensors in files that the manifest does not list. With a Trust, the manifest must be signed by one of its keys.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from runtime.errors import BundleError
 from runtime.external_data import external_files
 from runtime.files import UNFINISHED_SUFFIX, sha256, write_text
 from runtime.manifest import FORMAT, FileInfo, Manifest
+from runtime.signing import SIGNATURE, Trust
 
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
@@ -52,20 +53,23 @@ class Bundle:
         return self.path / GRAPH
 
 
-def load(path: Path) -> Bundle:
-    """Read the bundle at `path` and check the hash of every listed file. Raises BundleError."""
+def load(path: Path, trust: Trust | None = None) -> Bundle:
+    """Read the bundle at `path` and check the hash of every listed file, and its signature if `trust` is given.
+
+    Raises BundleError.
+    """
     while True:
         before = _identity(path)
         try:
-            return _load(path)
+            return _load(path, trust)
         except (BundleError, OSError, ValueError) as error:
             # If a build replaced the bundle meanwhile, read the new one.
             if _identity(path) == before:
                 raise BundleError(f"{path}: {error}") from error
 
 
-def discover(folder: Path) -> list[Bundle]:
-    """Every bundle directly inside `folder`, sorted by folder name.
+def discover(folder: Path, trust: Trust | None = None) -> list[Bundle]:
+    """Every bundle directly inside `folder`, sorted by folder name. trust: as for `load`.
 
     Raises BundleError if there is none, if two have the same name, or if one of them cannot be read.
     """
@@ -74,7 +78,7 @@ def discover(folder: Path) -> list[Bundle]:
             f"{folder}: no such folder; build bundles with python -m export.build --output {folder}"
         )
     bundles = [
-        load(path)
+        load(path, trust)
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".") and (path / MANIFEST).is_file()
     ]
@@ -122,6 +126,7 @@ class Writer:
         """
         if (self.path / MANIFEST).exists() or not self.path.exists():
             raise BundleError(f"{self._target}: already committed, or {MANIFEST} was written by hand")
+        (self.path / SIGNATURE).unlink(missing_ok=True)  # of an older manifest
         files = {name: file_info(self.path / name) for name in _relative_files(self.path)}
         whole = replace(manifest, files=files)
         write_text(self.path / MANIFEST, whole.to_json())
@@ -199,13 +204,16 @@ def check(manifest: Manifest) -> None:
         )
 
 
-def _load(path: Path) -> Bundle:
+def _load(path: Path, trust: Trust | None) -> Bundle:
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():
         raise BundleError(
             f"there is no {MANIFEST}, so it is not a bundle; build one with python -m export.build"
         )
-    text = manifest_path.read_bytes().decode()
+    content = manifest_path.read_bytes()
+    if trust is not None:  # before anything in it is used
+        trust.check(content, path / SIGNATURE)
+    text = content.decode()
     manifest = parse_manifest(text)
     for name, info in manifest.files.items():
         _verify(path, name, info)

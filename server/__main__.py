@@ -75,7 +75,8 @@ async def serve(settings: Settings) -> None:
     stopping = _signals()
     choice, host, grace_s = settings.models, settings.listening.host, settings.listening.grace_s
     certificates = settings.security.certificates(host)
-    bundles = await asyncio.to_thread(bundle.discover, choice.bundles)
+    trust = settings.security.trusted()
+    bundles = await asyncio.to_thread(bundle.discover, choice.bundles, trust)
     service = Service(settings.limits)
     server = Server(service, access=settings.security.access(), reflection=settings.security.reflection)
     monitors = Monitors(service, settings.monitoring)
@@ -89,6 +90,7 @@ async def serve(settings: Settings) -> None:
             backend=choice.backend,
             device=choice.device,
             min_precision=choice.min_precision,
+            trust=trust,
             on_warm=_log_warm,
             stopping=stopping.is_set,
         )

@@ -41,6 +41,10 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "token": Subcommand(
         "server.security.token_command:main", "serve", "Make a token for a server's clients."
     ),
+    "keygen": Subcommand(
+        "server.security.signing_commands:keygen", "serve", "Make a key to sign bundles with."
+    ),
+    "sign": Subcommand("server.security.signing_commands:sign", "serve", "Sign a bundle."),
     "upscale": Subcommand("server.client.image_commands:upscale", "client", "Upscale pictures."),
     "translate": Subcommand(
         "server.client.image_commands:translate", "client", "Send pictures through an image-to-image model."

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 from runtime import bundle as bundles_on_disk
@@ -22,6 +23,7 @@ from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, Cancelled, Overloaded
 from runtime.scheduler import Scheduler
+from runtime.signing import Trust
 from runtime.stopwatch import Stopwatch
 from runtime.tensors import Precision, TaskName
 from server import memory
@@ -47,6 +49,7 @@ class Models:
     listed is its only model, else the first of catalog.SHIPPED; otherwise it has none, and requests must name a model.
     expect_more: models may be added later, so a default need not be served yet. open_bundle: opens an engine.
     lazy, max_bytes: see the module. available_bytes: how much memory the process may still take, None if unknown.
+    trust: as for `runtime.bundle.load`, of bundles that are read later.
     Raises ModelNotFound if a default is not served or has another task.
     """
 
@@ -60,7 +63,9 @@ class Models:
         lazy: bool = False,
         max_bytes: int | None = None,
         available_bytes: Callable[[], int | None] = memory.available_bytes,
+        trust: Trust | None = None,
     ) -> None:
+        self._trust = trust
         self._named = defaults or {}
         if not expect_more:
             check_defaults([engine.manifest for engine in engines], self._named)
@@ -87,12 +92,14 @@ class Models:
         min_precision: Precision | None = None,
         lazy: bool = False,
         max_bytes: int | None = None,
+        trust: Trust | None = None,
         on_warm: Callable[[str], None] = lambda sentence: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Self:
         """Load and warm up every bundle; with `lazy` only check them.
 
         backend, device, min_precision: as for `runtime.backends.open_engine`, also of models that are opened later.
+        trust: for `load`.
         on_warm: called for each warm model with a sentence that says which backend runs it and why. stopping: checked
         before each bundle.
         Raises BundleError, BackendUnavailable or EngineError if a bundle cannot be served here, ModelNotFound for wrong
@@ -101,7 +108,15 @@ class Models:
         if not expect_more:
             check_defaults([bundle.manifest for bundle in bundles], defaults or {})  # before the slow part
         open_bundle = partial(open_warm, backend=backend, device=device, min_precision=min_precision)
-        models = cls((), defaults, expect_more=True, open_bundle=open_bundle, lazy=lazy, max_bytes=max_bytes)
+        models = cls(
+            (),
+            defaults,
+            expect_more=True,
+            open_bundle=open_bundle,
+            lazy=lazy,
+            max_bytes=max_bytes,
+            trust=trust,
+        )
         try:
             for bundle in bundles:
                 if stopping():
@@ -150,6 +165,10 @@ class Models:
                 entry.users -= 1
                 self._changed.notify_all()
             self._close_retired(entry)
+
+    def load(self, path: Path) -> Bundle:
+        """Read and check a bundle that is to be served; its signature too, if this server asks for one. Raises BundleError."""
+        return bundles_on_disk.load(path, self._trust)
 
     def add(self, bundle: Bundle) -> None:
         """Serve a bundle, in place of the model of the same name if there is one, which serves until then.
@@ -222,7 +241,7 @@ class Models:
         start_s = time.monotonic()
         try:
             with self._one_at_a_time:
-                bundle = bundles_on_disk.load(entry.bundle.path)
+                bundle = self.load(entry.bundle.path)
                 if bundle.version != entry.version:
                     raise BundleError(
                         f"{entry.name}: the server lists version {entry.version}, {bundle.path} now holds "

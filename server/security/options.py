@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from runtime.errors import InvalidInput
+from runtime.signing import Trust
 from server.option_groups import Group, option
 from server.security.access import Access
 from server.security.certificates import Certificates, Files
@@ -20,7 +21,8 @@ class Security:
     """How connections are protected, and who may call.
 
     tls_cert, tls_key, client_ca: files in PEM. insecure: serve others without TLS. tokens: file of tokens; None: none are
-    needed. reflection: whether gRPC's reflection is offered.
+    needed. reflection: whether gRPC's reflection is offered. trust: public keys by one of which bundles must be signed;
+    none: signatures are not looked at.
     """
 
     tls_cert: Path | None = None
@@ -29,6 +31,11 @@ class Security:
     insecure: bool = False
     tokens: Path | None = None
     reflection: bool = True
+    trust: tuple[Path, ...] = ()
+
+    def trusted(self) -> Trust | None:
+        """The keys by one of which bundles must be signed; None if they need not be. Raises InvalidInput."""
+        return Trust(self.trust) if self.trust else None
 
     def access(self) -> Access:
         """Who may call. Raises InvalidInput if the file of tokens is wrong."""
@@ -66,6 +73,12 @@ SECURITY = Group(
         option("--insecure", bool, "Serve other machines without TLS.", is_flag=True, default=False),
         option(
             "--tokens", _FILE, "TOML file of tokens (docs/security.md); then every call but health needs one."
+        ),
+        option(
+            "--trust",
+            _FILE,
+            "Public key (ganforge keygen): serve only bundles that it has signed. Repeat for more keys.",
+            multiple=True,
         ),
         click.Option(
             ["--reflection/--no-reflection"],
