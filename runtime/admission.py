@@ -1,50 +1,39 @@
 """Admission control: decides which requests start now, which wait in the queue and which are refused.
 
 server/service.py calls `Admission.enter` for each request before it decodes any pixel. It gets a Ticket, whose future
-completes when the request may start, or Overloaded or InvalidInput is raised. Three limits hold exactly: the memory and
-the disk of the running requests, and the pixels of the waiting ones. A request that needs more than the whole budget is
-refused. Small requests have a lane of their own, so a thumbnail never waits behind posters. Within a lane, a request's
-place is its cost plus the pixels admitted before it arrived: smaller requests may overtake a larger one, but only by as
-many pixels in total as the larger one costs, so no request starves.
+completes when the request may start, or the request is refused. The limits hold exactly: memory and disk of the running
+requests, pixels and estimated seconds of the waiting ones. Small requests have a lane of their own (runtime/lane.py), so a
+thumbnail never waits behind posters. A request that needs more than the whole budget is refused for good; one that is
+refused for now is told after what time it would be taken (runtime/forecast.py).
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from runtime.cost import Cost
-from runtime.errors import InvalidInput, Overloaded
+from runtime.errors import DeadlineExceeded, InvalidInput, Overloaded
+from runtime.forecast import Forecast, earliest_s
+from runtime.jobs import Flow
+from runtime.lane import Lane, LaneStats, Ticket
 
 # The small lane gets a quarter of the budget; a request is small up to a sixteenth.
 SMALL_LANE_SHARE = 1 / 4
 SMALL_REQUEST_SHARE = 1 / 16
 SHORTEST_RETRY_S = 0.1
-
-
-@dataclass(frozen=True)
-class LaneStats:
-    """Requests of one lane now: how many wait and how many run, and what they need together."""
-
-    waiting: int
-    waiting_px: int
-    waiting_s: float
-    working: int
-    working_px: int
-    working_bytes: int
-    working_disk_bytes: int
-    max_bytes: int
-    max_disk_bytes: int
+LANES = ("small", "large")
+SMALL, LARGE = range(len(LANES))
 
 
 @dataclass(frozen=True)
 class AdmissionStats:
     """What admission holds now, by lane ("small", "large"), and how many requests it refused so far, by reason.
 
-    refusals: keys "memory", "disk" (more than the whole budget: InvalidInput), "queue" and "deadline" (Overloaded).
+    refusals: keys "memory", "disk" (more than the whole budget: InvalidInput), "late" (the deadline is too early even for
+    an idle server: DeadlineExceeded), "queue" and "deadline" (Overloaded).
     """
 
     lanes: Mapping[str, LaneStats]
@@ -56,120 +45,77 @@ class AdmissionStats:
         return sum(lane.waiting_px for lane in self.lanes.values())
 
     @property
+    def waiting_s(self) -> float:
+        """Estimated seconds of all waiting requests; --max-queue-s limits them."""
+        return sum(lane.waiting_s for lane in self.lanes.values())
+
+    @property
     def working_bytes(self) -> int:
         """Memory of all running requests; --max-active-bytes limits it."""
         return sum(lane.working_bytes for lane in self.lanes.values())
 
 
-@dataclass(eq=False)
-class Ticket:
-    """A request's place in a lane. `admitted` completes when the request may start; `leave` frees the place.
+@dataclass(frozen=True)
+class QueueLimits:
+    """Limits on the waiting requests together. max_s: one request alone may need more."""
 
-    order: the lowest is admitted first. memory_bytes, disk_bytes: held while it runs.
-    """
+    max_px: int
+    max_s: float
 
-    cost: Cost
-    order: int
-    lane: Lane
-    admission: Admission
-    admitted: Future[None] = field(default_factory=Future)
-    left: bool = False
-
-    def __post_init__(self) -> None:
-        self.memory_bytes, self.disk_bytes = self.cost.memory_bytes, self.cost.disk_bytes
-
-    def leave(self) -> None:
-        """Free the place, whether the request waits or runs. May be called more than once."""
-        self.admission.leave(self)
-
-    def hold_only(self, *, memory_bytes: int, disk_bytes: int) -> None:
-        """Give back all but this: the answer is ready and only has to be sent."""
-        self.admission.hold_only(self, memory_bytes, disk_bytes)
-
-
-@dataclass(eq=False)
-class Lane:
-    """The queue of small requests, or that of large ones.
-
-    max_bytes, max_disk_bytes: limits on the memory and the disk of the running requests.
-    passed_px: pixels of all requests admitted so far.
-    """
-
-    max_bytes: int
-    max_disk_bytes: int
-    waiting: list[Ticket] = field(default_factory=list)
-    working: list[Ticket] = field(default_factory=list)
-    passed_px: int = 0
-
-    def fits(self, ticket: Ticket) -> bool:
-        """Whether there is memory and disk for this request now."""
-        used_bytes = sum(other.memory_bytes for other in self.working)
-        used_disk_bytes = sum(other.disk_bytes for other in self.working)
-        return (
-            used_bytes + ticket.memory_bytes <= self.max_bytes
-            and used_disk_bytes + ticket.disk_bytes <= self.max_disk_bytes
-        )
-
-    def let_in(self) -> list[Ticket]:
-        """Count the waiting requests that fit now, in their order, as running, and return them."""
-        let_in: list[Ticket] = []
-        while self.waiting and self.fits(self.waiting[0]):
-            ticket = self.waiting.pop(0)
-            self.working.append(ticket)
-            self.passed_px += ticket.cost.pixels
-            let_in.append(ticket)
-        return let_in
-
-    def stats(self) -> LaneStats:
-        """What the lane holds now."""
-        return LaneStats(
-            waiting=len(self.waiting),
-            waiting_px=sum(ticket.cost.pixels for ticket in self.waiting),
-            waiting_s=sum(ticket.cost.alone_s for ticket in self.waiting),
-            working=len(self.working),
-            working_px=sum(ticket.cost.pixels for ticket in self.working),
-            working_bytes=sum(ticket.memory_bytes for ticket in self.working),
-            working_disk_bytes=sum(ticket.disk_bytes for ticket in self.working),
-            max_bytes=self.max_bytes,
-            max_disk_bytes=self.max_disk_bytes,
-        )
+    def problem(self, lanes: Sequence[Lane], cost: Cost) -> str | None:
+        """What is wrong with a queue whose latest request has this cost; None if it is within the limits."""
+        pixels, seconds = sum(lane.waiting_px for lane in lanes), sum(lane.waiting_s for lane in lanes)
+        if pixels > self.max_px:
+            return (
+                f"the queue holds {pixels - cost.pixels} of {self.max_px} pixels (--max-queue-pixels), "
+                f"this request needs {cost.pixels}"
+            )
+        if seconds > self.max_s and sum(len(lane.waiting) for lane in lanes) > 1:
+            return (
+                f"the queue holds {seconds - cost.work_s:.1f} of {self.max_s:g} s of work (--max-queue-s), "
+                f"this request needs {cost.work_s:.1f} s"
+            )
+        return None
 
 
 class Admission:
     """Admission control of one server. Thread-safe.
 
     max_active_bytes, max_disk_bytes: limits on the memory and on the temporary files of the running requests.
-    max_queue_px: limit on the pixels of the waiting ones.
-    slots: how many batches the device runs at once; used to estimate waiting times.
+    max_queue_px, max_queue_s: limits on the pixels and the estimated seconds of the waiting ones.
     """
 
     def __init__(
-        self, *, max_active_bytes: int, max_queue_px: int, max_disk_bytes: int = 2**63, slots: int = 1
+        self,
+        *,
+        max_active_bytes: int,
+        max_queue_px: int,
+        max_disk_bytes: int = 2**63,
+        max_queue_s: float = float("inf"),
     ) -> None:
         self._lock = threading.Lock()
-        self._max_queue_px, self._slots = max_queue_px, slots
+        self._queue_limits = QueueLimits(max_queue_px, max_queue_s)
         self._small_bytes = max_active_bytes * SMALL_REQUEST_SHARE
         self._small_disk_bytes = max_disk_bytes * SMALL_REQUEST_SHARE
         small_bytes, small_disk_bytes = (
             int(SMALL_LANE_SHARE * most) for most in (max_active_bytes, max_disk_bytes)
         )
-        self._small = Lane(small_bytes, small_disk_bytes)
-        self._large = Lane(max_active_bytes - small_bytes, max_disk_bytes - small_disk_bytes)
+        self._lanes = (
+            Lane(small_bytes, small_disk_bytes),
+            Lane(max_active_bytes - small_bytes, max_disk_bytes - small_disk_bytes),
+        )
         self._refusals = Counter[str]()
 
-    def enter(self, cost: Cost, *, time_left_s: float | None = None) -> Ticket:
+    def enter(self, cost: Cost, *, flow: Flow | None = None, time_left_s: float | None = None) -> Ticket:
         """Admit a request at once if there is room, else queue it. Does not block; wait for the ticket's `admitted`.
 
-        time_left_s: until the caller's deadline; None if there is none.
-        Raises InvalidInput if the request needs more than the whole budget, Overloaded if the queue is full or the
-        deadline cannot be met.
+        flow: of its jobs; None for a new one. time_left_s: until the caller's deadline; None if there is none.
+        Raises InvalidInput if the request needs more than the whole budget, DeadlineExceeded if the deadline could not be
+        met even by an idle server, and Overloaded if it cannot be met now or if the queue is full.
         """
         with self._lock:
-            try:
-                ticket, let_in = self._place(cost, time_left_s)
-            except Overloaded as refusal:
-                self._refusals[refusal.reason] += 1
-                raise
+            self._check_budget(cost)
+            ticket, let_in = self._place(cost, flow or Flow(), time_left_s)
         _admit(let_in)
         return ticket
 
@@ -179,8 +125,8 @@ class Admission:
             if ticket.left:
                 return
             ticket.left = True
-            lane = ticket.lane
-            (lane.working if ticket in lane.working else lane.waiting).remove(ticket)
+            lane = self._lane(ticket.cost)
+            lane.remove(ticket)
             let_in = lane.let_in()
         _admit(let_in)
         ticket.admitted.cancel()
@@ -188,49 +134,46 @@ class Admission:
     def hold_only(self, ticket: Ticket, memory_bytes: int, disk_bytes: int) -> None:
         """Reduce what a running request holds, and admit the waiting requests that now fit. It can only become less."""
         with self._lock:
-            ticket.memory_bytes = min(ticket.memory_bytes, memory_bytes)
-            ticket.disk_bytes = min(ticket.disk_bytes, disk_bytes)
-            let_in = ticket.lane.let_in()
+            if ticket.left:
+                return
+            ticket.sending = True
+            lane = self._lane(ticket.cost)
+            lane.reduce(ticket, memory_bytes, disk_bytes)
+            let_in = lane.let_in()
         _admit(let_in)
 
     def stats(self) -> AdmissionStats:
         """What is waiting and running now, and the refusals so far."""
         with self._lock:
-            lanes = {"small": self._small.stats(), "large": self._large.stats()}
+            lanes = {name: lane.stats() for name, lane in zip(LANES, self._lanes, strict=True)}
             return AdmissionStats(lanes, dict(self._refusals))
 
-    def _place(self, cost: Cost, time_left_s: float | None) -> tuple[Ticket, list[Ticket]]:
+    def _place(self, cost: Cost, flow: Flow, time_left_s: float | None) -> tuple[Ticket, list[Ticket]]:
         """A place in the queue, and the tickets that now run: this one if it is next and fits. Raises as `enter`."""
-        self._check_fits(cost)
-        is_small = cost.memory_bytes <= self._small_bytes and cost.disk_bytes <= self._small_disk_bytes
-        lane = self._small if is_small else self._large
-        estimate_s = cost.alone_s
-        expected_s = self._expected_s(estimate_s)
-        if time_left_s is not None and expected_s > time_left_s:
-            raise Overloaded(
-                f"the answer would take about {expected_s:.1f} s, the deadline is in {time_left_s:.1f} s; "
-                "try again later or allow more time",
-                retry_after_s=max(expected_s - estimate_s, SHORTEST_RETRY_S),
-                reason="deadline",
-            )
-        ticket = Ticket(cost, lane.passed_px + cost.pixels, lane, self)
-        waiting_px = self._waiting_px()
-        lane.waiting.append(ticket)
-        lane.waiting.sort(key=lambda waiting: waiting.order)
+        index = self._index(cost)
+        lane = self._lanes[index]
+        ticket = Ticket(cost, flow, self)
+        ticket.expected_s = Forecast(self._lanes).answered_s(ticket, index)
+        if time_left_s is not None and ticket.expected_s > time_left_s:
+            raise self._late(cost, flow, ticket.expected_s, time_left_s)
+        lane.add(ticket)
         let_in = lane.let_in()  # at most the new one: the others did not fit before
-        if not let_in and waiting_px + cost.pixels > self._max_queue_px:
-            lane.waiting.remove(ticket)
-            raise Overloaded(
-                f"the queue holds {waiting_px} of {self._max_queue_px} pixels, this request needs {cost.pixels}; "
-                "try again later",
-                retry_after_s=max(expected_s - estimate_s, SHORTEST_RETRY_S),
-                reason="queue",
-            )
+        problem = None if let_in else self._queue_limits.problem(self._lanes, cost)
+        if problem is not None:
+            lane.remove(ticket)
+            raise self._overloaded("queue", problem, self._taken_after_s(cost, flow))
         return ticket, let_in
 
-    def _check_fits(self, cost: Cost) -> None:
+    def _index(self, cost: Cost) -> int:
+        is_small = cost.memory_bytes <= self._small_bytes and cost.disk_bytes <= self._small_disk_bytes
+        return SMALL if is_small else LARGE
+
+    def _lane(self, cost: Cost) -> Lane:
+        return self._lanes[self._index(cost)]
+
+    def _check_budget(self, cost: Cost) -> None:
         """Raises InvalidInput if a request needs more than any request may have."""
-        most = self._large
+        most = self._lanes[LARGE]
         for reason, needed, limit, flag in (
             ("memory", cost.memory_bytes, most.max_bytes, "--max-active-bytes"),
             ("disk", cost.disk_bytes, most.max_disk_bytes, "--max-disk-bytes"),
@@ -243,14 +186,44 @@ class Admission:
                     f"({1 - SMALL_LANE_SHARE:.0%} of {flag}); ask for a smaller answer or send a smaller image",
                 )
 
-    def _waiting_px(self) -> int:
-        """Pixels of the requests that wait now. Called with the lock held."""
-        return sum(ticket.cost.pixels for lane in (self._small, self._large) for ticket in lane.waiting)
+    def _late(
+        self, cost: Cost, flow: Flow, expected_s: float, time_left_s: float
+    ) -> Overloaded | DeadlineExceeded:
+        """The refusal of a request that cannot meet its deadline."""
+        deadline = f"the deadline is in {time_left_s:.2f} s"
+        if cost.alone_s > time_left_s:
+            self._refusals["late"] += 1
+            return DeadlineExceeded(
+                f"the answer would take about {cost.alone_s:.2f} s even if nothing else ran, {deadline}; allow more "
+                "time, or send a smaller image"
+            )
+        index = self._index(cost)
+        retry_after_s = earliest_s(self._lanes, index, Ticket(cost, flow, self), time_left_s)
+        problem = f"the answer would take about {expected_s:.2f} s, {deadline}; allow more time"
+        return self._overloaded("deadline", problem, retry_after_s)
 
-    def _expected_s(self, estimate_s: float) -> float:
-        """Estimated seconds until a request is done. With fair turns, another request delays it by at most its own cost."""
-        others = (t for lane in (self._small, self._large) for t in (*lane.working, *lane.waiting))
-        return estimate_s + sum(min(other.cost.alone_s, estimate_s) for other in others) / self._slots
+    def _taken_after_s(self, cost: Cost, flow: Flow) -> float:
+        """Seconds after which a request would be queued or admitted, if nothing else arrives."""
+        index = self._index(cost)
+        forecast = Forecast(self._lanes)
+
+        def taken() -> bool:
+            lane, ticket = forecast.lanes[index], Ticket(cost, flow, self)
+            lane.add(ticket)
+            if lane.let_in():
+                return True
+            problem = self._queue_limits.problem(forecast.lanes, cost)
+            lane.remove(ticket)
+            return problem is None
+
+        forecast.until(taken)
+        return forecast.now_s
+
+    def _overloaded(self, reason: str, problem: str, retry_after_s: float) -> Overloaded:
+        self._refusals[reason] += 1
+        retry_after_s = max(retry_after_s, SHORTEST_RETRY_S)
+        message = f"{problem}; try again in {retry_after_s:.1f} s"
+        return Overloaded(message, retry_after_s=retry_after_s, reason=reason)
 
 
 def _admit(tickets: list[Ticket]) -> None:

@@ -14,8 +14,10 @@ class Cost:
     """What one request needs while it runs.
 
     pixels: that the device will compute. memory_bytes: upper bound of its memory, its answer included. disk_bytes: upper
-    bound of its temporary files. device_s, codec_s: estimated seconds of the device and of codec threads, for this request
-    alone; 0 if unknown. field: the request's field that made it so large, for the message of a refusal.
+    bound of its temporary files. field: the request's field that made it so large, for the message of a refusal.
+    device_s, codec_s: estimated seconds of the whole device and of all codec threads; 0 if unknown.
+    latency_s: estimated seconds that the request takes on an idle server beyond the longer of the two, because not all of
+    its steps overlap.
     """
 
     pixels: int
@@ -23,9 +25,15 @@ class Cost:
     disk_bytes: int = 0
     device_s: float = 0.0
     codec_s: float = 0.0
+    latency_s: float = 0.0
     field: str = "image"
+
+    @property
+    def work_s(self) -> float:
+        """Estimated seconds for which it keeps the server busy: the device or the codec threads, whichever takes longer."""
+        return max(self.device_s, self.codec_s)
 
     @property
     def alone_s(self) -> float:
         """Estimated seconds until the answer of this request on an idle server."""
-        return self.device_s + self.codec_s
+        return self.work_s + self.latency_s

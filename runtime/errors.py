@@ -9,7 +9,7 @@ GanforgeError
 ├── PermissionDenied    the caller may not do this
 ├── Overloaded          the queue is full or cannot meet the deadline; try again after `retry_after_s`
 ├── NotReady            the server is warming up or draining; try again shortly
-├── DeadlineExceeded    the caller's deadline passed
+├── DeadlineExceeded    the caller's deadline passed, or could not be met even by an idle server
 ├── Cancelled           the caller went away
 ├── BundleError         a bundle is incomplete, altered or of another format
 ├── BackendUnavailable  an engine cannot run here: a library, a device or a capability is missing
@@ -64,7 +64,7 @@ class NotReady(GanforgeError):
 
 
 class DeadlineExceeded(GanforgeError):
-    """The caller's deadline passed before the answer was ready."""
+    """The caller's deadline passed before the answer was ready, or could not be met even by an idle server."""
 
 
 class Cancelled(GanforgeError):

@@ -45,13 +45,18 @@ class Flow:
     """A flow in the sense of fair queuing: the jobs of one request, which share its turns.
 
     account: whom they are charged to. clock_px: the flow's virtual time among the account's flows, in pixels served.
-    served_px: pixels that were taken to the device, or needed no device. Both are written by the scheduler.
+    served_px: pixels that were taken to the device. Both are written by the scheduler. skipped_px: that needed no device.
     """
 
     def __init__(self, account: Account = Account()) -> None:  # noqa: B008 - immutable
         self.account = account
         self.clock_px = 0.0
-        self.served_px = 0
+        self.served_px = self.skipped_px = 0
+
+    @property
+    def done_px(self) -> int:
+        """Pixels that the device has no more work with."""
+        return self.served_px + self.skipped_px
 
 
 class Job:

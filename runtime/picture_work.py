@@ -16,7 +16,7 @@ import numpy as np
 from runtime.backends.base import Engine
 from runtime.cost import Cost
 from runtime.errors import Cancelled
-from runtime.jobs import Job
+from runtime.jobs import Flow, Job
 from runtime.pictures.formats import WRITABLE, Encoding
 from runtime.pictures.reading import OpenedPicture, Rows
 from runtime.pictures.writing import Output
@@ -41,7 +41,7 @@ class PictureWork:
     """One picture on its way from the opened file to the answer's file.
 
     opened: the input. width, height: of the answer, in px. encoding: of the answer's file.
-    file_bytes: memory held by the input file, 0 if it is on disk.
+    file_bytes: memory held by the input file, 0 if it is on disk. flow: of its jobs; None for a new one.
     cost_px, cost_bytes: for admission: pixels to compute, and memory needed meanwhile.
     Raises InvalidInput if the model takes whole pictures only and this one is too large for it.
     """
@@ -55,6 +55,7 @@ class PictureWork:
         height: int,
         encoding: Encoding,
         file_bytes: int,
+        flow: Flow | None = None,
     ) -> None:
         self._manifest, self._header = engine.manifest, opened.header
         self._opened: OpenedPicture | None = opened
@@ -68,6 +69,7 @@ class PictureWork:
             pixel_format=opened.header.pixel_format,
             dtype=self.output.pixel_format.dtype,
             band_bytes=BAND_BYTES,
+            flow=flow,
         )
         self.cost_px = max(self._tiled.computed_px, file_bytes // FILE_BYTES_PER_PIXEL)
         self.cost_bytes = file_bytes + self._memory_bytes(opened.by_rows)

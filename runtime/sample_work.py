@@ -11,7 +11,7 @@ import numpy as np
 from runtime import pixels
 from runtime.backends.base import Engine
 from runtime.cost import Cost
-from runtime.jobs import Item, Job
+from runtime.jobs import Flow, Item, Job
 from runtime.manifest import Manifest
 from runtime.pictures.formats import Encoding
 from runtime.tensors import Array
@@ -24,11 +24,14 @@ class SampleWork:
     """Samples to draw. After the job is done, `pixels` holds them, each [H, W, C] uint8.
 
     latents: [N, Z] float32. labels: [N] int64; ignored if the model has no classes. encoding: of the samples' files.
+    flow: of its job; None for a new one.
     cost_px, cost_bytes: for admission: pixels to compute, and memory needed meanwhile.
     """
 
-    def __init__(self, engine: Engine, latents: Array, labels: Array, encoding: Encoding) -> None:
-        self._engine, self._encoding = engine, encoding
+    def __init__(
+        self, engine: Engine, latents: Array, labels: Array, encoding: Encoding, flow: Flow | None = None
+    ) -> None:
+        self._engine, self._encoding, self._flow = engine, encoding, flow
         self._inputs = sample_inputs(engine.manifest, latents, labels)
         channels, height, width = sample_shape(engine.manifest)
         count = len(latents)
@@ -57,7 +60,9 @@ class SampleWork:
             sample = outputs[output.name].transpose(1, 2, 0)  # [H, W, C]
             self.pixels[index] = pixels.to_uint8(sample, low, high)
 
-        return Job(self._engine, self.items, inputs=inputs, deliver=deliver, deadline_s=deadline_s)
+        return Job(
+            self._engine, self.items, inputs=inputs, deliver=deliver, deadline_s=deadline_s, flow=self._flow
+        )
 
     def file(self, index: int) -> bytes:
         """Encode sample `index` and return the file's bytes. Call it after the job is done."""

@@ -102,6 +102,11 @@ class Scheduler:
         with self._changed:
             return self._meter.seconds_per_px(engine)
 
+    @property
+    def slots(self) -> int:
+        """Batches that run at once, over all devices."""
+        return len(self._slots)
+
     def grow(self, slots: int | Mapping[str, int]) -> None:
         """Run at least so many batches at once from now on: a model with more slots is served on the device."""
         by_device = slots if isinstance(slots, Mapping) else {"device": slots}

@@ -28,6 +28,7 @@ class Limits:
     max_active_bytes: memory of all running requests together, their answers included; one request may have three quarters.
     max_disk_bytes: temporary files together: uploads (max_uploads_bytes) and answers that are too large for memory.
     max_queue_pixels: of all waiting requests together; further requests are refused at once.
+    max_queue_s: estimated seconds of all waiting requests together; one request alone may need more.
     max_calls: calls open at once.
     idle_s: seconds without progress, in either direction, after which a stream's call is ended.
     """
@@ -41,5 +42,6 @@ class Limits:
     max_active_bytes: int = 768 * MIB
     max_disk_bytes: int = 8 * 1024 * MIB
     max_queue_pixels: int = 2**27
+    max_queue_s: float = 60.0
     max_calls: int = 256
     idle_s: float = 60.0

@@ -171,6 +171,10 @@ LIMITS = Group(
             "--max-queue-pixels",
             "Most pixels of all waiting requests; further requests are refused at once.",
         ),
+        _limit(
+            "--max-queue-s",
+            "Most seconds of work, as estimated, of all waiting requests; further requests are refused at once.",
+        ),
         _limit("--max-calls", "Most calls open at once."),
         _limit("--idle-s", "Seconds without progress after which a stream is ended."),
     ],

@@ -22,8 +22,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from runtime.admission import Admission, AdmissionStats, Ticket
+from runtime.admission import Admission, AdmissionStats
 from runtime.errors import InvalidInput, NotReady
+from runtime.jobs import Flow
+from runtime.lane import Ticket
 from runtime.picture_work import PictureWork
 from runtime.pictures.reading import open_picture
 from runtime.sample_work import SampleWork, sample_shape
@@ -98,7 +100,7 @@ class Service:
             max_active_bytes=self.limits.max_active_bytes,
             max_disk_bytes=self.limits.max_disk_bytes - self.limits.max_uploads_bytes,
             max_queue_px=self.limits.max_queue_pixels,
-            slots=max((model.engine.slots for model in models), default=1),
+            max_queue_s=self.limits.max_queue_s,
         )
         self._ready = Ready(models, admission)
 
@@ -198,8 +200,9 @@ class Service:
             "version": model.version,
             "size": f"{params.count}×{params.width}×{params.height}",
         }
-        samples = SampleWork(model.engine, params.latents, params.labels, params.encoding)
-        async with self._admitted(admission, model, samples, call):
+        flow = Flow()
+        samples = SampleWork(model.engine, params.latents, params.labels, params.encoding, flow)
+        async with self._admitted(admission, model, samples, flow, call):
             await run_job(model, samples.job(call.deadline_s), call)
             images = await asyncio.gather(
                 *(self._codecs.encode("quick", call, samples.file, index) for index in range(params.count))
@@ -297,6 +300,7 @@ class Service:
             "version": model.version,
             "size": f"{size} → {params.width}×{params.height} {params.encoding.format}",
         }
+        flow = Flow()
         picture = PictureWork(
             model.engine,
             opened,
@@ -304,8 +308,9 @@ class Service:
             height=params.height,
             encoding=params.encoding,
             file_bytes=len(image) if isinstance(image, bytes) else 0,
+            flow=flow,
         )
-        ticket = await stack.enter_async_context(self._admitted(admission, model, picture, call))
+        ticket = await stack.enter_async_context(self._admitted(admission, model, picture, flow, call))
         file, items = await run_picture(model, picture, self._codecs, call, on_progress)
         stack.enter_context(file)
         picture.free()
@@ -326,17 +331,17 @@ class Service:
 
     @asynccontextmanager
     async def _admitted(
-        self, admission: Admission, model: Model, work: PictureWork | SampleWork, call: Call
+        self, admission: Admission, model: Model, work: PictureWork | SampleWork, flow: Flow, call: Call
     ) -> AsyncIterator[Ticket]:
         """Context manager: waits until the request is admitted, and frees its place and memory at the end.
 
-        Raises at once: InvalidInput if the request needs more than the whole budget, Overloaded if the queue is full, the
-        deadline cannot be met, or the caller's quota is used up.
+        Raises at once: InvalidInput if the request needs more than the whole budget, DeadlineExceeded if an idle server could
+        not meet the deadline, Overloaded if this one cannot, the queue is full or the caller's quota is used up.
         """
-        seconds_per_px = model.scheduler.seconds_per_px(model.engine) or 0.0
+        seconds_per_px = (model.scheduler.seconds_per_px(model.engine) or 0.0) / model.scheduler.slots
         cost = replace(work.cost, device_s=seconds_per_px * work.cost.pixels)
         with self._quotas.hold(call.caller, cost) as hold:
-            ticket = admission.enter(cost, time_left_s=call.time_left_s())
+            ticket = admission.enter(cost, flow=flow, time_left_s=call.time_left_s())
             try:
                 with call.stopwatch.during("queue"):
                     await asyncio.wrap_future(ticket.admitted)

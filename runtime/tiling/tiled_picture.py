@@ -50,7 +50,7 @@ class TiledPicture:
 
     manifest: the engine's, or one with other tile sizes. height, width: of the picture, in px. pixel_format: of the input.
     dtype: of the answer: uint8, uint16, or float32 for values in [0, 1] that are not clipped.
-    band_bytes: limit on the memory of one band's answer; None for a single band.
+    band_bytes: limit on the memory of one band's answer; None for a single band. flow: of its jobs; None for a new one.
     Raises InvalidInput if the model takes whole pictures only and this one is too large for it.
     """
 
@@ -64,6 +64,7 @@ class TiledPicture:
         pixel_format: PixelFormat,
         dtype: np.dtype[Any],
         band_bytes: int | None = None,
+        flow: Flow | None = None,
     ) -> None:
         check_whole_size(height, width, manifest)
         self._engine, self._manifest = engine, manifest
@@ -76,7 +77,7 @@ class TiledPicture:
         self.computed_px = self.bands.computed_px * len(self.passes)
         self._alpha_beside = pixel_format.alpha and tasks.of(manifest).alpha == "beside"
         self._in_work: dict[int, BandInWork] = {}
-        self._flow = Flow()
+        self._flow = flow or Flow()
         self._lock, self._done = threading.Lock(), 0
 
     @property
@@ -124,7 +125,9 @@ class TiledPicture:
         planes = pad_to_multiple(planes, manifest.size_multiple)
         parts = [TilesOfPass(pass_, self._to_run(band, planes, pass_, canvas)) for pass_ in self.passes]
         runs = Runs(band, parts)
-        self._in_work[index] = BandInWork(planes, canvas, runs, len(band) * len(self.passes) - len(runs))
+        filled = len(band) * len(self.passes) - len(runs)
+        self._flow.skipped_px += self.computed_px * filled // self.tiles_total
+        self._in_work[index] = BandInWork(planes, canvas, runs, filled)
 
     def _to_run(self, band: Band, planes: Array, pass_: Pass, canvas: Canvas) -> range | Array:
         """The numbers of the band's tiles that must go through the network in this pass. The others are filled."""

@@ -16,7 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from runtime.admission import LaneStats
+from runtime.lane import LaneStats
 from runtime.scheduling.stats import Stats
 from server import resources
 from server.limits import Limits
