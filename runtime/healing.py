@@ -89,7 +89,8 @@ class HealingEngine(Engine):
         replicas = self._replicas.values()
         if any(replica.state != "out" for replica in replicas):
             return None
-        return "; ".join(f"{replica.device}: {replica.reason}" for replica in replicas)
+        reasons = "; ".join(f"{replica.device}: {replica.reason}" for replica in replicas)
+        return f"its engine failed and could not be replaced ({reasons})"
 
     def listen(self, changed: Callable[[HealingEngine], None]) -> None:
         """Call `changed`, from any thread, whenever an engine was replaced, or is ready, or none is left."""
@@ -103,10 +104,16 @@ class HealingEngine(Engine):
         return dict(self._first().run(inputs))
 
     def warm_up(self) -> None:
-        """Warm up each device's engine, and time it: the first estimate of how long a batch takes."""
+        """Warm up each device's engine, and time it."""
         for replica in self._replicas.values():
             if (opened := replica.now()) is not None:
                 opened.engine.warm_up()
+        self.measure()
+
+    def measure(self) -> None:
+        """Time each device's warm engine: the first estimate of how long a batch takes. Raises EngineError."""
+        for replica in self._replicas.values():
+            if (opened := replica.now()) is not None:
                 opened.seconds_per_px = seconds_per_px(opened.engine)
 
     def close(self) -> None:

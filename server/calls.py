@@ -76,16 +76,20 @@ class Call:
 
     def timing(self, model: Model, tiles: int) -> Timing:
         """The Timing of the answer, up to now. tiles: number of items that ran."""
-        times = self.stopwatch.times()
+        times, ran = self.stopwatch.times(), self.stopwatch.ran
+        if ran.recovered:
+            self.facts["recovered"] = ", ".join(ran.recovered)
         return Timing(
             queue_ms=times.queue_s * 1e3,
             inference_ms=times.inference_s * 1e3,
             codec_ms=times.codec_s * 1e3,
             total_ms=times.total_s * 1e3,
             tiles=tiles,
-            precision=model.engine.precision,
-            backend=model.engine.backend,
+            precision=ran.precision or model.engine.precision,
+            backend=ran.backend or model.engine.backend,
             model_version=model.version,
+            device=ran.device or model.engine.device,
+            recovered=tuple(ran.recovered),
         )
 
 

@@ -100,9 +100,9 @@ class Engines:
             self._bytes[engine] = memory.bytes_to_open(engine.bundle)
             scheduler = self.schedulers.get(engine.device)
             if scheduler is None:
-                scheduler = Scheduler(slots=engine.slots)
+                scheduler = Scheduler(slots=engine.slots_by_device)
                 self.schedulers = {**self.schedulers, engine.device: scheduler}
-        scheduler.grow(engine.slots)
+        scheduler.grow(engine.slots_by_device)
         return Model(engine, scheduler)
 
     def close(self, model: Model) -> None:

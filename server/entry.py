@@ -12,7 +12,7 @@ from typing import Literal
 
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
-from runtime.errors import EngineError, GanforgeError
+from runtime.errors import EngineError, GanforgeError, NotReady
 from runtime.manifest import Manifest
 from runtime.scheduler import Scheduler
 
@@ -40,6 +40,16 @@ class Model:
     def version(self) -> str:
         """The version of its bundle's content."""
         return self.engine.bundle.version
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why no device can run it now, though it is open; None if one can."""
+        return self.engine.unavailable
+
+    def check(self) -> None:
+        """Raises NotReady if no device can run it now."""
+        if (reason := self.unavailable) is not None:
+            raise NotReady(f"{self.name} is unavailable: {reason}; try again later")
 
 
 @dataclass(eq=False)
@@ -82,7 +92,7 @@ class Entry:
     def state(self) -> State:
         """What a request for it would meet: "serving" is open, "idle" is opened by the next request."""
         if self.model is not None:
-            return "serving"
+            return "serving" if self.model.unavailable is None else "unavailable"
         if self.opening is not None:
             return "loading"
         return "unavailable" if self.failure is not None else "idle"

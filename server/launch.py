@@ -28,17 +28,22 @@ class Launched:
 
 @contextmanager
 def launched(
-    bundles: Path, *, log: Path, flags: Sequence[str] = (), timeout_s: float = 300.0
+    bundles: Path,
+    *,
+    log: Path,
+    flags: Sequence[str] = (),
+    timeout_s: float = 300.0,
+    module: str = "server",
 ) -> Iterator[Launched]:
     """Context manager: runs `python -m server --bundles DIR --port 0 FLAGS`, and drains and stops it at the end.
 
     The server imports the same modules as this process, whatever files are in the working folder: -P keeps that folder
     off the import path, and this process's import path is passed on.
 
-    log: file for its log. Raises BackendUnavailable with the last lines of the log if the server ends, or is not ready
-    within `timeout_s` seconds.
+    log: file for its log. module: another one that takes the same flags, for tests.
+    Raises BackendUnavailable with the last lines of the log if the server ends, or is not ready within `timeout_s` seconds.
     """
-    command = [sys.executable, "-P", "-m", "server", "--bundles", str(bundles), "--port", "0", *flags]
+    command = [sys.executable, "-P", "-m", module, "--bundles", str(bundles), "--port", "0", *flags]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)

@@ -163,6 +163,8 @@ def _timing(timing: Timing) -> pb.Timing:
         precision=timing.precision,
         backend=timing.backend,
         model_version=timing.model_version,
+        recovered=timing.recovered,
+        device=timing.device,
     )
 
 

@@ -154,6 +154,7 @@ class Models:
             entry.users, entry.last_use = entry.users + 1, self._uses
         try:
             if entry.model is not None:
+                entry.model.check()
                 yield entry.model
                 return
             with (stopwatch or Stopwatch()).during("queue"):

@@ -4,12 +4,19 @@ here: server/models.py at the start, and server/reloading.py while the server ru
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from runtime import backends, tasks
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
-from runtime.errors import BundleError
+from runtime.devices import expand
+from runtime.errors import BackendUnavailable, BundleError
+from runtime.healing import Event, HealingEngine, Way
 from runtime.manifest import Manifest
 from runtime.tensors import Precision
+from runtime.ways import ways
+from server.engine_events import log_event
 
 RGB = 3
 
@@ -20,21 +27,41 @@ def open_warm(
     backend: str = "auto",
     device: str | None = None,
     min_precision: Precision | None = None,
+    on_event: Callable[[Event], None] = log_event,
 ) -> tuple[Engine, str]:
-    """Load a bundle into an engine and warm it up. It takes from a second to minutes, and blocks.
+    """Load a bundle into an engine that heals, on one device or several, and warm it up. Takes seconds or minutes.
 
-    backend, device, min_precision: as for `runtime.backends.open_engine`.
+    backend, min_precision: as for `runtime.backends.open_engine`. device: as for `runtime.devices.expand`.
+    on_event: called, from any thread, when something happens to the engine later.
     Returns the warm engine and a sentence for the log that says which backend runs it and why.
-    Raises BundleError, BackendUnavailable or EngineError if the bundle cannot be served here.
+    Raises BundleError, BackendUnavailable or EngineError if the bundle cannot be served here, on each of the devices.
     """
     check_channels(bundle.manifest)
-    engine, reason = backends.open_engine(bundle, backend, device, min_precision=min_precision)
+    engines: dict[str, tuple[Engine, list[Way]]] = {}
+    reasons = []
     try:
-        engine.warm_up()
+        for place in expand(device):
+            start_s = time.monotonic()
+            engine, reason = backends.open_engine(bundle, backend, place, min_precision=min_precision)
+            if engine.device in engines:
+                engine.close()
+                raise BackendUnavailable(
+                    f"--device {device}: {place} is {engine.device}, which is named before"
+                )
+            engines[engine.device] = (engine, [])
+            engine.warm_up()
+            took_s = time.monotonic() - start_s
+            engines[engine.device][1].extend(
+                ways(engine, backend=backend, device=device, min_precision=min_precision, opened_in_s=took_s)
+            )
+            reasons.append(reason)
+        healing = HealingEngine(engines, on_event=on_event)
+        healing.measure()
     except BaseException:
-        engine.close()
+        for engine, _ in engines.values():
+            engine.close()
         raise
-    return engine, reason
+    return healing, "; ".join(reasons)
 
 
 def check_channels(manifest: Manifest) -> None:

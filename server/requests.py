@@ -52,8 +52,9 @@ class SamplesRequest:
 class Timing:
     """Where a request's time went, in milliseconds of wall time; `Times` in runtime/stopwatch.py defines each part.
 
-    tiles: items computed (tiles, whole pictures or samples). precision: that the engine really used. backend: its name.
-    model_version: `Bundle.version` of the model that ran.
+    tiles: items computed (tiles, whole pictures or samples). precision: the narrowest that was really used. backend,
+    device: the engines', separated by commas if there were several.
+    model_version: `Bundle.version` of the model that ran. recovered: what saved the request after failures.
     """
 
     queue_ms: float
@@ -64,6 +65,8 @@ class Timing:
     precision: str
     backend: str
     model_version: str
+    device: str = ""
+    recovered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -368,6 +368,7 @@ class Service:
 
 def _info(entry: Entry, is_default: bool) -> ModelInfo:
     manifest = entry.manifest
+    engine = entry.model.engine if entry.model is not None else entry
     _, height, width = sample_shape(manifest)
     return ModelInfo(
         name=manifest.name,
@@ -375,8 +376,8 @@ def _info(entry: Entry, is_default: bool) -> ModelInfo:
         scale=manifest.scale,
         latent_size=manifest.latent_size,
         class_names=manifest.class_names or tuple(map(str, range(manifest.classes))),
-        precision=entry.precision,
-        backend=entry.backend,
+        precision=engine.precision,
+        backend=engine.backend,
         width=width,
         height=height,
         is_default=is_default,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +70,10 @@ class Fault:
 
 
 class Faults:
-    """The faults of some engines. Thread-safe. path: a JSON file with a list of faults, read again when it changes."""
+    """The faults of some engines. Thread-safe. path: a JSON file with a list of faults, read again when it changes.
+
+    hanging: batches that hang now.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self._lock = threading.Lock()
@@ -147,6 +150,13 @@ def _spoilt(fault: Fault, outputs: Outputs) -> Outputs:
     if fault.kind == "shape":
         return {name: array[..., :-1] for name, array in outputs.items()}
     return outputs
+
+
+def write(path: Path, *faults: Fault) -> None:
+    """Replace the faults in a file, at once."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps([asdict(fault) for fault in faults]), encoding="utf-8")
+    new.replace(path)
 
 
 def inject(engine: Engine, faults: Faults) -> Engine:

@@ -7,7 +7,7 @@ arrays back. The checks of inputs, outputs and precision are here; a backend imp
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -61,6 +61,11 @@ class Engine(ABC):
         return {self.device: self.slots}
 
     @property
+    def unavailable(self) -> str | None:
+        """Why no device can run it now; None if one can. Only an engine that heals itself knows (runtime/healing.py)."""
+        return None
+
+    @property
     def max_batch(self) -> int:
         """The longest batch that `run` takes."""
         return self.batch_sizes[-1]
@@ -97,6 +102,10 @@ class Engine(ABC):
         """Run every common input shape once, so that no request pays for a shape's slow first run."""
         for batch, side_px in warm_up_shapes(self.manifest, self.batch_sizes):
             self.run(zero_inputs(self.manifest.inputs, batch=batch, height=side_px, width=side_px))
+
+    def wider(self) -> Callable[[], Engine] | None:
+        """Opens the same bundle on the same device in a wider precision, when called; None if the backend cannot."""
+        return None
 
     def close(self) -> None:
         """Free the device's memory. Later calls of `run` raise EngineError; closing again does nothing."""

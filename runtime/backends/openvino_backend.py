@@ -7,6 +7,7 @@ read from the compiled graph.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,7 @@ from runtime import tasks
 from runtime.backends import shapes
 from runtime.backends.base import Engine
 from runtime.backends.cpu_features import cpu_features
-from runtime.backends.precisions import fastest_allowed, narrowest
+from runtime.backends.precisions import WIDEST, fastest_allowed, narrowest
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
 from runtime.manifest import EngineFile, Manifest
@@ -30,6 +31,8 @@ NAME = "openvino"
 PACKAGES = ("openvino",)
 TARGETS = ("openvino",)
 # Several tiles run in parallel, each on a few cores. A whole picture or a batch of samples uses all cores.
+# "LATENCY" alone would leave all NUMA nodes but one idle; with this, each node runs one. Several tiles spread by themselves.
+STREAMS: dict[str, str] = {"LATENCY": "NUMA"}
 GOALS: dict[ItemKind, str] = {"tiles": "THROUGHPUT", "whole": "LATENCY", "samples": "LATENCY"}
 HINTS: dict[Precision, str] = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 EXECUTED: dict[str, Precision] = {
@@ -93,13 +96,18 @@ def _core() -> Any:
 
 
 class OpenVINOEngine(Engine):
-    """The graph, compiled for any shape and once more for each tile shape. Each has infer requests for `slots` threads."""
+    """The graph, compiled for any shape and once more for each tile shape. Each has infer requests for `slots` threads.
+
+    asked: the precision to compute in; None for the fastest that the bundle and `min_precision` allow.
+    """
 
     backend = NAME
 
-    def __init__(self, bundle: Bundle, *, min_precision: Precision | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, min_precision: Precision | None = None, asked: Precision | None = None
+    ) -> None:
         manifest = bundle.manifest
-        precision = fastest_allowed(native_precisions(), manifest.precision, min_precision)
+        precision = asked or fastest_allowed(native_precisions(), manifest.precision, min_precision)
         goal = GOALS[tasks.items_of(manifest)]
         dynamic = compile_graph(bundle, precision, goal)
         slots = int(dynamic.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
@@ -134,6 +142,11 @@ class OpenVINOEngine(Engine):
         finally:
             idle.put(request)
 
+    def wider(self) -> Callable[[], Engine] | None:
+        if self.precision == WIDEST:
+            return None
+        return lambda: OpenVINOEngine(self.bundle, asked=WIDEST)
+
     def close(self) -> None:
         super().close()
         self._idle.clear()
@@ -145,10 +158,12 @@ def compile_graph(
 ) -> Any:
     """Compile the bundle's graph. Returns an openvino.CompiledModel that computes in `precision`, or wider.
 
-    goal: OpenVINO's performance hint, "LATENCY" (one run on all cores) or "THROUGHPUT" (several runs in parallel).
+    goal: OpenVINO's performance hint, "LATENCY" (one run on all cores of a NUMA node) or "THROUGHPUT" (several runs in parallel).
     shape: fixed shape of the graph's only input; None for any. Raises EngineError with OpenVINO's message.
     """
     options = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": goal}
+    if goal in STREAMS:
+        options["NUM_STREAMS"] = STREAMS[goal]
     try:
         model = _core().read_model(bundle.onnx)
         if precision == "float32":

@@ -12,6 +12,7 @@ from runtime.tensors import Precision
 
 # Significand bits, the implicit one included. An int8 bundle is quantised in part: its other layers need 8 bits too.
 SIGNIFICAND_BITS: dict[Precision, int] = {"float32": 24, "float16": 11, "bfloat16": 8, "int8": 8}
+WIDEST: Precision = "float32"
 # Precisions with float32's exponent range. float16 overflows at 65504, so it replaces them only if the operator allows it.
 FULL_RANGE: tuple[Precision, ...] = ("float32", "bfloat16")
 

@@ -49,10 +49,7 @@ def hopeless(item: BatchItem) -> Exception | None:
     if not isinstance(engine, HealingEngine):
         return None
     if (reason := engine.unavailable) is not None:
-        return NotReady(
-            f"{engine.manifest.name} is unavailable, its engine failed and could not be replaced ({reason}); "
-            "try again later"
-        )
+        return NotReady(f"{engine.manifest.name} is unavailable: {reason}; try again later")
     reason = engine.hopeless(item.way)
     return None if reason is None else EngineError(_sentence(item, reason))
 
