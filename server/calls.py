@@ -11,7 +11,8 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,6 +20,7 @@ from typing import Protocol
 from runtime.errors import DeadlineExceeded, Overloaded
 from runtime.stopwatch import Stopwatch
 from server.codes import CANCELLED, INTERNAL, OK, code_of, message_for_caller
+from server.connections import machine
 from server.limits import Limits
 from server.logs import log
 from server.models import Model
@@ -52,6 +54,11 @@ class Call:
     def client(self) -> str:
         """The name of the caller's token or certificate, for logs and metrics; empty if it has none."""
         return self.caller.name
+
+    @property
+    def origin(self) -> str:
+        """Whose call it is, for limits: the name of the caller's token, or else the address of its machine."""
+        return self.client or machine(self.peer)
 
     @classmethod
     def begin(
@@ -107,12 +114,17 @@ class Calls:
     """The open calls of one server, over all fronts.
 
     gRPC's own limit is not used: it counts calls of a client that stopped reading until their connection closes.
-    observers: are told of every call.
+    observers: are told of every call. make_room: ends an idle call, from one address or (None) any, and returns whether
+    there was one.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(
+        self, limits: Limits, make_room: Callable[[str | None], bool] = lambda address: False
+    ) -> None:
         self._limits = limits
+        self.make_room = make_room
         self._open = 0
+        self._by_address: Counter[str] = Counter()
         self.observers: list[Observer] = []
 
     @property
@@ -126,16 +138,13 @@ class Calls:
 
         Raises Overloaded if too many calls are open, DeadlineExceeded at the deadline, and whatever the block raises.
         """
+        address = machine(call.peer)
         self._open += 1
+        self._by_address[address] += 1
         try:
             for observer in self.observers:
                 observer.begun(call)
-            if self._open > self._limits.max_calls:
-                raise Overloaded(
-                    f"{self._limits.max_calls} calls are open already (--max-calls); try again later",
-                    retry_after_s=RETRY_AFTER_S,
-                    reason="calls",
-                )
+            self._check(address)
             message = "the deadline passed; the remaining work was dropped"
             async with time_limit(call.time_left_s(), message):
                 yield
@@ -153,6 +162,27 @@ class Calls:
             _log(call, OK)
         finally:
             self._open -= 1
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    def _check(self, address: str) -> None:
+        """Raises Overloaded if too many calls are open, and none of them can be ended because it waits for its client."""
+        limits = self._limits
+        if self._by_address[address] > limits.max_calls_per_client:
+            if not self.make_room(address):
+                raise Overloaded(
+                    f"{address} has {limits.max_calls_per_client} calls open already (--max-calls-per-client); "
+                    "try again later",
+                    retry_after_s=RETRY_AFTER_S,
+                    reason="calls",
+                )
+        elif self._open > limits.max_calls and not self.make_room(None):
+            raise Overloaded(
+                f"{limits.max_calls} calls are open already (--max-calls); try again later",
+                retry_after_s=RETRY_AFTER_S,
+                reason="calls",
+            )
 
     def _tell(self, call: Call, code: str, error: Exception | None) -> None:
         for observer in self.observers:

@@ -8,33 +8,32 @@ ids and logs belong to the core.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection as grpc_reflection
+from grpc_reflection.v1alpha import reflection_pb2
 
 from protos import ganforge_pb2 as pb
 from runtime.errors import BackendUnavailable
 from server import messages
 from server.calls import Call
-from server.exchange import Context, Exchange, register
+from server.exchange import STATUS_S, Answer, Exchange, Exchanges
+from server.health_front import NAME as HEALTH_NAME
+from server.health_front import HealthFront
 from server.limits import Limits
 from server.messages import TRANSLATE, UPSCALE, ImageMessages
 from server.requests import ImageAnswer, PieceOut, SamplesAnswer
 from server.security.access import Access, Guard
 from server.security.certificates import Certificates
 from server.service import Service
-from server.statuses import REQUEST_ID, to_status
 
-# Metadata keys of W3C trace context.
-TRACE_CONTEXT = ("traceparent", "tracestate")
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ImageGenerator"].full_name
-HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-Answer = Callable[[Exchange, Call], Awaitable[None]]
+# Calls that are on their way when the server begins to stop get this long to arrive and be refused.
+ARRIVING_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,10 @@ def channel_options(limits: Limits, keepalive: Keepalive) -> tuple[tuple[str, in
 
 
 class Front:
-    """Answers the calls of the proto by calling the core; `handlers` says which method answers which call."""
+    """Answers the calls of the proto by calling the core. answers: which method answers which call."""
 
-    def __init__(self, service: Service, access: Access) -> None:
-        self._service, self._access = service, access
+    def __init__(self, service: Service, exchanges: Exchanges, access: Access) -> None:
+        self._service, self._exchanges, self._access = service, exchanges, access
         answers: Mapping[str, Answer] = {
             "Upscale": partial(self._image, UPSCALE),
             "UpscaleStream": partial(self._image_stream, UPSCALE),
@@ -82,62 +81,60 @@ class Front:
             "Generate": self._generate,
             "ListModels": self._list_models,
         }
-        self.handlers = {method: partial(self._handle, answer) for method, answer in answers.items()}
+        self.answers = {method: partial(self._opened, answer) for method, answer in answers.items()}
+
+    async def _opened(self, answer: Answer, exchange: Exchange, call: Call) -> None:
+        """Answer a call inside the limits of the core."""
+        async with self._service.open(call), self._exchanges.running():
+            context = exchange.context
+            call.caller = self._access.authenticate(context.invocation_metadata(), context.auth_context())
+            await answer(exchange, call)
 
     async def _image(self, kind: ImageMessages, exchange: Exchange, call: Call) -> None:
         async def send(answer: ImageAnswer) -> None:
-            await exchange.send(messages.image_response(kind, answer))
+            await exchange.send(messages.image_response(kind, answer).SerializeToString())
 
-        message = await exchange.request(kind.request)
-        await self._service.image(kind.task, messages.image_request(message), message.image, send, call)
+        message, image = await exchange.request_with(kind.request, messages.IMAGE)
+        await self._service.image(kind.task, messages.image_request(message), image, send, call)
 
     async def _image_stream(self, kind: ImageMessages, exchange: Exchange, call: Call) -> None:
         async def send(piece: PieceOut) -> None:
-            await exchange.send(messages.piece_out(kind, piece))
+            await exchange.send(messages.piece_out(kind, piece).SerializeToString())
 
-        pieces = messages.pieces_in(exchange.requests(kind.piece_in))
+        pieces = messages.pieces_in(exchange.requests_with(kind.piece_in, messages.DATA))
         await self._service.image_stream(kind.task, pieces, send, call)
 
     async def _generate(self, exchange: Exchange, call: Call) -> None:
         async def send(answer: SamplesAnswer) -> None:
-            await exchange.send(messages.generate_response(answer))
+            await exchange.send(messages.generate_response(answer).SerializeToString())
 
-        request = messages.samples_request(await exchange.request(pb.GenerateRequest))
-        await self._service.samples("generate", request, send, call)
+        limits = self._service.limits
+        latent_size = max((model.manifest.latent_size for model in self._service.models), default=0)
+        most_bytes = messages.largest_samples_request(limits.max_count, latent_size)
+        what = f"for {limits.max_count} samples (--max-count) of the models here"
+        message = await exchange.request(pb.GenerateRequest, most_bytes, what)
+        await self._service.samples("generate", messages.samples_request(message), send, call)
 
     async def _list_models(self, exchange: Exchange, call: Call) -> None:
         await exchange.request(pb.ListModelsRequest)
         models = await self._service.list_models(call.caller)
-        await exchange.send(pb.ListModelsResponse(models=map(messages.model_info, models)))
+        answer = pb.ListModelsResponse(models=map(messages.model_info, models))
+        await exchange.send(answer.SerializeToString())
 
-    async def _handle(self, answer: Answer, method: str, context: Context) -> None:
-        """Run one call of the core; an error becomes the call's status."""
-        metadata = dict(context.invocation_metadata() or ())
-        request_id = metadata.get(REQUEST_ID)
-        call = Call.begin(
-            method,
-            request_id=request_id if isinstance(request_id, str) else None,
-            time_left_s=context.time_remaining(),
-            peer=context.peer(),
-        )
-        call.trace_context = {key: str(metadata[key]) for key in TRACE_CONTEXT if key in metadata}
-        context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
-        try:
-            async with self._service.open(call):
-                call.caller = self._access.authenticate(context.invocation_metadata(), context.auth_context())
-                await answer(Exchange(context, self._service.limits), call)
-        except Exception as error:
-            await self._abort(context, error, call)
-            raise
 
-    async def _abort(self, context: Context, error: Exception, call: Call) -> None:
-        """End a failed call with its status. Always raises."""
-        try:
-            async with asyncio.timeout(self._service.limits.idle_s):
-                await context.abort(*to_status(error, call.request_id))
-        except TimeoutError:
-            # A caller that reads nothing does not read the status either. Without one, gRPC resets the call.
-            raise asyncio.CancelledError from None
+class Reflection:
+    """Lists the services and describes their messages to clients that ask. services: full names."""
+
+    def __init__(self, services: Sequence[str], service: Service, exchanges: Exchanges) -> None:
+        self._servicer = grpc_reflection.aio.ReflectionServicer(services)  # type: ignore[attr-defined]  # the stubs lack it
+        self._service, self._exchanges = service, exchanges
+        self.answers: Mapping[str, Answer] = {"ServerReflectionInfo": self._info}
+
+    async def _info(self, exchange: Exchange, call: Call) -> None:
+        async with self._service.open(call), self._exchanges.running(finishes=False):
+            requests = exchange.requests(reflection_pb2.ServerReflectionRequest)
+            async for answer in self._servicer.ServerReflectionInfo(requests, exchange.context):
+                await exchange.send(answer.SerializeToString())
 
 
 class Server:
@@ -152,24 +149,28 @@ class Server:
         keepalive: Keepalive = Keepalive(),
     ) -> None:
         """access: who may call. reflection: whether clients may list the services."""
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
+        self._health = service.health
+        self._exchanges = Exchanges(service.transit)
         guard = Guard(access, tuple(f"/{name}/" for name in (SERVICE_NAME, HEALTH_NAME)))
         self._server = grpc.aio.server(
             options=channel_options(service.limits, keepalive),
             interceptors=[guard] if access.needs_token else [],
         )
-        register(self._server, SERVICE_NAME, Front(service, access).handlers)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        answers: dict[str, Mapping[str, Answer]] = {
+            SERVICE_NAME: Front(service, self._exchanges, access).answers,
+            HEALTH_NAME: HealthFront(service.health, SERVICE_NAME, service.limits).answers,
+        }
         if reflection:
-            names = (SERVICE_NAME, HEALTH_NAME, grpc_reflection.SERVICE_NAME)
-            grpc_reflection.enable_server_reflection(names, self._server)
+            names = (*answers, grpc_reflection.SERVICE_NAME)
+            answers[names[-1]] = Reflection(names, service, self._exchanges).answers
+        for name, methods in answers.items():
+            self._exchanges.register(self._server, name, methods)
 
     async def start(self, host: str, port: int, certificates: Certificates | None = None) -> int:
         """Start listening; health checks report NOT_SERVING. port: 0 for a free one. certificates: None for no TLS.
 
         Returns the port. Raises BackendUnavailable if the address cannot be used.
         """
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             if certificates is None:
@@ -185,13 +186,15 @@ class Server:
 
     async def ready(self) -> None:
         """Report SERVING in health checks."""
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._health.ready()
 
     async def drain(self, grace_s: float) -> None:
-        """Refuse new calls, wait up to `grace_s` seconds for the running ones and cancel the rest."""
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)
-
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", SERVICE_NAME):
-            await self._health.set(name, status)
+        """Refuse new calls, wait up to `grace_s` seconds for the running ones and end the rest."""
+        self._health.drain()
+        self._exchanges.drain()
+        # gRPC cancels calls that arrive while it stops. Those that are on their way get an answer first.
+        await asyncio.sleep(min(ARRIVING_S, grace_s))
+        stopping = asyncio.create_task(self._server.stop(grace_s + STATUS_S))
+        await asyncio.wait([stopping], timeout=grace_s)
+        await self._exchanges.end_all()
+        await stopping

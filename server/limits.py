@@ -29,8 +29,11 @@ class Limits:
     max_disk_bytes: temporary files together: uploads (max_uploads_bytes) and answers that are too large for memory.
     max_queue_pixels: of all waiting requests together; further requests are refused at once.
     max_queue_s: estimated seconds of all waiting requests together; one request alone may need more.
-    max_calls: calls open at once.
-    idle_s: seconds without progress, in either direction, after which a stream's call is ended.
+    max_calls: calls open at once; max_calls_per_client: of them, from one address.
+    max_watches: health watches open at once; one client may have half of them.
+    max_transit_bytes: memory of messages that arrive, or that calls hold, and of answers that leave.
+    idle_s: seconds without progress, in either direction, after which a call is ended.
+    min_rate_bytes_s: bytes a second that a client must send or take.
     """
 
     max_pixels: int = 2**26
@@ -44,4 +47,8 @@ class Limits:
     max_queue_pixels: int = 2**27
     max_queue_s: float = 60.0
     max_calls: int = 256
+    max_calls_per_client: int = 192
+    max_watches: int = 1024
+    max_transit_bytes: int = 512 * MIB
     idle_s: float = 60.0
+    min_rate_bytes_s: int = 16 * 1024

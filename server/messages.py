@@ -14,6 +14,7 @@ from protos import ganforge_pb2 as pb
 from runtime.errors import InvalidInput
 from runtime.tensors import TaskName
 from server import formats
+from server.limits import MESSAGE_MARGIN_BYTES
 from server.requests import (
     ImageAnswer,
     ImageRequest,
@@ -25,6 +26,11 @@ from server.requests import (
     SamplesRequest,
     Timing,
 )
+
+# Numbers of the fields that hold bytes of pictures: of requests, and of the pieces of streamed ones.
+IMAGE, DATA = 2, 2
+# Bytes of a value in a message at most: a float or a label with its tag, and a latent's own tag and length.
+VALUE_BYTES, LATENT_BYTES = 6, 12
 
 TASKS: Mapping[TaskName, pb.Task] = {
     "upscale": pb.TASK_UPSCALE,
@@ -68,22 +74,27 @@ def image_request(message: Any) -> ImageRequest:
     )
 
 
-async def pieces_in(messages: AsyncIterator[Any]) -> AsyncIterator[PieceIn]:
-    """The pieces in a stream of UpscaleStreamRequest or TranslateStreamRequest.
+async def pieces_in(parts: AsyncIterator[tuple[Any, bytes | None]]) -> AsyncIterator[PieceIn]:
+    """The pieces in a stream of UpscaleStreamRequest or TranslateStreamRequest, each without its data, and its data.
 
     Raises InvalidInput if the header contains an image.
     """
-    async for message in messages:
-        kind = message.WhichOneof("part")
-        if kind == "data":
-            yield message.data
-        elif kind == "header":
+    async for message, data in parts:
+        if data is not None:
+            yield data
+        elif message.WhichOneof("part") == "header":
             if message.header.image:
                 size = len(message.header.image)
                 raise InvalidInput("header.image", f"got {size} bytes, expected none; send the file as data")
             yield image_request(message.header)
         else:
             yield None
+
+
+def largest_samples_request(max_count: int, latent_size: int) -> int:
+    """Bytes of a GenerateRequest with as many labels and latents as it may have. latent_size: of the largest model."""
+    sample_bytes = VALUE_BYTES + LATENT_BYTES + latent_size * VALUE_BYTES
+    return MESSAGE_MARGIN_BYTES + max_count * sample_bytes
 
 
 def image_response(kind: ImageMessages, answer: ImageAnswer) -> Any:

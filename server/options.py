@@ -176,7 +176,18 @@ LIMITS = Group(
             "Most seconds of work, as estimated, of all waiting requests; further requests are refused at once.",
         ),
         _limit("--max-calls", "Most calls open at once."),
-        _limit("--idle-s", "Seconds without progress after which a stream is ended."),
+        _limit(
+            "--max-calls-per-client",
+            "Most calls from one address open at once. Behind a proxy, set it to --max-calls.",
+        ),
+        _limit("--max-watches", "Most health watches open at once; one client may have half of them."),
+        _limit(
+            "--max-transit-bytes",
+            "Most memory, in bytes, of messages that arrive or are held by calls, and of answers that leave; the slowest "
+            "clients' calls are ended beyond it.",
+        ),
+        _limit("--idle-s", "Seconds without progress after which a call is ended."),
+        _limit("--min-rate-bytes-s", "Fewest bytes a second that a client must send or take."),
     ],
 )
 

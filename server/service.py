@@ -31,9 +31,10 @@ from runtime.pictures.reading import open_picture
 from runtime.sample_work import SampleWork, sample_shape
 from runtime.scheduler import Scheduler
 from runtime.tensors import TaskName
-from server.calls import Call, Calls, Observer, time_limit
+from server.calls import Call, Calls, Observer
 from server.codec_threads import Codecs
 from server.entry import Entry
+from server.health import Health
 from server.limits import CHUNK_BYTES, MESSAGE_MARGIN_BYTES, Limits
 from server.models import Model, Models
 from server.params import image_params, sample_params
@@ -51,6 +52,7 @@ from server.requests import (
 from server.security.allowed import allowed_name
 from server.security.callers import ANYBODY, Caller
 from server.security.quotas import Quotas
+from server.transit import Transit
 from server.uploads import Uploads
 
 T = TypeVar("T")
@@ -89,7 +91,9 @@ class Service:
     def __init__(self, limits: Limits, *, codec_threads: int = os.cpu_count() or 1) -> None:
         self.limits = limits
         self._ready: Ready | None = None
-        self._calls = Calls(limits)
+        self.health = Health()
+        self.transit = Transit(limits)
+        self._calls = Calls(limits, self.transit.end_idle)
         self._codecs = Codecs(codec_threads)
         self._uploads = Uploads(limits)
         self._quotas = Quotas()
@@ -150,7 +154,9 @@ class Service:
             advice = "use the streaming call, or ask for JPEG"
             self._check_fits("image", file.seek(0, os.SEEK_END), advice)
             file.seek(0)
-            await self._send(send, replace(answer, image=file.read()))
+            answer = replace(answer, image=file.read())
+            file.close()
+            await self._send(send, answer, call, leaving_bytes=ANSWER_COPIES * len(answer.image))
 
     async def image_stream(
         self,
@@ -167,10 +173,11 @@ class Service:
         """
         async with AsyncExitStack() as stack:
             file, answer = await self._uploaded_image(task, pieces, send, call, stack)
-            await self._send(send, answer)
+            held_bytes = file.seek(0, os.SEEK_END) if isinstance(file, io.BytesIO) else 0
+            await self._send(send, answer, call, held_bytes=held_bytes)
             file.seek(0)
             while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                await self._send(send, piece)
+                await self._send(send, piece, call, leaving_bytes=len(piece), held_bytes=held_bytes)
 
     async def samples(
         self,
@@ -202,7 +209,7 @@ class Service:
         }
         flow = Flow()
         samples = SampleWork(model.engine, params.latents, params.labels, params.encoding, flow)
-        async with self._admitted(admission, model, samples, flow, call):
+        async with self._admitted(admission, model, samples, flow, call) as ticket:
             await run_job(model, samples.job(call.deadline_s), call)
             images = await asyncio.gather(
                 *(self._codecs.encode("quick", call, samples.file, index) for index in range(params.count))
@@ -219,8 +226,10 @@ class Service:
                 seed=params.seed,
                 timing=call.timing(model, params.count),
             )
+            size_bytes = sum(map(len, images))
             del images
-            await self._send(send, answer)
+            ticket.hold_only(memory_bytes=0, disk_bytes=0)
+            await self._send(send, answer, call, leaving_bytes=ANSWER_COPIES * size_bytes)
 
     async def list_models(self, caller: Caller = ANYBODY) -> tuple[ModelInfo, ...]:
         """Describe the served models that the caller may use, sorted by name."""
@@ -255,7 +264,7 @@ class Service:
             work.add_done_callback(lambda _: latest.end())
             try:
                 async for progress in latest:
-                    await self._send(send, progress)
+                    await self._send(send, progress, call)
                 return await work
             except BaseException:
                 work.cancel()
@@ -273,7 +282,7 @@ class Service:
     ) -> tuple[BinaryIO, ImageAnswer]:
         """Process one picture. Returns the answer's file, open, and the answer without it.
 
-        stack: closes the file, and keeps the request admitted until then, with the memory or disk of the file only.
+        stack: closes the file, and keeps its disk admitted until then. Its memory is counted by `_send`.
         """
         warm = self._warm()
         name = allowed_name(warm.models.catalog, task, request.model, call.caller)
@@ -314,12 +323,8 @@ class Service:
         file, items = await run_picture(model, picture, self._codecs, call, on_progress)
         stack.enter_context(file)
         picture.free()
-        size_bytes = file.seek(0, os.SEEK_END)
         in_memory = isinstance(file, io.BytesIO)
-        ticket.hold_only(
-            memory_bytes=ANSWER_COPIES * size_bytes if in_memory else 0,
-            disk_bytes=0 if in_memory else size_bytes,
-        )
+        ticket.hold_only(memory_bytes=0, disk_bytes=0 if in_memory else file.seek(0, os.SEEK_END))
         return file, ImageAnswer(
             image=b"",
             format=params.encoding.format,
@@ -351,10 +356,17 @@ class Service:
                 work.free()
                 ticket.leave()
 
-    async def _send(self, send: Callable[[T], Awaitable[None]], piece: T) -> None:
-        idle_s = self.limits.idle_s
-        async with time_limit(idle_s, f"nothing was read for {idle_s:g} s; the call was ended"):
-            await send(piece)
+    async def _send(
+        self,
+        send: Callable[[T], Awaitable[None]],
+        piece: T,
+        call: Call,
+        *,
+        leaving_bytes: int = 0,
+        held_bytes: int = 0,
+    ) -> None:
+        """Send a piece and wait until it has left. leaving_bytes: of memory until then. held_bytes: even longer."""
+        await self.transit.send(send(piece), call, leaving_bytes=leaving_bytes, held_bytes=held_bytes)
 
     def _check_fits(self, name: str, size_bytes: int, advice: str) -> None:
         """Raises InvalidInput naming the field `name` if an answer does not fit into one message."""

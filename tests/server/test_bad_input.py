@@ -105,7 +105,7 @@ def test_wrong_options_of_upscale_are_refused_by_field(
     refused(lambda: served.stub.Upscale(request), INVALID, word, field=field)
 
 
-@pytest.mark.parametrize("name", ["nope", "x" * 100_000, "esrgan\n\x00é😀", "../../etc/passwd"])
+@pytest.mark.parametrize("name", ["nope", "x" * 50_000, "esrgan\n\x00é😀", "../../etc/passwd"])
 def test_an_unknown_model_is_refused_with_the_known_ones(served: Served, name: str) -> None:
     refused(
         lambda: served.stub.Upscale(pb.UpscaleRequest(model=name, image=png(2, 2))), NOT_FOUND, "upscaler"

@@ -14,6 +14,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+import server.exchange
 import server.grpc_front
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
@@ -212,5 +213,6 @@ def coroutines_of_the_front() -> list[Any]:
     return [
         each
         for each in coroutines
-        if each.cr_code.co_filename == server.grpc_front.__file__ and each.cr_frame
+        if each.cr_code.co_filename in (server.grpc_front.__file__, server.exchange.__file__)
+        and each.cr_frame
     ]
