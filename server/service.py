@@ -31,6 +31,7 @@ from runtime.pictures.reading import open_picture
 from runtime.sample_work import SampleWork, sample_shape
 from runtime.scheduler import Scheduler
 from runtime.tensors import TaskName
+from server.administration import Administration
 from server.calls import Call, Calls, Observer
 from server.codec_threads import Codecs
 from server.entry import Entry
@@ -93,6 +94,7 @@ class Service:
         self._ready: Ready | None = None
         self.health = Health()
         self.transit = Transit(limits)
+        self.administration = Administration()
         self._calls = Calls(limits, self.transit.end_idle)
         self._codecs = Codecs(codec_threads)
         self._uploads = Uploads(limits)
