@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,9 +29,7 @@ from runtime.lane import Ticket
 from runtime.picture_work import PictureWork
 from runtime.pictures.reading import open_picture
 from runtime.sample_work import SampleWork, sample_shape
-from runtime.scheduler import Scheduler
 from runtime.tensors import TaskName
-from server.administration import Administration
 from server.calls import Call, Calls, Observer
 from server.codec_threads import Codecs
 from server.entry import Entry
@@ -71,14 +69,12 @@ class Ready:
 
 @dataclass(frozen=True)
 class ServiceStats:
-    """What a service holds at one moment, for metrics. models, schedulers (by device), admission: empty until the
-    models are warm.
-    """
+    """What a service holds at one moment, for metrics. models, admission: None until it is ready."""
 
     open_calls: int
     uploads_bytes: int
-    models: tuple[Model, ...]
-    schedulers: Mapping[str, Scheduler]
+    transit_bytes: int
+    models: Models | None
     admission: AdmissionStats | None
 
 
@@ -94,7 +90,6 @@ class Service:
         self._ready: Ready | None = None
         self.health = Health()
         self.transit = Transit(limits)
-        self.administration = Administration()
         self._calls = Calls(limits, self.transit.end_idle)
         self._codecs = Codecs(codec_threads)
         self._uploads = Uploads(limits)
@@ -120,8 +115,8 @@ class Service:
         return ServiceStats(
             self._calls.open_now,
             self._uploads.held_bytes,
-            tuple(ready.models) if ready else (),
-            dict(ready.models.schedulers) if ready else {},
+            self.transit.held_bytes,
+            ready.models if ready else None,
             ready.admission.stats() if ready else None,
         )
 

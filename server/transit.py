@@ -75,14 +75,14 @@ class Connection:
 
     def arriving_bytes(self, largest_bytes: int) -> int:
         """Bytes of incomplete messages. largest_bytes: of one message."""
-        oldest = next(iter(self.reading), None)
+        oldest = next(iter([*self.reading]), None)
         if oldest is None or self.received_bytes is None:
             return 0
         return max(0, min(self.excess_bytes() - oldest.base_bytes, len(self.reading) * largest_bytes))
 
     def total_bytes(self, largest_bytes: int) -> int:
         """Everything in transit on it."""
-        leaving_bytes = sum(waiting.size_bytes for waiting in self.writing)
+        leaving_bytes = sum(waiting.size_bytes for waiting in [*self.writing])
         return self.arriving_bytes(largest_bytes) + self.held_bytes + leaving_bytes
 
     def longest_waiting(self) -> Waiting | None:
@@ -101,8 +101,11 @@ class Transit:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes in transit, by the last check."""
-        return sum(each.total_bytes(self._limits.max_message_bytes) for each in self._connections.values())
+        """Bytes in transit, by the last check. May be read from any thread."""
+        connections = [
+            *self._connections.values()
+        ]  # copies, here and in Connection: a scrape reads while calls come and go
+        return sum(each.total_bytes(self._limits.max_message_bytes) for each in connections)
 
     async def receive(self, message: Awaitable[bytes | None], call: Call) -> bytes | None:
         """Wait for a message of `call`; None if it sends no more.

@@ -8,11 +8,12 @@ lists the metrics; labels take few values: methods of the proto, served models, 
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from runtime.errors import Overloaded
 from server.calls import Call
 from server.monitoring.parts import PartMetrics
+from server.security.certificates import Certificates
 from server.service import Service
 
 # From a thumbnail on a GPU to a poster on a small CPU, in seconds.
@@ -21,10 +22,19 @@ MODEL = ("method", "model")
 
 
 class Metrics:
-    """The metrics of a service, from now on. `registry` holds them all, with those of the process."""
+    """The metrics of a service, from now on. `registry` holds them all, with those of the process.
 
-    def __init__(self, service: Service) -> None:
+    certificates: the server's; None if it does not speak TLS.
+    """
+
+    def __init__(self, service: Service, certificates: Certificates | None = None) -> None:
         self.registry = CollectorRegistry()
+        if certificates is not None:
+            Gauge(
+                "ganforge_certificate_expiry_timestamp_seconds",
+                "When the server's certificate expires, in seconds since 1970.",
+                registry=self.registry,
+            ).set_function(lambda: certificates.expires.timestamp())
         service.observe(CallMetrics(self.registry))
         self.registry.register(PartMetrics(service))
         ProcessCollector(registry=self.registry)

@@ -11,19 +11,22 @@ from server.monitoring import tracing
 from server.monitoring.metrics import Metrics
 from server.monitoring.port import MetricsPort
 from server.options import Monitoring
+from server.security.certificates import Certificates
 from server.service import Service
 
 
 class Monitors:
     """The metrics and traces of a service. Raises BackendUnavailable if the metrics' address cannot be used.
 
-    url: where Prometheus scrapes; None for nowhere.
+    certificates: the server's; None if it does not speak TLS. url: where Prometheus scrapes; None for nowhere.
     """
 
-    def __init__(self, service: Service, settings: Monitoring) -> None:
+    def __init__(
+        self, service: Service, settings: Monitoring, certificates: Certificates | None = None
+    ) -> None:
         self._port: MetricsPort | None = None
         if settings.metrics_port is not None:
-            registry = Metrics(service).registry
+            registry = Metrics(service, certificates).registry
             self._port = MetricsPort(registry, settings.metrics_host, settings.metrics_port)
         self._tracing = tracing.from_environment(os.environ)
         if self._tracing:

@@ -16,11 +16,15 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from runtime.admission import AdmissionStats
+from runtime.healing import HealingEngine
 from runtime.lane import LaneStats
 from runtime.scheduling.stats import Stats
 from server import resources
+from server.engines import EnginesStats
+from server.health import MODEL, Health
 from server.limits import Limits
-from server.models import Model
+from server.models import Models
 from server.service import Service, ServiceStats
 
 T = TypeVar("T")
@@ -31,11 +35,18 @@ BATCH_ITEMS = (1, 2, 4, 8, 16, 32, 64)
 SERVICE: Sequence[Reading[ServiceStats]] = (
     ("ganforge_open_calls", "Calls that are open.", lambda service: service.open_calls),
     ("ganforge_uploads_bytes", "Bytes of all uploads in pieces.", lambda service: service.uploads_bytes),
+    (
+        "ganforge_transit_bytes",
+        "Messages that arrive and answers that leave.",
+        lambda service: service.transit_bytes,
+    ),
 )
 LIMITS: Sequence[Reading[Limits]] = (
     ("ganforge_open_calls_limit", "--max-calls.", lambda limits: limits.max_calls),
     ("ganforge_uploads_limit_bytes", "--max-uploads-bytes.", lambda limits: limits.max_uploads_bytes),
+    ("ganforge_transit_limit_bytes", "--max-transit-bytes.", lambda limits: limits.max_transit_bytes),
     ("ganforge_queue_limit_pixels", "--max-queue-pixels.", lambda limits: limits.max_queue_pixels),
+    ("ganforge_queue_limit_seconds", "--max-queue-s.", lambda limits: limits.max_queue_s),
 )
 MACHINE = (
     ("ganforge_memory_limit_bytes", "Memory that the process may use.", resources.memory_bytes),
@@ -53,10 +64,18 @@ LANES: Sequence[Reading[LaneStats]] = (
     ("ganforge_active_disk_bytes", "Their temporary files.", lambda lane: lane.working_disk_bytes),
     ("ganforge_active_disk_limit_bytes", "Their limit, of --max-disk-bytes.", lambda lane: lane.max_disk_bytes),
 )  # fmt: skip
+ENGINES: Sequence[Reading[EnginesStats]] = (
+    ("ganforge_models_open", "Models whose engine is open.", lambda engines: engines.open),
+    ("ganforge_models_bytes", "Estimated memory of the open engines.", lambda engines: engines.bytes),
+)
+ENGINE_COUNTERS: Sequence[Reading[EnginesStats]] = (
+    ("ganforge_models_opened", "Engines opened.", lambda engines: engines.opened),
+    ("ganforge_models_closed", "Engines closed.", lambda engines: engines.closed),
+)
 DEVICE_COUNTERS: Sequence[Reading[Stats]] = (
-    ("ganforge_device_busy_seconds", "Seconds of all batches; divide its rate by the slots.", lambda device: device.busy_s),
     ("ganforge_device_pixels", "Pixels computed.", lambda device: device.pixels),
     ("ganforge_device_items_dropped", "Tiles and samples dropped: their call had ended.", lambda device: device.items_dropped),
+    ("ganforge_device_slots_replaced", "Workers given up because their batch hung.", lambda device: device.slots_replaced),
 )  # fmt: skip
 DEVICE_GAUGES: Sequence[Reading[Stats]] = (
     ("ganforge_device_jobs_waiting", "Jobs with items that wait.", lambda device: device.jobs_waiting),
@@ -77,11 +96,11 @@ class PartMetrics(Collector):
         yield from (gauge(name, help, read()) for name, help, read in MACHINE)
         if service.admission is not None:
             yield from labelled(GaugeMetricFamily, "lane", service.admission.lanes, LANES)
-        devices = {device: scheduler.stats() for device, scheduler in service.schedulers.items()}
-        yield from labelled(CounterMetricFamily, "device", devices, DEVICE_COUNTERS)
-        yield from labelled(GaugeMetricFamily, "device", devices, DEVICE_GAUGES)
-        yield batch_sizes(devices)
-        yield from models(service.models)
+            yield refusals(service.admission)
+        yield health(self._service.health, service.models)
+        if service.models is not None:
+            yield from model_metrics(service.models)
+            yield from device_metrics(service.models)
 
 
 def gauge(name: str, help: str, value: float) -> GaugeMetricFamily:
@@ -103,6 +122,93 @@ def labelled(
         yield family
 
 
+def refusals(admission: AdmissionStats) -> Metric:
+    """Requests that admission refused; among them those that no retry helps."""
+    family = CounterMetricFamily(
+        "ganforge_admission_refusals",
+        "Requests that admission refused: for more memory or disk than the whole budget, late (an idle server could not "
+        "meet the deadline), queue or deadline (too much load).",
+        labels=("reason",),
+    )
+    for reason, count in admission.refusals.items():
+        family.add_metric((reason,), count)
+    return family
+
+
+def health(reported: Health, models: Models | None) -> Metric:
+    """What works: the server as a whole, the parts that report their health, and each model."""
+    family = GaugeMetricFamily(
+        "ganforge_healthy",
+        "1 for what works, else 0: server, disk, model/NAME.",
+        labels=("part",),
+    )
+    works = {"server": bool(reported.healthy()), **reported.parts()}
+    for entry in models.catalog.entries.values() if models is not None else ():
+        engine = entry.model.engine if entry.model is not None else None
+        hopeless = isinstance(engine, HealingEngine) and engine.unavailable is not None
+        part = f"{MODEL}{entry.name}"
+        works[part] = works.get(part, True) and entry.state != "unavailable" and not hopeless
+    for part, healthy in works.items():
+        family.add_metric((part,), healthy)
+    return family
+
+
+def model_metrics(models: Models) -> Iterator[Metric]:
+    """What is served, in which state, and how fast it computes."""
+    engines = models.stats()
+    yield from (gauge(name, help, read(engines)) for name, help, read in ENGINES)
+    yield from (CounterMetricFamily(name, help, read(engines)) for name, help, read in ENGINE_COUNTERS)
+    labels = ("model", "version", "task", "precision", "backend", "device")
+    info = GaugeMetricFamily("ganforge_model_info", "1 for each model whose engine is open.", labels=labels)
+    state = GaugeMetricFamily(
+        "ganforge_model_state",
+        "1 for each model in its state: serving, loading, idle, unavailable.",
+        labels=("model", "version", "state"),
+    )
+    cost = GaugeMetricFamily(
+        "ganforge_model_seconds_per_pixel",
+        "Running average of the device's seconds per pixel that the model computes.",
+        labels=("model",),
+    )
+    for entry in models.catalog.entries.values():
+        state.add_metric((entry.name, entry.version, entry.state), 1)
+    for model in models:
+        engine, task = model.engine, str(model.manifest.task)
+        info.add_metric((model.name, model.version, task, engine.precision, engine.backend, engine.device), 1)
+        seconds_per_px = model.scheduler.seconds_per_px(engine)
+        if seconds_per_px is not None:
+            cost.add_metric((model.name,), seconds_per_px)
+    yield from (info, state, cost)
+
+
+def device_metrics(models: Models) -> Iterator[Metric]:
+    """What the schedulers have done. device: one, or those behind the same queue, such as "cuda:0,cuda:1"."""
+    devices = {device: scheduler.stats() for device, scheduler in models.schedulers.items()}
+    yield from labelled(CounterMetricFamily, "device", devices, DEVICE_COUNTERS)
+    yield from labelled(GaugeMetricFamily, "device", devices, DEVICE_GAUGES)
+    yield batch_sizes(devices)
+    slots = GaugeMetricFamily("ganforge_device_slots", "Batches that run at once.", labels=("device",))
+    retries = CounterMetricFamily(
+        "ganforge_retries",
+        "Items that ran again after an engine had failed, by what was done.",
+        labels=("device", "step"),
+    )
+    busy = CounterMetricFamily(
+        "ganforge_device_busy_seconds",
+        "Seconds of all batches, by the device and the slot that ran them; failed ones included.",
+        labels=("device", "slot"),
+    )
+    for device, count in slots_of(models).items():
+        slots.add_metric((device,), count)
+    for device, stats in devices.items():
+        for step, count in stats.retries.items():
+            retries.add_metric((device, step), count)
+        for place, seconds in stats.busy_by_slot_s.items():
+            own_device, _, slot = place.rpartition("/")
+            busy.add_metric((own_device, slot), seconds)
+    yield from (slots, retries, busy)
+
+
 def batch_sizes(devices: Mapping[str, Stats]) -> Metric:
     """The histogram of batch sizes of each device."""
     family = HistogramMetricFamily("ganforge_device_batch_items", "Items of a batch.", labels=("device",))
@@ -117,27 +223,10 @@ def batch_sizes(devices: Mapping[str, Stats]) -> Metric:
     return family
 
 
-def models(served: Sequence[Model]) -> Iterator[Metric]:
-    """What is served, how fast it computes, and how many batches its device runs at once."""
-    labels = ("model", "version", "task", "precision", "backend", "device")
-    info = GaugeMetricFamily("ganforge_model_info", "1 for each served model.", labels=labels)
-    cost = GaugeMetricFamily(
-        "ganforge_model_seconds_per_pixel",
-        "Running average of the device's seconds per pixel that the model computes.",
-        labels=("model",),
-    )
-    slots = GaugeMetricFamily(
-        "ganforge_device_slots", "Batches that run at once on the device.", labels=("device",)
-    )
-    for model in served:
-        engine = model.engine
-        task = str(model.manifest.task)
-        info.add_metric((model.name, model.version, task, engine.precision, engine.backend, engine.device), 1)
-        seconds_per_px = model.scheduler.seconds_per_px(engine)
-        if seconds_per_px is not None:
-            cost.add_metric((model.name,), seconds_per_px)
-    for device in sorted({model.engine.device for model in served}):
-        slots.add_metric(
-            (device,), max(model.engine.slots for model in served if model.engine.device == device)
-        )
-    yield from (info, cost, slots)
+def slots_of(models: Models) -> dict[str, int]:
+    """How many batches run at once on each device."""
+    most: dict[str, int] = {}
+    for model in models:
+        for device, count in model.engine.slots_by_device.items():
+            most[device] = max(most.get(device, 0), count)
+    return most

@@ -62,6 +62,11 @@ class Certificates:
         self._warned_s: float | None = None
         self._warn(self._served)
 
+    @property
+    def expires(self) -> datetime:
+        """When the certificate of new connections expires."""
+        return self._served.expires
+
     def credentials(self) -> grpc.ServerCredentials:
         """What gRPC listens with. With a CA of clients, connections without a certificate of it are refused."""
         return grpc.dynamic_ssl_server_credentials(

@@ -206,9 +206,8 @@ def serve(loop: asyncio.AbstractEventLoop) -> Iterator[Serve]:
         certificates: Certificates | None = None,
         access: Access = Access(),  # noqa: B008 - without tokens it holds nothing
         reflection: bool = True,
-        **model_options: Any,
     ) -> Served:
-        models = Models(engines, defaults, **model_options)
+        models = Models(engines, defaults)
 
         async def begin() -> tuple[Server, Service, int]:
             service = Service(limits)

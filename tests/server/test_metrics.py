@@ -163,7 +163,8 @@ def check_devices(last: Scrape) -> None:
     assert 0 < batches <= last.value("ganforge_device_batch_items_sum", device="CPU")
     assert last.value("ganforge_device_batch_items_bucket", device="CPU", le="+Inf") == batches
     assert last.value("ganforge_device_items_dropped_total", device="CPU") > 0
-    assert last.value("ganforge_device_busy_seconds_total", device="CPU") > 0
+    assert last.value("ganforge_device_busy_seconds_total", device="CPU", slot="0") > 0
+    assert last.value("ganforge_device_slots", device="CPU") == 1
     assert last.value("ganforge_model_seconds_per_pixel", model="upscaler") > 0
 
 
@@ -207,12 +208,12 @@ def test_a_server_that_warms_up_and_one_that_has_drained_can_be_scraped(serve: S
             served.stub.Upscale(pb.UpscaleRequest(image=png(4, 4)))
         warming = settled(read, Outcomes({("Upscale", "UNAVAILABLE"): 1}))
         assert warming.value("ganforge_requests_total", method="Upscale", model="", code="UNAVAILABLE") == 1
-        assert not warming.sums("ganforge_model_info", "model")
+        assert not warming.sums("ganforge_model_state", "model")
         resident_bytes = warming.value("process_resident_memory_bytes")
         assert 0 < resident_bytes < warming.value("ganforge_memory_limit_bytes")
         assert warming.value("ganforge_temporary_free_bytes") > 0
         served.service.ready(served.models)
-        assert read().sums("ganforge_model_info", "model") == {("upscaler",): 1}
+        assert read().sums("ganforge_model_state", "model", "state") == {("upscaler", "serving"): 1}
         served.run(served.server.drain(1))
         served.service.close()
-        assert read().sums("ganforge_model_info", "model") == {("upscaler",): 1}
+        assert read().sums("ganforge_model_state", "model", "state") == {("upscaler", "serving"): 1}
