@@ -248,3 +248,33 @@ class ModelInfo(_message.Message):
     version: str
     state: str
     def __init__(self, name: _Optional[str] = ..., task: _Optional[_Union[Task, str]] = ..., scale: _Optional[int] = ..., latent_size: _Optional[int] = ..., class_names: _Optional[_Iterable[str]] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., is_default: _Optional[bool] = ..., max_whole_px: _Optional[int] = ..., version: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
+
+class ReloadModelsRequest(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReloadModelsResponse(_message.Message):
+    __slots__ = ("added", "replaced", "removed", "refused", "unchanged")
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    added: _containers.RepeatedCompositeFieldContainer[ModelChange]
+    replaced: _containers.RepeatedCompositeFieldContainer[ModelChange]
+    removed: _containers.RepeatedCompositeFieldContainer[ModelChange]
+    refused: _containers.RepeatedCompositeFieldContainer[ModelChange]
+    unchanged: _containers.RepeatedCompositeFieldContainer[ModelChange]
+    def __init__(self, added: _Optional[_Iterable[_Union[ModelChange, _Mapping]]] = ..., replaced: _Optional[_Iterable[_Union[ModelChange, _Mapping]]] = ..., removed: _Optional[_Iterable[_Union[ModelChange, _Mapping]]] = ..., refused: _Optional[_Iterable[_Union[ModelChange, _Mapping]]] = ..., unchanged: _Optional[_Iterable[_Union[ModelChange, _Mapping]]] = ...) -> None: ...
+
+class ModelChange(_message.Message):
+    __slots__ = ("name", "version", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...

@@ -317,3 +317,80 @@ class ImageGenerator:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class AdminStub:
+    """For whoever runs the server: callers on its own machine, or with a token that has admin = true.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ReloadModels = channel.unary_unary(
+                '/ganforge.v1.Admin/ReloadModels',
+                request_serializer=protos_dot_ganforge__pb2.ReloadModelsRequest.SerializeToString,
+                response_deserializer=protos_dot_ganforge__pb2.ReloadModelsResponse.FromString,
+                _registered_method=True)
+
+
+class AdminServicer:
+    """For whoever runs the server: callers on its own machine, or with a token that has admin = true.
+    """
+
+    def ReloadModels(self, request, context):
+        """Makes the served models follow the folder of bundles (--bundles): adds, replaces and removes them while others serve.
+        Returns when the new models serve, which takes as long as opening them. Goes on if the caller gives up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AdminServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ReloadModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadModels,
+                    request_deserializer=protos_dot_ganforge__pb2.ReloadModelsRequest.FromString,
+                    response_serializer=protos_dot_ganforge__pb2.ReloadModelsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'ganforge.v1.Admin', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('ganforge.v1.Admin', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Admin:
+    """For whoever runs the server: callers on its own machine, or with a token that has admin = true.
+    """
+
+    @staticmethod
+    def ReloadModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ganforge.v1.Admin/ReloadModels',
+            protos_dot_ganforge__pb2.ReloadModelsRequest.SerializeToString,
+            protos_dot_ganforge__pb2.ReloadModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -68,10 +68,10 @@ def load(path: Path, trust: Trust | None = None) -> Bundle:
                 raise BundleError(f"{path}: {error}") from error
 
 
-def discover(folder: Path, trust: Trust | None = None) -> list[Bundle]:
+def discover(folder: Path, trust: Trust | None = None, *, may_be_empty: bool = False) -> list[Bundle]:
     """Every bundle directly inside `folder`, sorted by folder name. trust: as for `load`.
 
-    Raises BundleError if there is none, if two have the same name, or if one of them cannot be read.
+    Raises BundleError if there is none (unless it may be empty), if two have the same name, or if one of them cannot be read.
     """
     if not folder.is_dir():
         raise BundleError(
@@ -82,7 +82,7 @@ def discover(folder: Path, trust: Trust | None = None) -> list[Bundle]:
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".") and (path / MANIFEST).is_file()
     ]
-    if not bundles:
+    if not bundles and not may_be_empty:
         raise BundleError(
             f"{folder}: holds no bundle; build one with python -m export.build --output {folder}"
         )

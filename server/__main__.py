@@ -14,6 +14,7 @@ import click
 from runtime import bundle
 from runtime.errors import GanforgeError
 from server import configuration
+from server.following import Following, ignore_hang_ups
 from server.grpc_front import Server
 from server.logs import configure, log
 from server.models import Models
@@ -73,10 +74,11 @@ def main(print_config: bool, **values: Any) -> None:
 async def serve(settings: Settings) -> None:
     """Serve bundles until Ctrl-C or SIGTERM. Raises GanforgeError if the server cannot start."""
     stopping = _signals()
+    ignore_hang_ups(asyncio.get_running_loop())
     choice, host, grace_s = settings.models, settings.listening.host, settings.listening.grace_s
     certificates = settings.security.certificates(host)
     trust = settings.security.trusted()
-    bundles = await asyncio.to_thread(bundle.discover, choice.bundles, trust)
+    bundles = await asyncio.to_thread(bundle.discover, choice.bundles, trust, may_be_empty=choice.watch)
     service = Service(settings.limits)
     server = Server(service, access=settings.security.access(), reflection=settings.security.reflection)
     monitors = Monitors(service, settings.monitoring, certificates)
@@ -91,6 +93,9 @@ async def serve(settings: Settings) -> None:
             device=choice.device,
             min_precision=choice.min_precision,
             trust=trust,
+            expect_more=choice.watch,
+            lazy=choice.lazy,
+            max_bytes=choice.max_models_bytes,
             on_warm=_log_warm,
             stopping=stopping.is_set,
         )
@@ -98,7 +103,10 @@ async def serve(settings: Settings) -> None:
         await server.drain(0)
         service.close()
         raise
+    following = Following(models, choice.bundles, watch=choice.watch)
+    service.administration.reloader = following.reloader
     try:
+        await following.until_first_model(stopping)
         service.ready(models)
         await server.ready()
         click.echo(f"serving on {host}:{port}")
@@ -109,6 +117,7 @@ async def serve(settings: Settings) -> None:
         log.info("draining", grace_s=grace_s)
         await server.drain(grace_s)
     finally:
+        following.close()
         await asyncio.to_thread(service.close)
         await asyncio.to_thread(monitors.close)
         for device_name, scheduler in models.schedulers.items():

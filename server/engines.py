@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
-from runtime.errors import Cancelled, Overloaded
+from runtime.errors import BundleError, Cancelled, Overloaded
 from runtime.scheduler import Scheduler
 from server import memory
 from server.entry import Model
+from server.opening import check_channels
 
 # Opens a bundle: server/opening.py with the operator's backend, device and precision.
 OpenBundle = Callable[[Bundle], tuple[Engine, str]]
@@ -59,8 +60,18 @@ class Engines:
         with self._lock:
             return sum(self._bytes.values())
 
-    def no_room(self, bundle: Bundle) -> Overloaded | None:
-        """Why there is no room for this bundle's engine beside those that are open; None if there is."""
+    def check(self, bundle: Bundle) -> None:
+        """Raises BundleError if the bundle could never be served here, even alone."""
+        check_channels(bundle.manifest)
+        needs = memory.bytes_to_open(bundle)
+        if self.max_bytes is not None and needs > self.max_bytes:
+            raise BundleError(
+                f"{bundle.manifest.name} needs about {_mib(needs)} of memory, "
+                f"--max-models-bytes allows {_mib(self.max_bytes)} for all models"
+            )
+
+    def over_budget(self, bundle: Bundle) -> Overloaded | None:
+        """Why the budget has no room for this bundle's engine beside those that are open; None if it has."""
         name, needs = bundle.manifest.name, memory.bytes_to_open(bundle)
         if self.max_bytes is not None and self.used_bytes + needs > self.max_bytes:
             return Overloaded(
@@ -69,6 +80,13 @@ class Engines:
                 retry_after_s=RETRY_AFTER_S,
                 reason="models",
             )
+        return None
+
+    def no_room(self, bundle: Bundle) -> Overloaded | None:
+        """Why budget or memory has no room for this bundle's engine beside those that are open; None if they have."""
+        if (problem := self.over_budget(bundle)) is not None:
+            return problem
+        name, needs = bundle.manifest.name, memory.bytes_to_open(bundle)
         available = self._available_bytes()
         if available is not None and needs + memory.RESERVE_BYTES > available:
             return Overloaded(

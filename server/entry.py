@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from runtime.backends.base import Engine
@@ -53,21 +53,30 @@ class Model:
 
 
 @dataclass(eq=False)
+class Use:
+    """A request's use of an entry. model: what it runs on, open until the request ends; None while it waits for it."""
+
+    model: Model | None = None
+
+
+@dataclass(eq=False)
 class Entry:
     """One version of a served model.
 
-    model: None while it is not open. users: requests that run on it or wait for it; it is closed only without any.
-    last_use: grows with each use, over all entries. retired: replaced or removed; to be closed after its last user.
-    opening: its result is the model that is being opened. failure: why it could not be opened, until `retry_at_s`
+    model: None while it is not open. uses: of the requests that run on it or wait for it.
+    last_use: grows with each use, over all entries. retired: replaced or removed; closed after the last request.
+    leaving: to be closed for another model; new requests wait until it is opened again.
+    opening: done when the model that is being opened is open. failure: why it could not be opened, until `retry_at_s`
     (on time.monotonic()). precision, backend: of the latest engine; "" before the first.
     """
 
     bundle: Bundle
     model: Model | None = None
-    users: int = 0
+    uses: set[Use] = field(default_factory=set)
     last_use: int = 0
     retired: bool = False
-    opening: Future[Model] | None = None
+    leaving: bool = False
+    opening: Future[None] | None = None
     failure: GanforgeError | None = None
     retry_at_s: float = 0.0
     precision: str = ""
@@ -91,15 +100,22 @@ class Entry:
     @property
     def state(self) -> State:
         """What a request for it would meet: "serving" is open, "idle" is opened by the next request."""
-        if self.model is not None:
+        if self.model is not None and not self.leaving:
             return "serving" if self.model.unavailable is None else "unavailable"
         if self.opening is not None:
             return "loading"
         return "unavailable" if self.failure is not None else "idle"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether requests run on its model."""
+        return any(use.model is not None for use in self.uses)
+
     def opened(self, model: Model) -> None:
-        """Note that it is open."""
-        self.model, self.opening, self.failure = model, None, None
+        """Note that it is open, and give the model to the requests that wait for it."""
+        self.model, self.opening, self.failure, self.leaving = model, None, None, False
+        for use in self.uses:
+            use.model = use.model or model
         self.precision, self.backend = model.engine.precision, model.engine.backend
 
     def failed(self, error: BaseException, retry_at_s: float) -> None:

@@ -19,6 +19,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from protos import ganforge_pb2 as pb
 from runtime.errors import BackendUnavailable
 from server import messages
+from server.admin_front import NAME as ADMIN_NAME
+from server.admin_front import AdminFront
 from server.calls import Call
 from server.exchange import STATUS_S, Answer, Exchange, Exchanges
 from server.health_front import NAME as HEALTH_NAME
@@ -81,9 +83,9 @@ class Front:
             "Generate": self._generate,
             "ListModels": self._list_models,
         }
-        self.answers = {method: partial(self._opened, answer) for method, answer in answers.items()}
+        self.answers = {method: partial(self.opened, answer) for method, answer in answers.items()}
 
-    async def _opened(self, answer: Answer, exchange: Exchange, call: Call) -> None:
+    async def opened(self, answer: Answer, exchange: Exchange, call: Call) -> None:
         """Answer a call inside the limits of the core."""
         async with self._service.open(call), self._exchanges.running():
             context = exchange.context
@@ -109,7 +111,8 @@ class Front:
             await exchange.send(messages.generate_response(answer).SerializeToString())
 
         limits = self._service.limits
-        latent_size = max((model.manifest.latent_size for model in self._service.models), default=0)
+        entries = self._service.models.catalog.entries.values()
+        latent_size = max((entry.manifest.latent_size for entry in entries), default=0)
         most_bytes = messages.largest_samples_request(limits.max_count, latent_size)
         what = f"for {limits.max_count} samples (--max-count) of the models here"
         message = await exchange.request(pb.GenerateRequest, most_bytes, what)
@@ -151,13 +154,15 @@ class Server:
         """access: who may call. reflection: whether clients may list the services."""
         self._health = service.health
         self._exchanges = Exchanges(service.transit)
-        guard = Guard(access, tuple(f"/{name}/" for name in (SERVICE_NAME, HEALTH_NAME)))
+        guard = Guard(access, tuple(f"/{name}/" for name in (SERVICE_NAME, ADMIN_NAME, HEALTH_NAME)))
         self._server = grpc.aio.server(
             options=channel_options(service.limits, keepalive),
             interceptors=[guard] if access.needs_token else [],
         )
+        front = Front(service, self._exchanges, access)
         answers: dict[str, Mapping[str, Answer]] = {
-            SERVICE_NAME: Front(service, self._exchanges, access).answers,
+            SERVICE_NAME: front.answers,
+            ADMIN_NAME: AdminFront(service.administration, front.opened).answers,
             HEALTH_NAME: HealthFront(service.health, SERVICE_NAME, service.limits).answers,
         }
         if reflection:

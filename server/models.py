@@ -30,9 +30,9 @@ from server import memory
 from server.background import in_background
 from server.catalog import Catalog, check_defaults
 from server.engines import Engines, EnginesStats, OpenBundle
-from server.entry import Entry, Model
+from server.entry import Entry, Model, Use
 from server.logs import log
-from server.opening import check_channels, open_warm
+from server.opening import open_warm
 
 __all__ = ["Model", "Models"]
 
@@ -148,22 +148,24 @@ class Models:
         task, name: as for `find`. stopwatch: gets "queue" while the model is being opened.
         Raises the errors of `find`, and those of opening a model.
         """
+        use = Use()
         with self._changed:
             entry = self.find(task, name)
             self._uses += 1
-            entry.users, entry.last_use = entry.users + 1, self._uses
+            entry.last_use = self._uses
+            entry.uses.add(use)
+            use.model = None if entry.leaving else entry.model
         try:
-            if entry.model is not None:
-                entry.model.check()
-                yield entry.model
-                return
-            with (stopwatch or Stopwatch()).during("queue"):
-                # Others may wait for it too, so giving up must not cancel it.
-                model = await asyncio.shield(asyncio.wrap_future(self._opening(entry)))
-            yield model
+            if use.model is None:
+                with (stopwatch or Stopwatch()).during("queue"):
+                    # Others may wait for it too, so giving up must not cancel it.
+                    await asyncio.shield(asyncio.wrap_future(self._opening(entry)))
+            assert use.model is not None
+            use.model.check()
+            yield use.model
         finally:
             with self._changed:
-                entry.users -= 1
+                entry.uses.discard(use)
                 self._changed.notify_all()
             self._close_retired(entry)
 
@@ -182,7 +184,7 @@ class Models:
             old = self.catalog.entries.get(bundle.manifest.name)
             entry = Entry(bundle)
             if self._lazy and (old is None or old.model is None):
-                self._check(bundle)
+                self._engines.check(bundle)
             else:
                 self._make_room(bundle, keep=old)
                 entry.opened(self._engines.open(bundle)[0])
@@ -209,39 +211,37 @@ class Models:
 
     def _add_first(self, bundle: Bundle, on_warm: Callable[[str], None]) -> None:
         """Add a bundle before the server serves, whatever the estimate of its memory says."""
-        self._check(bundle)
+        self._engines.check(bundle)
         entry = Entry(bundle)
         if not self._lazy:
+            if problem := self._engines.over_budget(bundle):
+                raise BundleError(f"{problem}; raise it, or serve with --lazy")
             model, reason = self._engines.open(bundle)
             entry.opened(model)
             on_warm(reason)
         self._swap(entry.name, entry)
 
-    def _check(self, bundle: Bundle) -> None:
-        """Raises BundleError if the model could never be served here."""
-        check_channels(bundle.manifest)
-        needs, limit = memory.bytes_to_open(bundle), self._engines.max_bytes
-        if limit is not None and needs > limit:
-            raise BundleError(
-                f"{bundle.manifest.name} needs about {needs} bytes of memory, --max-models-bytes allows {limit} for all models"
-            )
-
-    def _opening(self, entry: Entry) -> Future[Model]:
-        """The model of an entry that is not open; starts to open it unless that is under way. The caller uses the entry."""
+    def _opening(self, entry: Entry) -> Future[None]:
+        """Done when the requests that wait for the entry have their model; starts to open it unless that is under way."""
         with self._changed:
-            if entry.model is not None:
-                done: Future[Model] = Future()
-                done.set_result(entry.model)
+            if entry.model is not None and not entry.leaving:
+                entry.opened(entry.model)
+                done: Future[None] = Future()
+                done.set_result(None)
                 return done
             entry.check(time.monotonic())
             if entry.opening is None:
                 entry.opening = in_background(f"open {entry.name}", self._open_lazily, entry)
             return entry.opening
 
-    def _open_lazily(self, entry: Entry) -> Model:
+    def _open_lazily(self, entry: Entry) -> None:
         start_s = time.monotonic()
         try:
             with self._one_at_a_time:
+                with self._changed:
+                    if entry.model is not None:  # it was not closed after all
+                        entry.opened(entry.model)
+                        return
                 bundle = self.load(entry.bundle.path)
                 if bundle.version != entry.version:
                     raise BundleError(
@@ -263,12 +263,11 @@ class Models:
             "model opened", model=entry.name, reason=reason, seconds=round(time.monotonic() - start_s, 2)
         )
         self._close_retired(entry)
-        return model
 
     def _make_room(self, bundle: Bundle, *, keep: Entry | None, waiting: Entry | None = None) -> None:
-        """With `lazy`, close models that nobody uses, the least recently used first, until there is room for one more.
+        """With `lazy`, close models that nothing runs on, the least recently used first, until there is room for one more.
 
-        keep: is not closed. waiting: wait for room as long as it has users; None: do not wait for others.
+        keep: is not closed. waiting: wait for room as long as requests wait for this entry; None: do not wait.
         Raises Overloaded if there is no room, Cancelled if nobody waits any more.
         """
         while True:
@@ -276,18 +275,20 @@ class Models:
                 problem = self._engines.no_room(bundle)
                 if problem is None:
                     return
-                unused = [entry for entry in self.catalog.entries.values() if entry.model and not entry.users]
-                victims = [entry for entry in unused if self._lazy and entry is not keep]
-                if not victims:
-                    if waiting is not None and not waiting.users:
+                entries = self.catalog.entries.values() if self._lazy else ()
+                victims = [entry for entry in entries if entry.model is not None and entry is not keep]
+                victim = min(victims, key=lambda entry: (entry.is_running, entry.last_use), default=None)
+                if victim is None or victim.is_running:
+                    if waiting is not None and not waiting.uses:
                         waiting.opening = None
                         raise Cancelled(f"{waiting.name}: nobody waits for it any more")
                     if not self._closing and (waiting is None or problem.reason == "memory"):
                         raise problem
+                    if victim is not None and waiting is not None:
+                        victim.leaving = True  # or it would never be free under a steady load
                     self._changed.wait()
                     continue
-                victim = min(victims, key=lambda entry: entry.last_use)
-                model, victim.model = victim.model, None
+                model, victim.model, victim.leaving = victim.model, None, False
                 self._closing += 1
             log.info("model closed", model=victim.name, reason="others need its memory")
             self._close(model)
@@ -308,7 +309,7 @@ class Models:
     def _close_retired(self, entry: Entry) -> None:
         """Close the model of an entry that was replaced or removed, once nobody uses it."""
         with self._changed:
-            if not entry.retired or entry.users or entry.model is None:
+            if not entry.retired or entry.uses or entry.model is None:
                 return
             model, entry.model = entry.model, None
             self._closing += 1

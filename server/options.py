@@ -35,7 +35,8 @@ class ModelChoice:
     """Which bundles are served and by which engines.
 
     defaults: for each task, the model for requests that name none. backend, device, min_precision: as for
-    `runtime.backends.open_engine`.
+    `runtime.backends.open_engine`. watch: follow the folder while serving. lazy: open models when they are called.
+    max_models_bytes: estimated memory of the open models.
     """
 
     bundles: Path
@@ -43,6 +44,9 @@ class ModelChoice:
     defaults: Mapping[TaskName, str] = field(default_factory=dict)
     device: str | None = None
     min_precision: Precision | None = None
+    watch: bool = False
+    lazy: bool = False
+    max_models_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,27 @@ MODELS = Group(
             click.Choice(get_args(Precision)),
             "Lowest precision to compute in, e.g. bfloat16 to run float16 bundles faster on a CPU that supports it.  "
             "[default: each bundle's own]",
+        ),
+        option(
+            "--watch",
+            bool,
+            "Add, replace and remove models when the folder changes; it may be empty at first. "
+            "Without it, they follow the folder on SIGHUP and on `ganforge reload`.",
+            is_flag=True,
+            default=False,
+        ),
+        option(
+            "--lazy",
+            bool,
+            "Open a model only when a request needs it, which waits until then.",
+            is_flag=True,
+            default=False,
+        ),
+        option(
+            "--max-models-bytes",
+            click.IntRange(min=1),
+            "Most memory, in bytes, that open models are estimated to take. With --lazy, the one that was not used for the "
+            "longest time is closed for another; otherwise a model that does not fit is refused.  [default: no limit]",
         ),
     ],
 )

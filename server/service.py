@@ -30,6 +30,7 @@ from runtime.picture_work import PictureWork
 from runtime.pictures.reading import open_picture
 from runtime.sample_work import SampleWork, sample_shape
 from runtime.tensors import TaskName
+from server.administration import Administration
 from server.calls import Call, Calls, Observer
 from server.codec_threads import Codecs
 from server.entry import Entry
@@ -90,6 +91,7 @@ class Service:
         self._ready: Ready | None = None
         self.health = Health()
         self.transit = Transit(limits)
+        self.administration = Administration()
         self._calls = Calls(limits, self.transit.end_idle)
         self._codecs = Codecs(codec_threads)
         self._uploads = Uploads(limits)

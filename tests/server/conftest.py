@@ -206,8 +206,9 @@ def serve(loop: asyncio.AbstractEventLoop) -> Iterator[Serve]:
         certificates: Certificates | None = None,
         access: Access = Access(),  # noqa: B008 - without tokens it holds nothing
         reflection: bool = True,
+        **model_options: Any,
     ) -> Served:
-        models = Models(engines, defaults)
+        models = Models(engines, defaults, **model_options)
 
         async def begin() -> tuple[Server, Service, int]:
             service = Service(limits)

@@ -155,6 +155,24 @@ def test_a_model_in_use_is_not_closed_and_a_request_waits_for_room(tmp_path: Pat
         assert lazy.states() == "b"
 
 
+def test_later_requests_wait_for_a_model_that_makes_room(tmp_path: Path) -> None:
+    """Otherwise a steady load on one model would keep all others waiting."""
+    with lazily(tmp_path, "ab", room_for=1) as lazy:
+
+        async def in_turn() -> None:
+            async with lazy.models.using("upscale", "a"):
+                other = asyncio.create_task(use(lazy, "b"))
+                while not lazy.models.catalog.entries["a"].leaving:
+                    await asyncio.sleep(0)
+                later = asyncio.create_task(use(lazy, "a"))
+                await asyncio.sleep(0.05)
+                assert not later.done()
+            assert list(await asyncio.gather(other, later)) == [1, 0]
+
+        asyncio.run(in_turn())
+        assert [engine.level for engine in lazy.opener.engines] == [0, 1, 0]
+
+
 def test_nobody_waits_for_room_any_more(tmp_path: Path) -> None:
     with lazily(tmp_path, "ab", room_for=1) as lazy:
 
@@ -199,8 +217,8 @@ def test_the_engine_is_closed_only_after_its_last_batch(tmp_path: Path) -> None:
 
 def test_a_model_larger_than_the_budget_is_refused_with_the_flag(tmp_path: Path) -> None:
     bundle = write_version(tmp_path, 1)
-    served = Models(lazy=True, open_bundle=Opener(), max_bytes=1000)
-    with pytest.raises(BundleError, match="--max-models-bytes allows 1000"):
+    served = Models(lazy=True, open_bundle=Opener(), max_bytes=2**20)
+    with pytest.raises(BundleError, match="--max-models-bytes allows 1 MiB"):
         served.add(bundle)
 
 
