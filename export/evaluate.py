@@ -35,6 +35,7 @@ from runtime.pictures.reading import open_picture
 from runtime.tensors import Array, TaskName
 from server.client import Client
 from server.client.connection import task_name
+from server.client.security import of_environment
 
 BICUBIC = "bicubic"
 MAX_PIXELS = 1 << 28
@@ -182,7 +183,7 @@ def open_subject(
     if path.is_file():
         return open_checkpoint(path, model, overrides, device)
     if re.fullmatch(r"[^/\s]+:\d+", text):
-        client = Client(text)
+        client = Client(text, **of_environment())
         try:
             return ServerSubject(client, model or "")
         except GanforgeError:

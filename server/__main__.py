@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+import server.quiet_grpc  # noqa: F401 - before grpc is imported
 from runtime import bundle
 from runtime.errors import GanforgeError
 from server import configuration

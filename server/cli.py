@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+import server.quiet_grpc  # noqa: F401 - before a subcommand imports grpc
 from server.command_group import CommandGroup
 
 

@@ -46,11 +46,13 @@ class Keepalive:
     answer_within_ms: without an answer to a ping within this time, the connection is closed and its calls are cancelled.
     shortest_ping_ms: the shortest interval at which clients may ping during a call. gRPC's default of 5 minutes would
         end the calls of clients that ping every 10 s, which is common behind proxies.
+    handshake_within_ms: a connection that has not begun to speak HTTP/2 after this time, over TLS if that is used, is closed.
     """
 
     ping_after_ms: int = 30_000
     answer_within_ms: int = 10_000
     shortest_ping_ms: int = 5_000
+    handshake_within_ms: int = 20_000
 
 
 def channel_options(limits: Limits, keepalive: Keepalive) -> tuple[tuple[str, int], ...]:
@@ -67,6 +69,7 @@ def channel_options(limits: Limits, keepalive: Keepalive) -> tuple[tuple[str, in
         ("grpc.http2.ping_timeout_ms", keepalive.answer_within_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", keepalive.shortest_ping_ms),
+        ("grpc.server_handshake_timeout_ms", keepalive.handshake_within_ms),
     )
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
-from runtime.errors import InvalidInput, ModelNotFound
+from runtime.errors import GanforgeError, InvalidInput, ModelNotFound, NotReady
 from server import formats
 from server.client.image_calls import ImageCall, OnProgress, send_image
 from server.client.results import ImageResult, SamplesResult
@@ -212,10 +211,17 @@ class Client:
     def serving(self) -> bool:
         """Whether the server can be reached and every model is warm."""
         try:
-            answer = self._health.Check(health_pb2.HealthCheckRequest(), timeout=self._timeout_s)
-        except grpc.RpcError:
+            self.check_serving()
+        except GanforgeError:
             return False
-        return answer.status == health_pb2.HealthCheckResponse.SERVING
+        return True
+
+    def check_serving(self) -> None:
+        """Raises NotReady or DeadlineExceeded, saying why, if the server cannot be reached or a model is not warm."""
+        with self._security.errors():
+            answer = self._health.Check(health_pb2.HealthCheckRequest(), timeout=self._timeout_s)
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise NotReady("the server is warming up or draining")
 
     def close(self) -> None:
         """Close the connection and cancel its running calls."""

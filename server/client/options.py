@@ -13,9 +13,9 @@ import click
 
 from server import formats
 from server.client.connection import DEFAULT_ADDRESS, Client
+from server.client.security import FILE_VARIABLES, NAME_VARIABLE, TOKEN_VARIABLE
 
 FORMAT = click.option("--format", type=click.Choice(list(formats.NUMBERS)), help="Encoding of the answer.")
-TOKEN_VARIABLE = "GANFORGE_TOKEN"
 MODEL = click.option("--model", default="", help="Name of the model.  [default: the server's]")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files (but never a source).")
 
@@ -58,17 +58,23 @@ _OPTIONS = (
     click.option(
         "--ca",
         type=_FILE,
-        envvar="GANFORGE_CA",
+        envvar=FILE_VARIABLES["ca"],
         show_envvar=True,
         help="CA of the server's certificate, PEM; implies --tls.",
     ),
     click.option(
-        "--cert", type=_FILE, envvar="GANFORGE_CERT", show_envvar=True, help="Certificate of the client, PEM."
+        "--cert",
+        type=_FILE,
+        envvar=FILE_VARIABLES["cert"],
+        show_envvar=True,
+        help="Certificate of the client, PEM.",
     ),
-    click.option("--key", type=_FILE, envvar="GANFORGE_KEY", show_envvar=True, help="Its private key, PEM."),
+    click.option(
+        "--key", type=_FILE, envvar=FILE_VARIABLES["key"], show_envvar=True, help="Its private key, PEM."
+    ),
     click.option(
         "--server-name",
-        envvar="GANFORGE_SERVER_NAME",
+        envvar=NAME_VARIABLE,
         show_envvar=True,
         help="Name in the server's certificate.  [default: that of --address]",
     ),

@@ -5,11 +5,13 @@ Client (connection.py) makes a Security of its arguments. Only gRPC and the stan
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -30,6 +32,19 @@ CAUSES = (
     ("WRONG_VERSION_NUMBER", "the server answers without TLS; check the port, or leave out --tls and --ca"),
 )
 CLOSED = "Socket closed", "Connection reset"
+
+TOKEN_VARIABLE = "GANFORGE_TOKEN"
+# Parameters of Client for which a variable names a file.
+FILE_VARIABLES = {"ca": "GANFORGE_CA", "cert": "GANFORGE_CERT", "key": "GANFORGE_KEY"}
+NAME_VARIABLE = "GANFORGE_SERVER_NAME"
+
+
+def of_environment() -> dict[str, Any]:
+    """The parameters of Client that the environment's variables give; those of the command line have options too."""
+    files = {name: os.environ.get(variable) for name, variable in FILE_VARIABLES.items()}
+    given: dict[str, Any] = {name: Path(file) for name, file in files.items() if file}
+    texts = {"server_name": os.environ.get(NAME_VARIABLE), "token": os.environ.get(TOKEN_VARIABLE)}
+    return given | {name: text for name, text in texts.items() if text}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from runtime.errors import Cancelled, GanforgeError, InvalidInput, NotReady
+from runtime.errors import (
+    Cancelled,
+    GanforgeError,
+    InvalidInput,
+    NotReady,
+    PermissionDenied,
+    Unauthenticated,
+)
 from server.client.answer_file import AnswerFile, FileId
 from server.client.batch_bar import BatchBar
 from server.client.image_calls import OnProgress
@@ -137,8 +144,9 @@ def _send(
 
 
 def _would_repeat(error: BaseException) -> bool:
-    """Whether every other picture would fail as well: the server cannot be reached, or nothing can be written."""
-    return isinstance(error, NotReady) or (isinstance(error, OSError) and error.errno in DISK_ERRORS)
+    """Whether every other picture would fail as well: by this server or this token, or because nothing can be written."""
+    refused = NotReady | Unauthenticated | PermissionDenied
+    return isinstance(error, refused) or (isinstance(error, OSError) and error.errno in DISK_ERRORS)
 
 
 def _succeeded(future: Future[Any]) -> bool:

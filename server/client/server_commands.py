@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from runtime.errors import GanforgeError
 from server.client.connection import task_name
 from server.client.options import Connection, connected
 
@@ -51,6 +52,8 @@ def models(connection: Connection) -> None:
 def health(connection: Connection) -> None:
     """Tell whether the server is ready: exit with 0 if all models are warm, else with 1."""
     with connection.client(timeout_s=HEALTH_TIMEOUT_S) as client:
-        if not client.serving():
-            raise click.ClickException(f"{connection.address} is not serving")
+        try:
+            client.check_serving()
+        except GanforgeError as error:
+            raise click.ClickException(f"{connection.address} is not serving: {error}") from error
     click.echo(f"{connection.address} is serving")

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import pytest
 from click.testing import CliRunner
 
-from runtime.errors import Cancelled, GanforgeError, NotReady
+from runtime.errors import Cancelled, GanforgeError, NotReady, PermissionDenied, Unauthenticated
 from server.client import ImageResult
 from server.client.__main__ import main
 from server.client.answer_file import AnswerFile
@@ -154,7 +154,15 @@ def test_a_killed_run_leaves_no_half_of_an_answer(
     assert list(contents(out)) == ["a-x4.png", "b-x4.png"]
 
 
-@pytest.mark.parametrize("error", [NotReady("nobody answers"), OSError(errno.ENOSPC, "No space left")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotReady("nobody answers"),
+        Unauthenticated("no token"),
+        PermissionDenied("not this model"),
+        OSError(errno.ENOSPC, "No space left"),
+    ],
+)
 def test_an_error_that_every_picture_would_have_stops_the_batch(tmp_path: Path, error: Exception) -> None:
     transfers = [Transfer(tmp_path / f"{n}.png", tmp_path / f"{n}-x4.png", named=False) for n in range(9)]
     aborted = threading.Event()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from structlog.testing import capture_logs
 from runtime.errors import InvalidInput, NotReady
 from server.client import Client
 from server.client.__main__ import main
+from server.grpc_front import Keepalive
 from server.launch import launched
 from server.security.certificates import Certificates, Files
 from server.security.options import Security
@@ -170,6 +174,55 @@ def test_files_that_do_not_fit_keep_the_old_certificate(serve: Serve, authority:
     replace(place, second)
     assert serial(served.address) == second.serial
     assert any(line["event"] == "reloaded" for line in served.lines[before:])
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_connection_that_says_nothing_is_closed(serve: Serve, authority: Authority, tls: bool) -> None:
+    issued = authority.issue("patient")
+    certificates = Certificates(Files(issued.cert, issued.key)) if tls else None
+    served = serve(FakeUpscaler(), certificates=certificates, keepalive=Keepalive(handshake_within_ms=100))
+    host, port = served.address.split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as silent:
+        while silent.recv(1000):  # the server's settings, then the end; else the socket times out
+            pass
+
+
+def test_the_log_is_json_whatever_strangers_send(authority: Authority, tmp_path: Path) -> None:
+    """gRPC's core would write a line of its own for each failed handshake."""
+    write_upscaler(tmp_path / "bundles")
+    issued = authority.issue("scanned")
+    flags = ("--tls-cert", str(issued.cert), "--tls-key", str(issued.key))
+    with launched(tmp_path / "bundles", log=tmp_path / "log", flags=flags) as server:
+        host, port = server.address.split(":")
+        for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01" + b"x" * 500):
+            with socket.create_connection((host, int(port)), timeout=20) as stranger, suppress(OSError):
+                stranger.sendall(data)
+                while stranger.recv(1000):
+                    pass
+    for line in (tmp_path / "log").read_text().splitlines():
+        assert json.loads(line)["event"]
+
+
+def test_no_call_fails_while_certificates_change_again_and_again(serve: Serve, authority: Authority) -> None:
+    """Calls on new connections all the time, while the two files are replaced one after the other, thirty times."""
+    place = authority.issue("renewed")
+    pairs = [authority.issue("renewed", stem=f"renewed-{number}") for number in range(2)]
+    served = serve(FakeUpscaler(), certificates=Certificates(Files(place.cert, place.key)))
+    done = threading.Event()
+
+    def call() -> int:
+        calls = 0
+        while not done.is_set():
+            calls += width(served.address, ca=authority.file) == 20
+        return calls
+
+    with ThreadPoolExecutor(2) as pool:
+        callers = [pool.submit(call) for _ in range(2)]
+        for number in range(30):
+            replace(place, pairs[number % 2])
+            assert serial(served.address) == pairs[number % 2].serial
+        done.set()
+        assert min(caller.result(60) for caller in callers) > 0
 
 
 def wrong(authority: Authority, folder: Path) -> Iterator[tuple[Files, str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import socket
@@ -31,13 +32,14 @@ from tests.server.bundles import write_generator, write_upscaler
 from tests.server.certificates import Authority
 from tests.server.conftest import FakeGenerator, FakeUpscaler, Serve, Served, png, refusal, until
 
-ALICE, BOB = new_token(), new_token()
+ALICE, BOB, CAROL = new_token(), new_token(), new_token()
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("tokens") / "tokens.toml"
-    file.write_text(table("alice", ALICE) + table("bob", BOB) + 'models = ["generator", "absent"]\n')
+    bob = table("bob", BOB) + 'models = ["generator", "absent"]\n'
+    file.write_text(table("alice", ALICE) + bob + table("carol", CAROL) + 'models = ["upscaler"]\n')
     return file
 
 
@@ -143,6 +145,12 @@ def test_only_the_allowed_models_are_listed_and_run(bob: Client) -> None:
         bob.upscale(png(4, 4))
     with pytest.raises(ModelNotFound, match="'absent' is not served here"):
         bob.generate(1, model="absent")
+
+
+def test_a_caller_of_some_models_may_leave_out_the_name_of_the_default(guarded: Served) -> None:
+    with Client(guarded.address, token=CAROL, retry=False) as carol:
+        assert carol.upscale(png(5, 4)).model == "upscaler"
+        assert carol.upscale(png(200, 150), into=io.BytesIO()).model == "upscaler"
 
 
 def test_a_changed_file_counts_at_once_and_a_broken_one_not_at_all(tmp_path: Path) -> None:
