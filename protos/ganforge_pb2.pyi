@@ -15,6 +15,12 @@ class ImageFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     IMAGE_FORMAT_WEBP: _ClassVar[ImageFormat]
     IMAGE_FORMAT_TIFF: _ClassVar[ImageFormat]
 
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_UNSPECIFIED: _ClassVar[Priority]
+    PRIORITY_INTERACTIVE: _ClassVar[Priority]
+    PRIORITY_BATCH: _ClassVar[Priority]
+
 class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     TASK_UNSPECIFIED: _ClassVar[Task]
@@ -26,13 +32,16 @@ IMAGE_FORMAT_PNG: ImageFormat
 IMAGE_FORMAT_JPEG: ImageFormat
 IMAGE_FORMAT_WEBP: ImageFormat
 IMAGE_FORMAT_TIFF: ImageFormat
+PRIORITY_UNSPECIFIED: Priority
+PRIORITY_INTERACTIVE: Priority
+PRIORITY_BATCH: Priority
 TASK_UNSPECIFIED: Task
 TASK_UPSCALE: Task
 TASK_GENERATE: Task
 TASK_TRANSLATE: Task
 
 class UpscaleRequest(_message.Message):
-    __slots__ = ("model", "image", "outscale", "format", "quality", "lossless", "compression")
+    __slots__ = ("model", "image", "outscale", "format", "quality", "lossless", "compression", "priority")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     OUTSCALE_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +49,7 @@ class UpscaleRequest(_message.Message):
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     LOSSLESS_FIELD_NUMBER: _ClassVar[int]
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: bytes
     outscale: float
@@ -47,7 +57,8 @@ class UpscaleRequest(_message.Message):
     quality: int
     lossless: bool
     compression: int
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[bytes] = ..., outscale: _Optional[float] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., lossless: _Optional[bool] = ..., compression: _Optional[int] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[bytes] = ..., outscale: _Optional[float] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., lossless: _Optional[bool] = ..., compression: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class UpscaleResponse(_message.Message):
     __slots__ = ("image", "format", "width", "height", "model", "timing")
@@ -84,20 +95,22 @@ class UpscaleStreamResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., header: _Optional[_Union[UpscaleResponse, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class TranslateRequest(_message.Message):
-    __slots__ = ("model", "image", "format", "quality", "lossless", "compression")
+    __slots__ = ("model", "image", "format", "quality", "lossless", "compression", "priority")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     LOSSLESS_FIELD_NUMBER: _ClassVar[int]
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: bytes
     format: ImageFormat
     quality: int
     lossless: bool
     compression: int
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., lossless: _Optional[bool] = ..., compression: _Optional[int] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[bytes] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., quality: _Optional[int] = ..., lossless: _Optional[bool] = ..., compression: _Optional[int] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class TranslateResponse(_message.Message):
     __slots__ = ("image", "format", "width", "height", "model", "timing")
@@ -142,7 +155,7 @@ class Progress(_message.Message):
     def __init__(self, tiles_done: _Optional[int] = ..., tiles_total: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "count", "seed", "labels", "latents", "format", "truncation")
+    __slots__ = ("model", "count", "seed", "labels", "latents", "format", "truncation", "priority")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +163,7 @@ class GenerateRequest(_message.Message):
     LATENTS_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATION_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     count: int
     seed: int
@@ -157,7 +171,8 @@ class GenerateRequest(_message.Message):
     latents: _containers.RepeatedCompositeFieldContainer[Latent]
     format: ImageFormat
     truncation: float
-    def __init__(self, model: _Optional[str] = ..., count: _Optional[int] = ..., seed: _Optional[int] = ..., labels: _Optional[_Iterable[int]] = ..., latents: _Optional[_Iterable[_Union[Latent, _Mapping]]] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., truncation: _Optional[float] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, model: _Optional[str] = ..., count: _Optional[int] = ..., seed: _Optional[int] = ..., labels: _Optional[_Iterable[int]] = ..., latents: _Optional[_Iterable[_Union[Latent, _Mapping]]] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., truncation: _Optional[float] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("images", "format", "width", "height", "model", "labels", "timing", "seed")

@@ -1,8 +1,9 @@
 """Shares: whose turn it is when clients and classes of priority wait for one thing.
 
-Two levels: a class of priority gets turns by its weight, and within a class all clients get equal ones, however many
-requests they have. Start-time fair queuing (Goyal, Vin and Cheng 1996): whoever was served least, in pixels by weight, is
-next, and a newcomer starts where the one just served started. So nobody starves, and nobody saves up turns by waiting.
+Three levels: a class of priority gets turns by its weight, within a class all clients get equal ones, and within a client
+all its connections, however many requests they have. Start-time fair queuing (Goyal, Vin and Cheng 1996): whoever was
+served least, in pixels by weight, is next, and a newcomer starts where the one just served started. So nobody starves, and
+nobody saves up turns by waiting.
 
 runtime/scheduling/fair_queue.py (items for the device) and runtime/lane.py (requests for admission) each have
 one. Nothing here locks.
@@ -20,17 +21,23 @@ WEIGHTS: Mapping[Priority, float] = {"interactive": 8.0, "batch": 1.0}
 
 
 class Account(NamedTuple):
-    """Whom a request's turns are charged to. client: any name; "" for the common account of all unnamed ones."""
+    """Whom a request's turns are charged to. client: any name; "" for all unnamed ones. connection: among the client's."""
 
     client: str = ""
     priority: Priority = "interactive"
+    connection: str = ""
+
+    @property
+    def path(self) -> tuple[str, str, str]:
+        """From the class of priority down."""
+        return self.priority, self.client, self.connection
 
 
 @dataclass
 class Share:
-    """A class or a client. clock_px: pixels served by weight, on the clock of its siblings. waiting: requests below it.
+    """A class, a client or a connection. clock_px: pixels served by weight, on the clock of its siblings.
 
-    now_px: of a class, where the client served last started.
+    waiting: requests below it. now_px: where the child that was served last started.
     """
 
     weight: float = 1.0
@@ -74,22 +81,31 @@ class Shares:
 
     def begin(self, account: Account) -> None:
         """One more request of this account waits."""
-        group = self._root.begin(account.priority, WEIGHTS[account.priority])
-        group.begin(account.client, 1.0)
+        share, weight = self._root, WEIGHTS[account.priority]
+        for name in account.path:
+            share, weight = share.begin(name, weight), 1.0
 
     def end(self, account: Account) -> None:
         """One request less of this account waits: it was served, or has left."""
-        self._root.children[account.priority].end(account.client)
-        self._root.end(account.priority)
+        shares = [self._root]
+        for name in account.path[:-1]:
+            shares.append(shares[-1].children[name])
+        for share, name in zip(reversed(shares), reversed(account.path), strict=True):
+            share.end(name)
 
-    def place(self, account: Account) -> tuple[float, float]:
+    def place(self, account: Account) -> tuple[float, ...]:
         """The place in the order of accounts that wait; the lowest is next."""
-        group = self._root.children[account.priority]
-        return group.clock_px, group.children[account.client].clock_px
+        share, clocks = self._root, []
+        for name in account.path:
+            share = share.children[name]
+            clocks.append(share.clock_px)
+        return tuple(clocks)
 
     def serve(self, account: Account, pixels: int) -> None:
         """Charge an account for a turn. Call it before the `end` of the request that was served."""
-        self._root.serve(account.priority, pixels).serve(account.client, pixels)
+        share = self._root
+        for name in account.path:
+            share = share.serve(name, pixels)
 
     def copy(self) -> Shares:
         """An independent copy, to look ahead."""

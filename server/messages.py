@@ -12,8 +12,9 @@ from typing import Any
 
 from protos import ganforge_pb2 as pb
 from runtime.errors import InvalidInput
+from runtime.shares import Priority
 from runtime.tensors import TaskName
-from server import formats
+from server import formats, priorities
 from server.limits import MESSAGE_MARGIN_BYTES
 from server.requests import (
     ImageAnswer,
@@ -71,6 +72,7 @@ def image_request(message: Any) -> ImageRequest:
         quality=_given(message, "quality"),
         lossless=message.lossless,
         compression=_given(message, "compression"),
+        priority=_priority(message.priority),
     )
 
 
@@ -128,6 +130,7 @@ def samples_request(message: pb.GenerateRequest) -> SamplesRequest:
         latents=tuple(tuple(latent.values) for latent in message.latents),
         format=_format(message.format),
         truncation=_given(message, "truncation"),
+        priority=_priority(message.priority),
     )
 
 
@@ -183,6 +186,16 @@ def _given(message: Any, name: str) -> Any:
     """The value of an optional field; None if it is not set or the message has no such field."""
     known = name in message.DESCRIPTOR.fields_by_name
     return getattr(message, name) if known and message.HasField(name) else None
+
+
+def _priority(number: pb.Priority) -> Priority | None:
+    """The priority of that number; None if the caller chose none. Raises InvalidInput for an unknown one."""
+    if number == pb.PRIORITY_UNSPECIFIED:
+        return None
+    if number not in priorities.NAMES:
+        known = ", ".join(f"{number} ({name})" for number, name in priorities.NAMES.items())
+        raise InvalidInput("priority", f"got {number}, expected one of {known}")
+    return priorities.NAMES[number]
 
 
 def _format(number: pb.ImageFormat) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runtime.shares import Priority
 from runtime.tensors import TaskName
 
 
@@ -18,7 +19,7 @@ class ImageRequest:
 
     model: a name; empty for the task's default. outscale: output pixels per input pixel along a side.
     format: "png", "jpeg", "webp" or "tiff". quality: 1 to 100, of JPEG and WebP. lossless: of WebP.
-    compression: 0 to 9, of PNG and TIFF.
+    compression: 0 to 9, of PNG and TIFF. priority: None for interactive.
     """
 
     model: str = ""
@@ -27,6 +28,7 @@ class ImageRequest:
     quality: int | None = None
     lossless: bool = False
     compression: int | None = None
+    priority: Priority | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class SamplesRequest:
     model: a name; empty for the task's default. count: number of samples, from 1. seed: 0 to 2⁶⁴ - 1.
     labels: classes from 0: none (drawn from the seed), one (for all samples), or `count`.
     latents: none (drawn from the seed), or `count`. format: as in ImageRequest.
-    truncation: limit on latent values, in standard deviations, above 0.
+    truncation: limit on latent values, in standard deviations, above 0. priority: as in ImageRequest.
     """
 
     model: str = ""
@@ -46,6 +48,7 @@ class SamplesRequest:
     latents: Sequence[Sequence[float]] = ()
     format: str | None = None
     truncation: float | None = None
+    priority: Priority | None = None
 
 
 @dataclass(frozen=True)

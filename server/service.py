@@ -29,6 +29,7 @@ from runtime.lane import Ticket
 from runtime.picture_work import PictureWork
 from runtime.pictures.reading import open_picture
 from runtime.sample_work import SampleWork, sample_shape
+from runtime.shares import Account, Priority
 from runtime.tensors import TaskName
 from server.administration import Administration
 from server.calls import Call, Calls, Observer
@@ -205,8 +206,9 @@ class Service:
             "model": model.name,
             "version": model.version,
             "size": f"{params.count}×{params.width}×{params.height}",
+            "priority": request.priority or "interactive",
         }
-        flow = Flow()
+        flow = Flow(_account(call, request.priority))
         samples = SampleWork(model.engine, params.latents, params.labels, params.encoding, flow)
         async with self._admitted(admission, model, samples, flow, call) as ticket:
             await run_job(model, samples.job(call.deadline_s), call)
@@ -307,8 +309,9 @@ class Service:
             "model": model.name,
             "version": model.version,
             "size": f"{size} → {params.width}×{params.height} {params.encoding.format}",
+            "priority": request.priority or "interactive",
         }
-        flow = Flow()
+        flow = Flow(_account(call, request.priority))
         picture = PictureWork(
             model.engine,
             opened,
@@ -375,6 +378,14 @@ class Service:
                 f"the answer takes {size_bytes} bytes, one message holds {self.limits.max_message_bytes} "
                 f"(--max-message-bytes); {advice}",
             )
+
+
+def _account(call: Call, priority: Priority | None) -> Account:
+    """Whose turns a request takes: those of the caller's token or, without one, of its host; there, its connection's."""
+    host, _, port = call.peer.rpartition(":")
+    return Account(
+        call.client or (host if port.isdigit() else call.peer), priority or "interactive", call.peer
+    )
 
 
 def _info(entry: Entry, is_default: bool) -> ModelInfo:

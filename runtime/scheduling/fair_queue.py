@@ -1,17 +1,18 @@
 """FairQueue: the waiting jobs of a scheduler, and which of their items form the next batch.
 
-Fair by pixels: clients take turns (runtime/shares.py), and among the requests of one client, weighted fair
-queuing (Demers et al. 1989) picks the item that would finish first if all ran side by side. A thumbnail is therefore next
-however many posters wait, a flood of thumbnails does not starve a poster, and one client's flood does not delay another.
+Fair by pixels: clients take turns (runtime/shares.py), and among the requests of one client, weighted fair queuing (Demers
+et al. 1989) picks the item that would finish first if all ran side by side. A thumbnail is therefore next however many
+posters wait, a flood of thumbnails does not starve a poster, and one client's flood does not delay another.
 runtime/scheduler.py calls it with its lock held; nothing here locks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
-from runtime.jobs import BatchItem, Job, Runner
+from runtime.jobs import BatchItem, Flow, Job, Runner
 from runtime.shares import Account, Shares
 
 # The engine that would run an item of a job with this engine from this way on; None if none can now.
@@ -22,12 +23,12 @@ Place = Callable[[Runner, int], Runner | None]
 class VirtualTime:
     """Of one account's flows: pixels that each would have been served by now if all ran side by side.
 
-    px, next_px: before and after the latest batch. jobs: that wait.
+    px, next_px: before and after the latest batch. jobs_of: how many jobs of each flow wait.
     """
 
     px: float = 0.0
     next_px: float = 0.0
-    jobs: int = 0
+    jobs_of: Counter[Flow] = field(default_factory=Counter)
 
 
 class FairQueue:
@@ -91,30 +92,28 @@ class FairQueue:
             return None
         for time in self._times.values():
             time.px = time.next_px
-        first = min(ready, key=self._turn)
+        first = self._next(ready)
         engine, runner = first.job.engine, placed(first.job.engine, first.way)
         assert runner is not None
         batch = [self._serve(first)]
+        fitting = {item.job: item for item in ready if item.job.engine is engine and _fits(item, first)}
         while not first.failures and len(batch) < runner.max_batch:
-            fitting = [
-                item
-                for job in self._jobs
-                if job.engine is engine
-                and (item := _next_item(job, placed)) is not None
-                and not item.failures
-                and _shape(item) == _shape(first)
-            ]
+            latest = batch[-1].job
+            fitting.pop(latest, None)
+            following = _next_item(latest, placed) if latest in self._jobs else None
+            if following is not None and _fits(following, first):
+                fitting[latest] = following
             if not fitting:
                 break
-            batch.append(self._serve(min(fitting, key=self._turn)))
+            batch.append(self._serve(self._next(fitting.values())))
         self._latest_px = max(self._latest_px, *(time.next_px for time in self._times.values()))
-        self._times = {account: time for account, time in self._times.items() if time.jobs}
+        self._times = {account: time for account, time in self._times.items() if time.jobs_of}
         return runner, batch
 
     def _join(self, job: Job) -> VirtualTime:
         account = job.flow.account
         time = self._times.setdefault(account, VirtualTime(self._latest_px, self._latest_px))
-        time.jobs += 1
+        time.jobs_of[job.flow] += 1
         self._shares.begin(account)
         self._jobs.append(job)
         job.stopwatch.begin("queue")
@@ -124,12 +123,17 @@ class FairQueue:
         self._jobs.remove(job)
         job.stopwatch.end("queue")
         self._shares.end(job.flow.account)
-        self._times[job.flow.account].jobs -= 1
+        jobs_of = self._times[job.flow.account].jobs_of
+        jobs_of[job.flow] -= 1
+        if not jobs_of[job.flow]:
+            del jobs_of[job.flow]
 
-    def _turn(self, item: BatchItem) -> tuple[float, float, float]:
-        """The place of an item: of its class, of its client in that, and of the request among the client's."""
-        flow = item.job.flow
-        return *self._shares.place(flow.account), _finish_px(item)
+    def _next(self, items: Iterable[BatchItem]) -> BatchItem:
+        """The item whose account is next, and of that account the one of the request that would finish first."""
+        places = {
+            account: self._shares.place(account) for account, time in self._times.items() if time.jobs_of
+        }
+        return min(items, key=lambda item: (places[item.job.flow.account], _finish_px(item)))
 
     def _serve(self, item: BatchItem) -> BatchItem:
         """Take an item out of the queue, and charge its request, unless it was charged when the item was taken first."""
@@ -139,8 +143,8 @@ class FairQueue:
         else:
             flow.clock_px = _finish_px(item)
             flow.served_px += item.pixels
-            flows = {other.flow for other in self._jobs if other.flow.account == flow.account}
-            self._times[flow.account].next_px += item.pixels / len(flows)
+            time = self._times[flow.account]
+            time.next_px += item.pixels / len(time.jobs_of)
             self._shares.serve(flow.account, item.pixels)
             job.next_item += 1
         if job.next_item == len(job.items) and not job.retries:
@@ -158,8 +162,9 @@ def _next_item(job: Job, place: Place) -> BatchItem | None:
     return None
 
 
-def _shape(item: BatchItem) -> object:
-    return item.job.items[item.index].shape
+def _fits(item: BatchItem, first: BatchItem) -> bool:
+    """Whether an item can run in the batch of the first one, whose engine it has."""
+    return not item.failures and item.job.items[item.index].shape == first.job.items[first.index].shape
 
 
 def _finish_px(item: BatchItem) -> float:

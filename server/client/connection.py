@@ -14,7 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.errors import GanforgeError, InvalidInput, ModelNotFound, NotReady
-from server import formats
+from runtime.shares import Priority
+from server import formats, priorities
 from server.client.image_calls import ImageCall, OnProgress, send_image
 from server.client.results import ImageResult, SamplesResult
 from server.client.security import Security
@@ -89,6 +90,7 @@ class Client:
         quality: int | None = None,
         lossless: bool = False,
         compression: int | None = None,
+        priority: Priority | None = None,
         into: BinaryIO | None = None,
         on_progress: Callable[[int, int], None] | None = None,
         timeout_s: float | None = None,
@@ -98,6 +100,7 @@ class Client:
         model: empty for the server's default. outscale: output pixels per input pixel along a side; None for the model's.
         format: "png", "jpeg", "webp" or "tiff"; None for the input's, or PNG if that cannot be written.
         quality: 1 to 100, of JPEG and WebP. lossless: of WebP. compression: 0 to 9, of PNG and TIFF.
+        priority: "interactive" (the default) or "batch", which takes less of a busy server.
         into: an open binary file to write the answer to as it arrives; the result's `image` is then empty.
         on_progress: called with (tiles done, tiles in total). timeout_s: None for the client's.
         """
@@ -109,6 +112,7 @@ class Client:
             quality=quality,
             lossless=lossless,
             compression=compression,
+            priority=_priority_number(priority),
         )
         call = ImageCall(self._stub.Upscale, self._stub.UpscaleStream, pb.UpscaleStreamRequest)
         return self._send(call, request, image, into, on_progress, timeout_s)
@@ -122,6 +126,7 @@ class Client:
         quality: int | None = None,
         lossless: bool = False,
         compression: int | None = None,
+        priority: Priority | None = None,
         into: BinaryIO | None = None,
         on_progress: Callable[[int, int], None] | None = None,
         timeout_s: float | None = None,
@@ -137,6 +142,7 @@ class Client:
             quality=quality,
             lossless=lossless,
             compression=compression,
+            priority=_priority_number(priority),
         )
         call = ImageCall(self._stub.Translate, self._stub.TranslateStream, pb.TranslateStreamRequest)
         return self._send(call, request, image, into, on_progress, timeout_s)
@@ -151,6 +157,7 @@ class Client:
         latents: Sequence[Sequence[float]] = (),
         format: str | None = None,
         truncation: float | None = None,
+        priority: Priority | None = None,
         timeout_s: float | None = None,
     ) -> SamplesResult:
         """Draw `count` samples.
@@ -158,6 +165,7 @@ class Client:
         model: empty for the server's default. seed: reproduces samples; None for a random one.
         labels: numbers or names of classes: none (drawn from the seed), one (for all samples) or `count`.
         latents: `count` latents, instead of a seed. truncation: limit on latent values, in standard deviations.
+        priority: as for `upscale`.
         format: as for `upscale`, None for PNG. timeout_s: None for the client's.
         """
         request = _message(
@@ -169,6 +177,7 @@ class Client:
             latents=[pb.Latent(values=values) for values in latents],
             format=_format_number(format),
             truncation=truncation,
+            priority=_priority_number(priority),
         )
         with self._security.errors():
             response = self._stub.Generate(
@@ -285,6 +294,14 @@ def _message(kind: type[Request], **fields: Any) -> Request:
                 problem = f"got {value!r:.80}, which the request cannot hold ({error})"
                 raise InvalidInput(name, problem) from error
         raise
+
+
+def _priority_number(priority: Priority | None) -> pb.Priority:
+    if priority is None:
+        return pb.PRIORITY_UNSPECIFIED
+    if priority not in priorities.NUMBERS:
+        raise InvalidInput("priority", f"got {priority!r}, expected one of {', '.join(priorities.NUMBERS)}")
+    return priorities.NUMBERS[priority]
 
 
 def _format_number(format: str | None) -> pb.ImageFormat:

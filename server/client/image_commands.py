@@ -20,7 +20,7 @@ from protos import ganforge_pb2 as pb
 from server import formats
 from server.client.answer_file import AnswerFile
 from server.client.connection import Client
-from server.client.options import FORMAT, MODEL, OVERWRITE, Connection, connected, format_of_name
+from server.client.options import FORMAT, MODEL, OVERWRITE, PRIORITY, Connection, connected, format_of_name
 from server.client.results import ImageResult
 from server.client.sending import Outcome, send_all
 from server.client.transfers import (
@@ -99,6 +99,7 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("--skip-existing", is_flag=True, help="Skip pictures whose result already exists."),
             OVERWRITE,
+            PRIORITY,
             click.option(
                 "--jobs",
                 type=click.IntRange(1, 64),
@@ -171,6 +172,7 @@ def run(
         existing = Existing.SKIP if skip_existing else Existing.OVERWRITE if overwrite else Existing.REFUSE
         transfers = remaining(listing, existing)
         _check_writable(transfers)
+        options["priority"] = options["priority"] or ("batch" if len(transfers) > 1 else None)
         outcome = send_all(
             transfers,
             partial(task.call, client, **options),

@@ -11,12 +11,18 @@ from typing import Any
 
 import click
 
-from server import formats
+from server import formats, priorities
 from server.client.connection import DEFAULT_ADDRESS, Client
 from server.client.security import FILE_VARIABLES, NAME_VARIABLE, TOKEN_VARIABLE
 
 FORMAT = click.option("--format", type=click.Choice(list(formats.NUMBERS)), help="Encoding of the answer.")
 MODEL = click.option("--model", default="", help="Name of the model.  [default: the server's]")
+PRIORITY = click.option(
+    "--priority",
+    type=click.Choice(list(priorities.NUMBERS)),
+    help="While others wait, a busy server gives interactive calls eight times as much as batch calls.  "
+    "[default: batch for several pictures, else interactive]",
+)
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files (but never a source).")
 
 

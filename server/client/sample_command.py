@@ -15,7 +15,7 @@ import click
 from runtime.errors import InvalidInput
 from server import formats
 from server.client.answer_file import AnswerFile
-from server.client.options import FORMAT, MODEL, OVERWRITE, Connection, connected, format_of_name
+from server.client.options import FORMAT, MODEL, OVERWRITE, PRIORITY, Connection, connected, format_of_name
 from server.client.results import SamplesResult
 from server.client.sample_grid import sample_grid
 from server.client.transfers import STREAM, SUFFIX_OF_FORMAT
@@ -41,6 +41,7 @@ from server.client.transfers import STREAM, SUFFIX_OF_FORMAT
 @MODEL
 @FORMAT
 @OVERWRITE
+@PRIORITY
 @connected
 def generate(
     target: Path,

@@ -363,6 +363,34 @@ def test_requests_admitted_past_a_waiting_one_overtake_by_at_most_its_cost() -> 
     assert in_work(large)
 
 
+def test_a_flood_of_one_client_does_not_keep_another_waiting() -> None:
+    admission = door(max_queue_px=10**6)
+    flood = [admission.enter(Cost(10, LARGE_LANE // 2), flow=Flow(Account("flood"))) for _ in range(500)]
+    other = admission.enter(Cost(10, LARGE_LANE // 2), flow=Flow(Account("other")))
+    running = [ticket for ticket in flood if in_work(ticket)]
+    assert len(running) == 2
+    for ticket in running:
+        ticket.leave()
+    assert in_work(other)
+
+
+def test_batch_requests_wait_longer_and_are_admitted_all_the_same() -> None:
+    admission = door(max_queue_px=10**6)
+    holding = enter(admission, cost_px=10, cost_bytes=LARGE_LANE)
+    waiting = [
+        admission.enter(Cost(10, LARGE_LANE), flow=Flow(Account("", priority)))
+        for priority in ("batch", "interactive")
+        for _ in range(45)
+    ]
+    order = []
+    for _ in waiting:
+        holding.leave()
+        (holding,) = [ticket for ticket in waiting if in_work(ticket) and not ticket.left]
+        order.append(holding.flow.account.priority)
+    assert order[:36].count("batch") == 4
+    assert order.count("batch") == 45
+
+
 # Leaving.
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runtime.jobs import BatchItem, Flow, Item, Job
 from runtime.scheduling.fair_queue import FairQueue
-from runtime.shares import WEIGHTS, Account, Priority, Shares
+from runtime.shares import WEIGHTS, Account, Shares
 from runtime.tensors import Array
 
 ITEM_PX = 1024
@@ -102,7 +102,7 @@ def test_a_poster_that_pauses_between_its_bands_keeps_its_turns() -> None:
 
 
 accounts = st.builds(
-    Account, st.sampled_from(["a", "b", "c", "d"]), st.sampled_from(["interactive", "batch"])
+    Account, st.sampled_from("abc"), st.sampled_from(["interactive", "batch"]), st.sampled_from("12")
 )
 sizes = st.lists(st.integers(1, LARGEST_PX), min_size=1, max_size=3)
 
@@ -124,16 +124,15 @@ def test_nobody_who_waits_falls_behind_by_more_than_a_turn(
         shares.end(account)
         served[account] += pixels
         taken[account] += 1
-    by_class = Counter[Priority]()
+    by_path = Counter[tuple[str, ...]]()
     for account in waiting:
-        by_class[account.priority] += served[account]
-        for other in waiting:
-            if other.priority == account.priority:
-                assert abs(served[account] - served[other]) <= 2 * LARGEST_PX
-    shares_px = [
-        by_class[priority] / WEIGHTS[priority] for priority in {account.priority for account in waiting}
-    ]
-    assert max(shares_px) - min(shares_px) <= sum(LARGEST_PX / weight for weight in WEIGHTS.values())
+        for depth in (1, 2, 3):
+            by_path[account.path[:depth]] += served[account]
+    for path, pixels in by_path.items():
+        for sibling, others in by_path.items():
+            if len(path) == len(sibling) and path[:-1] == sibling[:-1]:
+                weight, other = (WEIGHTS[end[0]] if len(end) == 1 else 1.0 for end in (path, sibling))  # type: ignore[index]
+                assert abs(pixels / weight - others / other) <= LARGEST_PX / weight + LARGEST_PX / other
 
 
 @given(st.lists(st.tuples(accounts, sizes), min_size=1, max_size=40), st.integers(1, 6))
@@ -151,3 +150,13 @@ def test_every_item_is_taken_once_whoever_comes_when(
     assert served_px == sum(sum(pixels) for _, pixels in arrivals)
     assert queue._shares._root.children == {}
     assert queue._times == {}
+
+
+def test_connections_of_a_client_share_its_turns() -> None:
+    queue, runner = FairQueue(), Runner()
+    many = [Account("many", connection=str(number)) for number in range(9)]
+    for account in (*many, Account("one", connection="0")):
+        queue.add(job(runner, account, [ITEM_PX] * 1000))
+    served = Counter(account for _ in range(180) for account in take(queue))
+    assert served[Account("one", connection="0")] == 90
+    assert [served[account] for account in many] == [10] * 9
