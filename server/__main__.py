@@ -104,7 +104,7 @@ async def serve(settings: Settings) -> None:
         await server.drain(0)
         service.close()
         raise
-    following = Following(models, choice.bundles, watch=choice.watch)
+    following = Following(models, choice.bundles, service.health, watch=choice.watch)
     service.administration.reloader = following.reloader
     try:
         await following.until_first_model(stopping)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from urllib.parse import unquote
 
 from runtime.errors import NotReady, PermissionDenied
@@ -18,6 +18,10 @@ class Administration:
 
     def __init__(self) -> None:
         self.reloader: Reloader | None = None
+
+    def reloads(self) -> Mapping[str, int]:
+        """How many models were "added", "replaced", "removed" and "refused" by reloads."""
+        return self.reloader.counts() if self.reloader else {}
 
     async def reload_models(self, names: Collection[str], call: Call) -> Reload:
         """Make the models follow the folder of bundles now. names: only these; none: all. It goes on if the caller gives up.

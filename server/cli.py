@@ -52,6 +52,9 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     ),
     "generate": Subcommand("server.client.sample_command:generate", "client", "Draw samples."),
     "models": Subcommand("server.client.server_commands:models", "client", "List what a server serves."),
+    "reload": Subcommand(
+        "server.client.server_commands:reload", "client", "Make a server follow its folder of bundles."
+    ),
     "health": Subcommand("server.client.server_commands:health", "client", "Tell whether a server is ready."),
 }
 

@@ -11,17 +11,23 @@ from pathlib import Path
 
 from runtime.errors import BundleError
 from server.background import in_background
+from server.health import MODEL, Health
 from server.logs import log
 from server.models import Models
 from server.reloading import Reloader, Watch
 
 
 class Following:
-    """Reloads the models of a server, from now to `close`. Made on the event loop. watch: at every change of the folder."""
+    """Reloads the models of a server, from now to `close`. Made on the event loop.
 
-    def __init__(self, models: Models, folder: Path, *, watch: bool) -> None:
-        self._models, self._loop = models, asyncio.get_running_loop()
+    health: is told which models there are. watch: reload at every change of the folder.
+    """
+
+    def __init__(self, models: Models, folder: Path, health: Health, *, watch: bool) -> None:
+        self._models, self._health, self._loop = models, health, asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self._reported: set[str] = set()
+        self._report()
         self.reloader = Reloader(models, folder, on_change=self._on_change)
         self._watch = Watch(self.reloader) if watch else None
         if self._watch is not None:
@@ -47,8 +53,20 @@ class Following:
 
     def _on_change(self) -> None:
         """Called on the reloading thread."""
+        self._report()
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._changed.set)
+
+    def _report(self) -> None:
+        """Tell health checks which models there are. A server without any is not healthy."""
+        parts = {f"{MODEL}{name}": entry for name, entry in self._models.catalog.entries.items()}
+        for part in self._reported - parts.keys():
+            self._health.forget(part)
+        for part, entry in parts.items():
+            self._health.report(part, entry.state != "unavailable", "loaded")
+        if not parts:
+            self._health.report(MODEL, False, "no model is served")
+        self._reported = set(parts) or {MODEL}
 
     def _hang_up(self) -> None:
         in_background("reload", self._reload)

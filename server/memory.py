@@ -6,6 +6,7 @@ server/models.py asks before it opens a model while others serve: a refused mode
 from __future__ import annotations
 
 import ctypes
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,8 @@ ACTIVATIONS_BYTES = 64 * 2**20
 # Below this much memory, nothing is opened beside what serves.
 RESERVE_BYTES = 64 * 2**20
 
-CGROUPS, MEMINFO, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/meminfo"), Path("/proc/self/cgroup")
+CGROUPS, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/meminfo")
+OWN_CGROUPS, OWN_STATUS = Path("/proc/self/cgroup"), Path("/proc/self/status")
 # Controller in /proc/self/cgroup → folder below /sys/fs/cgroup, and its files for limit, use and statistics.
 HIERARCHIES = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
@@ -44,9 +46,9 @@ def _is_extra(name: str) -> bool:
 def available_bytes() -> int | None:
     """How much more memory this process may take before it is killed; None if the system does not say.
 
-    The least of what the machine has and what each of the process's control groups still allows.
+    The least of what the machine has, and what each of the process's control groups and RLIMIT_AS still allow.
     """
-    return min([*_machine(), *_control_groups()], default=None)
+    return min([*_machine(), *_control_groups(), *_address_space()], default=None)
 
 
 def give_back() -> None:
@@ -74,6 +76,14 @@ def _control_groups() -> Iterator[int]:
             room = _room(CGROUPS / folder / part, limit, usage, cache)
             if room is not None:
                 yield room
+
+
+def _address_space() -> Iterator[int]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        for line in _lines(OWN_STATUS):
+            if line.startswith("VmSize:"):
+                yield max(0, limit - int(line.split()[1]) * 1024)
 
 
 def _room(group: Path, limit: str, usage: str, cache: str) -> int | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,13 +71,17 @@ class Ready:
 
 @dataclass(frozen=True)
 class ServiceStats:
-    """What a service holds at one moment, for metrics. models, admission: None until it is ready."""
+    """What a service holds at one moment, for metrics. models, admission: None until it is ready.
+
+    reloads: how many models were "added", "replaced", "removed" and "refused".
+    """
 
     open_calls: int
     uploads_bytes: int
     transit_bytes: int
     models: Models | None
     admission: AdmissionStats | None
+    reloads: Mapping[str, int]
 
 
 class Service:
@@ -121,6 +125,7 @@ class Service:
             self.transit.held_bytes,
             ready.models if ready else None,
             ready.admission.stats() if ready else None,
+            self.administration.reloads(),
         )
 
     @property

@@ -6,7 +6,7 @@ import click
 
 from server.client.image_commands import translate, upscale
 from server.client.sample_command import generate
-from server.client.server_commands import health, models
+from server.client.server_commands import health, models, reload
 from server.command_group import CommandGroup
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     """Call a ganforge server."""
 
 
-for command in (upscale, translate, generate, models, health):
+for command in (upscale, translate, generate, models, health, reload):
     main.add_command(command)
 
 

@@ -78,6 +78,7 @@ class Client:
         ]
         self._channel = self._security.channel(options)
         self._stub = pb_grpc.ImageGeneratorStub(self._channel)
+        self._admin = pb_grpc.AdminStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
     def upscale(
@@ -201,6 +202,18 @@ class Client:
                 pb.ListModelsRequest(), timeout=self._timeout_s, metadata=self._security.metadata
             )
         return list(answer.models)
+
+    def reload_models(self, names: Sequence[str] = ()) -> pb.ReloadModelsResponse:
+        """Make the server's models follow its folder of bundles. names: only these; none: all. For administrators.
+
+        Returns when the new models serve, and goes on if this times out. Raises PermissionDenied for other callers.
+        """
+        with self._security.errors():
+            return self._admin.ReloadModels(
+                pb.ReloadModelsRequest(names=names),
+                timeout=self._timeout_s,
+                metadata=self._security.metadata,
+            )
 
     def model(self, task: pb.Task, name: str = "") -> pb.ModelInfo:
         """Describe the model of that task called `name`; for an empty name, the server's default.

@@ -1,4 +1,4 @@
-"""The commands `models` and `health`, which ask a server what it serves and whether it is ready.
+"""The commands `models`, `health` and `reload`: what a server serves, whether it is ready, and that it look for new models.
 
 `ganforge` and `python -m server.client` offer them.
 """
@@ -45,6 +45,26 @@ def models(connection: Connection) -> None:
             info.state,
         )
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@connected
+def reload(connection: Connection, names: tuple[str, ...]) -> None:
+    """Make the server's models follow its folder of bundles: all of them, or only NAMES.
+
+    Waits until the new models serve. Exits with 1 if a bundle was refused. The server lets callers on its own machine
+    do this, or those with a token that has admin = true.
+    """
+    with connection.client() as client:
+        done = client.reload_models(names)
+    for kind in ("added", "replaced", "removed", "unchanged"):
+        for change in getattr(done, kind):
+            click.echo(f"{kind} {change.name} ({change.version})")
+    for change in done.refused:
+        click.echo(f"refused {change.name}: {change.reason}", err=True)
+    if done.refused:
+        sys.exit(1)
 
 
 @click.command()

@@ -94,6 +94,7 @@ class PartMetrics(Collector):
         yield from (gauge(name, help, read(service)) for name, help, read in SERVICE)
         yield from (gauge(name, help, read(self._service.limits)) for name, help, read in LIMITS)
         yield from (gauge(name, help, read()) for name, help, read in MACHINE)
+        yield reloads(service.reloads)
         if service.admission is not None:
             yield from labelled(GaugeMetricFamily, "lane", service.admission.lanes, LANES)
             yield refusals(service.admission)
@@ -106,6 +107,16 @@ class PartMetrics(Collector):
 def gauge(name: str, help: str, value: float) -> GaugeMetricFamily:
     """A gauge without labels."""
     return GaugeMetricFamily(name, help, value)
+
+
+def reloads(counts: Mapping[str, int]) -> Metric:
+    """What reloads did with models."""
+    family = CounterMetricFamily(
+        "ganforge_reloads", "Models that reloads added, replaced, removed or refused.", labels=("outcome",)
+    )
+    for outcome, count in counts.items():
+        family.add_metric((outcome,), count)
+    return family
 
 
 def labelled(
