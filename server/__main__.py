@@ -20,6 +20,7 @@ from server.grpc_front import Server
 from server.logs import configure, log
 from server.models import Models
 from server.monitoring.monitors import Monitors
+from server.open_files import most_connections, raise_limit
 from server.option_groups import GroupedCommand
 from server.options import GROUPS, Settings
 from server.security.exposure import forbid_core_dumps
@@ -62,6 +63,7 @@ def main(print_config: bool, **values: Any) -> None:
         return
     configure()
     forbid_core_dumps()
+    log.info("open files", limit=raise_limit(), most_connections=most_connections())
     for sentence in configuration.unknown_variables(GROUPS):
         log.warning("environment variable ignored", reason=sentence)
     log.info("settings", **configuration.changed(context))

@@ -38,6 +38,7 @@ class Call:
     method: its name in the log. request_id: identifies the call in the logs of client and server.
     peer: the connection that it came through, e.g. "ipv4:192.0.2.1:4711"; empty if unknown. caller: who makes it.
     deadline_s: on time.monotonic(); None if there is none. facts: further fields of the log line, added by the core.
+    heard_s: on time.monotonic(): when its client last sent or took something.
     stopwatch: measures where the time goes. trace_context: the caller's traceparent and tracestate headers, unchecked.
     """
 
@@ -49,6 +50,7 @@ class Call:
     peer: str = ""
     caller: Caller = ANYBODY
     trace_context: Mapping[str, str] = field(default_factory=dict)
+    heard_s: float = field(default_factory=time.monotonic)
 
     @property
     def client(self) -> str:

@@ -27,6 +27,7 @@ from server.health_front import NAME as HEALTH_NAME
 from server.health_front import HealthFront
 from server.limits import Limits
 from server.messages import TRANSLATE, UPSCALE, ImageMessages
+from server.open_files import most_connections
 from server.requests import ImageAnswer, PieceOut, SamplesAnswer
 from server.security.access import Access, Guard
 from server.security.certificates import Certificates
@@ -34,6 +35,8 @@ from server.service import Service
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ImageGenerator"].full_name
 
+# Of the headers of a call; above it, gRPC answers RESOURCE_EXHAUSTED.
+METADATA_BYTES = 16 * 1024
 # Calls that are on their way when the server begins to stop get this long to arrive and be refused.
 ARRIVING_S = 0.2
 
@@ -44,6 +47,7 @@ class Keepalive:
 
     ping_after_ms: the server pings a connection after this long without traffic.
     answer_within_ms: without an answer to a ping within this time, the connection is closed and its calls are cancelled.
+    idle_ms: a connection without calls is closed after this long; gRPC's clients connect again with their next call.
     shortest_ping_ms: the shortest interval at which clients may ping during a call. gRPC's default of 5 minutes would
         end the calls of clients that ping every 10 s, which is common behind proxies.
     handshake_within_ms: a connection that has not begun to speak HTTP/2 after this time, over TLS if that is used, is closed.
@@ -53,6 +57,7 @@ class Keepalive:
     answer_within_ms: int = 10_000
     shortest_ping_ms: int = 5_000
     handshake_within_ms: int = 20_000
+    idle_ms: int = 300_000
 
 
 def channel_options(limits: Limits, keepalive: Keepalive) -> tuple[tuple[str, int], ...]:
@@ -70,6 +75,10 @@ def channel_options(limits: Limits, keepalive: Keepalive) -> tuple[tuple[str, in
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", keepalive.shortest_ping_ms),
         ("grpc.server_handshake_timeout_ms", keepalive.handshake_within_ms),
+        ("grpc.max_connection_idle_ms", keepalive.idle_ms),
+        ("grpc.max_allowed_incoming_connections", most_connections()),
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     )
 
 

@@ -51,4 +51,4 @@ class Limits:
     max_watches: int = 1024
     max_transit_bytes: int = 512 * MIB
     idle_s: float = 60.0
-    min_rate_bytes_s: int = 16 * 1024
+    min_rate_bytes_s: int = 4 * 1024

@@ -6,19 +6,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
+from server.printable import printable
 
 
 def configure() -> None:
     """Set up structlog for this process."""
     terminal = sys.stderr.isatty()
     render: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+        [_escape, structlog.dev.ConsoleRenderer()]
         if terminal
         else [
             structlog.processors.format_exc_info,
+            _escape,
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
     )
@@ -32,6 +36,14 @@ def configure() -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def _escape(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor that escapes what callers wrote, except the lines of tracebacks, which JSON escapes."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = printable(value, keep="\n" if key == "exception" else "")
+    return event
 
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()

@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from runtime import errors
 from runtime.errors import GanforgeError
 from server import codes
+from server.printable import printable
 
 # grpc.StatusCode has the names of google.rpc.Code.
 CODES: Mapping[type[GanforgeError], grpc.StatusCode] = {
@@ -38,13 +39,13 @@ def to_status(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str, 
     Metadata: the request id, and google.rpc details (BadRequest for InvalidInput, RetryInfo for Overloaded).
     """
     code = grpc.StatusCode[codes.code_of(error)]
-    message = codes.message_for_caller(error, request_id)
+    message = printable(codes.message_for_caller(error, request_id))
     message = message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"
     status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message)
     metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, request_id)]
     if isinstance(error, errors.InvalidInput):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.problem[:LONGEST_MESSAGE]
+            field=error.field, description=printable(error.problem[:LONGEST_MESSAGE])
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, errors.Overloaded):

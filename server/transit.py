@@ -25,8 +25,10 @@ from server.limits import Limits
 
 CHECK_EVERY_S = 0.1
 RETRY_AFTER_S = 2.0
-# A call that has waited for its client no longer than this is not ended to make room for another call.
-IDLE_FROM_S = 1.0
+# A call that got something from its client within this time is not ended to make room for another call.
+IDLE_FROM_S = 0.25
+# A message of fewer bytes, such as an empty piece, is nothing.
+SOMETHING_BYTES = 64
 
 
 @dataclass(eq=False)
@@ -121,6 +123,8 @@ class Transit:
         async with self._wait(waiting, connection.reading, sentence):
             data = await message
             connection.done_bytes += len(data or b"")
+            if data is not None and len(data) >= SOMETHING_BYTES:
+                call.heard_s = time.monotonic()
         return data
 
     async def send(
@@ -137,6 +141,7 @@ class Transit:
         async with self._wait(waiting, connection.writing, sentence):
             self._make_room()
             await leaving
+            call.heard_s = time.monotonic()
 
     @contextmanager
     def held(self, size_bytes: int, call: Call) -> Iterator[None]:
@@ -152,21 +157,21 @@ class Transit:
             connection.held_bytes -= size_bytes
 
     def end_idle(self, address: str | None = None) -> bool:
-        """Make room for another call: end the one that has waited longest for its client, if that is a while.
+        """Make room for another call: end the waiting one that has heard nothing from its client for longest.
 
         address: only one from this machine. Returns whether there was one.
         """
-        since_s = time.monotonic() - IDLE_FROM_S
+        idle_since_s = time.monotonic() - IDLE_FROM_S
         idle = [
             waiting
             for peer, connection in self._connections.items()
             if address in (None, machine(peer))
             for waiting in (*connection.reading, *connection.writing)
-            if waiting.since_s < since_s
+            if waiting.call.heard_s < idle_since_s
         ]
         if not idle:
             return False
-        longest = min(idle, key=lambda waiting: waiting.since_s)
+        longest = min(idle, key=lambda waiting: waiting.call.heard_s)
         self._end(
             longest,
             Overloaded(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -94,15 +95,27 @@ class Uploads:
         return request
 
     async def _arriving(self, pieces: AsyncIterator[PieceIn]) -> AsyncIterator[PieceIn]:
-        """The pieces. Raises DeadlineExceeded if the next one does not arrive within `limits.idle_s`."""
-        idle_s = self._limits.idle_s
+        """The pieces. Raises DeadlineExceeded where, for `limits.idle_s`, fewer bytes arrive than `limits.min_rate_bytes_s`.
+
+        Empty and tiny pieces do not keep a call alive. A piece of any size counts from its end, so large ones must come whole
+        within `idle_s`.
+        """
+        idle_s, enough_bytes = self._limits.idle_s, self._limits.idle_s * self._limits.min_rate_bytes_s
+        left_s, new_bytes = idle_s, 0
         while True:
-            async with time_limit(idle_s, f"nothing was uploaded for {idle_s:g} s; the call was ended"):
+            began_s = time.monotonic()
+            async with time_limit(
+                left_s, f"nothing was uploaded for {idle_s:g} s, or too little; the call was ended"
+            ):
                 try:
                     piece = await anext(pieces)
                 except StopAsyncIteration:
                     return
+            left_s -= time.monotonic() - began_s
             yield piece
+            new_bytes += len(piece) if isinstance(piece, bytes) else 0
+            if new_bytes >= enough_bytes:
+                left_s, new_bytes = idle_s, 0
 
     def reserve(self, size_bytes: int, more_bytes: int) -> None:
         """Reserve `more_bytes` for an upload that has `size_bytes`.

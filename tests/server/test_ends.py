@@ -194,7 +194,8 @@ def test_a_stalled_upload_is_ended(serve: Serve) -> None:
     assert "nothing was uploaded" in error.details()
 
 
-def test_a_stalled_reader_is_ended(serve: Serve) -> None:
+def test_a_stalled_reader_is_ended(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.exchange, "STATUS_S", 0.2)
     served = serve(FakeUpscaler(), limits=Limits(idle_s=0.2, max_calls=1))
     small_window = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535), *OPTIONS)
     with grpc.insecure_channel(served.address, small_window) as channel:
