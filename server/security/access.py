@@ -56,9 +56,12 @@ class Access:
 
 
 def _certified(identity: Mapping[str, Iterable[bytes]]) -> Caller:
-    """The caller that its client certificate names, else ANYBODY. gRPC has checked the certificate."""
+    """The caller that its client certificate names, else ANYBODY. gRPC has checked the certificate.
+
+    It is no administrator: every client of such a server has a certificate. A token can be one.
+    """
     for name in identity.get(COMMON_NAME, ()):
-        return Caller(name.decode("utf-8", "replace")[:LONGEST_NAME])
+        return Caller(name.decode("utf-8", "replace")[:LONGEST_NAME], admin=False)
     return ANYBODY
 
 

@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
 
 from protos import ganforge_pb2 as pb
+from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.errors import InvalidInput, ModelNotFound, PermissionDenied, Unauthenticated
 from server.cli import main
 from server.client import Client
@@ -32,14 +33,15 @@ from tests.server.bundles import write_generator, write_upscaler
 from tests.server.certificates import Authority
 from tests.server.conftest import FakeGenerator, FakeUpscaler, Serve, Served, png, refusal, until
 
-ALICE, BOB, CAROL = new_token(), new_token(), new_token()
+ALICE, BOB, CAROL, ROOT = (new_token() for _ in range(4))
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("tokens") / "tokens.toml"
     bob = table("bob", BOB) + 'models = ["generator", "absent"]\n'
-    file.write_text(table("alice", ALICE) + bob + table("carol", CAROL) + 'models = ["upscaler"]\n')
+    carol, root = table("carol", CAROL) + 'models = ["upscaler"]\n', table("root", ROOT) + "admin = true\n"
+    file.write_text(table("alice", ALICE) + bob + carol + root)
     return file
 
 
@@ -128,6 +130,23 @@ def test_health_needs_no_token_and_reflection_does(guarded: Served, serve: Serve
     assert reflected(guarded, ("authorization", f"Bearer {ALICE}"))
     without = serve(FakeUpscaler(), reflection=False)
     assert refusal(lambda: reflected(without)).code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("token", "code"),
+    [
+        (new_token(), grpc.StatusCode.UNAUTHENTICATED),
+        (ALICE, grpc.StatusCode.PERMISSION_DENIED),
+        (ROOT, grpc.StatusCode.UNAVAILABLE),  # this server has no folder to reload
+    ],
+)
+def test_only_a_token_of_an_administrator_may_administer(
+    guarded: Served, token: str, code: grpc.StatusCode
+) -> None:
+    admin = pb_grpc.AdminStub(guarded.channel)
+    metadata = (("authorization", f"Bearer {token}"),)
+    error = refusal(lambda: admin.ReloadModels(pb.ReloadModelsRequest(), metadata=metadata))
+    assert error.code() == code, error.details()
 
 
 def test_a_service_that_nobody_thought_of_is_closed(guarded: Served) -> None:

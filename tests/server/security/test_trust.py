@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from runtime.bundle import load
+from runtime.bundle import discover
 from runtime.errors import BundleError
 from runtime.signing import Trust
 from server.cli import main
 from server.client import Client
 from server.launch import launched
 from server.models import Models
+from server.reloading import Reloader
 from tests.server.bundles import write_generator, write_upscaler
 from tests.server.conftest import png
 
@@ -59,16 +60,46 @@ def test_an_altered_bundle_is_not_signed(tmp_path: Path) -> None:
     assert not (tmp_path / "upscaler" / "manifest.json.sig").exists()
 
 
-def test_bundles_that_are_read_later_are_checked_too(tmp_path: Path) -> None:
-    """By a reload, and by a server with --lazy."""
+@pytest.fixture
+def trusted(tmp_path: Path) -> Trust:
+    """A folder of bundles with a signed generator, and the key."""
     write_generator(tmp_path / "bundles")
     ganforge("keygen", tmp_path / "key")
-    trust = Trust([tmp_path / "key.pub"])
     ganforge("sign", tmp_path / "bundles" / "generator", "--key", tmp_path / "key")
-    models = Models.open([load(tmp_path / "bundles" / "generator", trust)], trust=trust)
+    return Trust([tmp_path / "key.pub"])
+
+
+def test_a_reload_refuses_bundles_that_are_not_signed(tmp_path: Path, trusted: Trust) -> None:
+    """A new one, and one that replaces a signed one: that stays."""
+    folder = tmp_path / "bundles"
+    models = Models.open(discover(folder, trusted), trust=trusted)
     try:
-        write_upscaler(tmp_path / "bundles")
+        reloader, before = Reloader(models, folder), models.catalog.entries["generator"].version
+        write_upscaler(folder)
+        write_generator(folder, classes=5)
+        refused = {change.name: change.reason for change in reloader.reload().refused}
+        assert set(refused) == {"upscaler", "generator"}
+        assert all(
+            "it is not signed; expected a signature by key.pub" in reason for reason in refused.values()
+        )
+        assert {entry.name: entry.version for entry in models.catalog.entries.values()} == {
+            "generator": before
+        }
+        for name in refused:
+            ganforge("sign", folder / name, "--key", tmp_path / "key")
+        done = reloader.reload()
+        assert [change.name for change in (*done.added, *done.replaced)] == ["upscaler", "generator"]
+    finally:
+        models.close()
+
+
+async def test_a_model_that_is_opened_late_is_checked_again(tmp_path: Path, trusted: Trust) -> None:
+    folder = tmp_path / "bundles"
+    models = Models.open(discover(folder, trusted), trust=trusted, lazy=True)
+    try:
+        (folder / "generator" / "manifest.json.sig").unlink()
         with pytest.raises(BundleError, match="it is not signed"):
-            models.load(tmp_path / "bundles" / "upscaler")
+            async with models.using("generate", ""):
+                pass
     finally:
         models.close()
