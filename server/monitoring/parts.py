@@ -16,7 +16,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from runtime.admission import AdmissionStats
 from runtime.healing import HealingEngine
 from runtime.lane import LaneStats
 from runtime.scheduling.stats import Stats
@@ -48,6 +47,11 @@ LIMITS: Sequence[Reading[Limits]] = (
     ("ganforge_queue_limit_pixels", "--max-queue-pixels.", lambda limits: limits.max_queue_pixels),
     ("ganforge_queue_limit_seconds", "--max-queue-s.", lambda limits: limits.max_queue_s),
 )
+ADMISSION_REFUSALS = (
+    "Requests that admission refused: for more memory or disk than the whole budget, late (an idle server could not meet "
+    "the deadline), queue or deadline (too much load)."
+)
+RELOADS = "Models that reloads added, replaced, removed or refused."
 MACHINE = (
     ("ganforge_memory_limit_bytes", "Memory that the process may use.", resources.memory_bytes),
     ("ganforge_temporary_free_bytes", "Free space for temporary files (TMPDIR).", resources.temporary_bytes),
@@ -94,10 +98,11 @@ class PartMetrics(Collector):
         yield from (gauge(name, help, read(service)) for name, help, read in SERVICE)
         yield from (gauge(name, help, read(self._service.limits)) for name, help, read in LIMITS)
         yield from (gauge(name, help, read()) for name, help, read in MACHINE)
-        yield reloads(service.reloads)
+        yield counts("ganforge_reloads", RELOADS, "outcome", service.reloads)
         if service.admission is not None:
             yield from labelled(GaugeMetricFamily, "lane", service.admission.lanes, LANES)
-            yield refusals(service.admission)
+            refusals = service.admission.refusals
+            yield counts("ganforge_admission_refusals", ADMISSION_REFUSALS, "reason", refusals)
         yield health(self._service.health, service.models)
         if service.models is not None:
             yield from model_metrics(service.models)
@@ -107,16 +112,6 @@ class PartMetrics(Collector):
 def gauge(name: str, help: str, value: float) -> GaugeMetricFamily:
     """A gauge without labels."""
     return GaugeMetricFamily(name, help, value)
-
-
-def reloads(counts: Mapping[str, int]) -> Metric:
-    """What reloads did with models."""
-    family = CounterMetricFamily(
-        "ganforge_reloads", "Models that reloads added, replaced, removed or refused.", labels=("outcome",)
-    )
-    for outcome, count in counts.items():
-        family.add_metric((outcome,), count)
-    return family
 
 
 def labelled(
@@ -133,16 +128,11 @@ def labelled(
         yield family
 
 
-def refusals(admission: AdmissionStats) -> Metric:
-    """Requests that admission refused; among them those that no retry helps."""
-    family = CounterMetricFamily(
-        "ganforge_admission_refusals",
-        "Requests that admission refused: for more memory or disk than the whole budget, late (an idle server could not "
-        "meet the deadline), queue or deadline (too much load).",
-        labels=("reason",),
-    )
-    for reason, count in admission.refusals.items():
-        family.add_metric((reason,), count)
+def counts(name: str, help: str, label: str, values: Mapping[str, int]) -> Metric:
+    """A counter with one label. values: by the label's value."""
+    family = CounterMetricFamily(name, help, labels=(label,))
+    for value, count in values.items():
+        family.add_metric((value,), count)
     return family
 
 
