@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -80,6 +81,20 @@ def test_every_metric_of_ours_is_on_the_dashboard(exposed: Exposed) -> None:
     }
     missing = {name for name in stems | plain if not any(name + ending in asked for ending in endings)}
     assert missing == set()
+
+
+def test_the_page_for_operators_lists_every_metric_with_its_labels(exposed: Exposed) -> None:
+    documented: dict[str, set[str]] = {}
+    for line in (DEPLOY.parents[1] / "docs" / "operations.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == 5 and cells[1].startswith("`") and "_" in cells[1]:
+            for name in re.findall(r"`(\w+)`", cells[1]):
+                documented[name] = set(filter(None, cells[2].split(", ")))
+    assert documented == {
+        re.sub(r"_(count|sum|bucket)$", "", name): labels - {"le"}
+        for name, labels in exposed.items()
+        if not name.endswith("_created") and name != "up"
+    }
 
 
 def test_the_reader_of_queries_finds_metrics_and_labels() -> None:

@@ -12,6 +12,8 @@ from itertools import cycle, islice, pairwise
 
 import grpc
 import pytest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
@@ -217,3 +219,49 @@ def test_a_server_that_warms_up_and_one_that_has_drained_can_be_scraped(serve: S
         served.run(served.server.drain(1))
         served.service.close()
         assert read().sums("ganforge_model_state", "model", "state") == {("upscaler", "serving"): 1}
+
+
+def test_no_call_is_lost_that_ends_at_its_deadline(serve: Serve) -> None:
+    """Client and server both watch the deadline. If the client is first, the server sees a cancelled call."""
+    engine, outcomes, calls = FakeUpscaler(), Outcomes(), 4
+    served = serve(engine)
+    with monitored(served) as read, held(engine):
+        request = pb.UpscaleRequest(image=png(8, 8))
+        for _ in range(calls):
+            counted(outcomes, "Upscale", lambda: served.stub.Upscale(request, timeout=0.1))
+        assert outcomes == {("Upscale", "DEADLINE_EXCEEDED"): calls}
+        codes = settled(read, outcomes).sums("ganforge_requests_total", "code")
+    assert codes.keys() <= {("DEADLINE_EXCEEDED",), ("CANCELLED",)}
+    assert codes.total() == calls
+
+
+def test_a_scrape_answers_while_the_event_loop_is_busy(serve: Serve) -> None:
+    served, go_on = serve(FakeUpscaler()), threading.Event()
+    with monitored(served) as read, ThreadPoolExecutor(1) as pool:
+        served.loop.call_soon_threadsafe(go_on.wait, 60)
+        try:
+            assert pool.submit(read).result(30).value("ganforge_open_calls") == 0
+        finally:
+            go_on.set()
+
+
+def test_calls_are_served_while_a_scrape_takes_long(serve: Serve) -> None:
+    served, begun, go_on = serve(FakeUpscaler()), threading.Event(), threading.Event()
+
+    class Slow(Collector):
+        def collect(self) -> Iterator[Metric]:
+            begun.set()
+            go_on.wait(60)
+            yield from ()
+
+    registry = Metrics(served.service).registry
+    registry.register(Slow())
+    begun.clear()
+    with MetricsPort(registry, "127.0.0.1", 0) as port, ThreadPoolExecutor(1) as pool:
+        scraping = pool.submit(scrape, port.url)
+        try:
+            assert begun.wait(30)
+            assert served.client.upscale(png(8, 8)).width == 32
+            assert not scraping.done()
+        finally:
+            go_on.set()
