@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from runtime.errors import DeadlineExceeded, EngineError
 from server import memory
 from server.client import Client
 from server.reloading import Reloader
@@ -90,3 +92,28 @@ def test_lazy_models_under_load_and_a_budget_for_one(serve: Serve, tmp_path: Pat
     assert sorted(states) == ["idle", "idle", "idle", "serving"]
     idle = next(info for info in served.client.models() if info.state == "idle")
     assert (idle.backend, idle.version) == ("numpy", bundles[idle.name].version)
+
+
+def test_a_deadline_passes_while_a_model_is_opened_and_the_next_request_finds_it_open(
+    serve: Serve, tmp_path: Path
+) -> None:
+    opener = Opener()
+    served = serve(lazy=True, open_bundle=opener)
+    served.models.add(write_version(tmp_path, 1))
+    opener.gate.clear()
+    with pytest.raises(DeadlineExceeded):
+        served.client.upscale(png(8, 8), timeout_s=0.2)
+    opener.gate.set()
+    answer = served.client.upscale(png(8, 8))
+    assert np.unique(decoded(answer.image)).tolist() == [1]
+    assert len(opener.engines) == 1
+
+
+def test_a_model_that_cannot_be_opened_is_refused_in_a_sentence(serve: Serve, tmp_path: Path) -> None:
+    opener = Opener(broken={1})
+    served = serve(lazy=True, open_bundle=opener)
+    served.models.add(write_version(tmp_path, 1))
+    for _ in range(2):
+        with pytest.raises(EngineError, match="does not compile"):
+            served.client.upscale(png(8, 8))
+    assert [info.state for info in served.client.models()] == ["unavailable"]
