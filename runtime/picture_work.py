@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from runtime.backends.base import Engine
-from runtime.cost import Cost
 from runtime.errors import Cancelled
 from runtime.jobs import Flow, Job
+from runtime.picture_cost import picture_cost
 from runtime.pictures.formats import WRITABLE, Encoding
 from runtime.pictures.reading import OpenedPicture, Rows
 from runtime.pictures.writing import Output
@@ -24,17 +24,11 @@ from runtime.tensors import Array
 from runtime.tiling.geometry import Bands
 from runtime.tiling.passes import answer_format
 from runtime.tiling.tiled_picture import OnTilesDone, TiledPicture
-from runtime.values import UNIT, value_range
 
-FLOAT_BYTES = 4
-# Memory of one band's canvas. At most three bands are in memory: two on the way through the network, one being written.
-BAND_BYTES = 64 * 2**20
-BANDS_ALIVE = 3
-# What a file may take beyond its pixels, uncompressed: headers, metadata, a filter byte a row.
-FILE_OVERHEAD = 1.01
-FILE_OVERHEAD_BYTES = 2**20
-# Uncompressed 16-bit RGBA. A file with more bytes per pixel is charged for as many pixels as it could hold.
-FILE_BYTES_PER_PIXEL = 8
+# Memory of one band's canvas.
+BAND_BYTES = 32 * 2**20
+# An answer of more bytes than this (as pixels) is encoded to a temporary file, not to memory.
+IN_MEMORY_BYTES = 16 * 2**20
 
 
 class PictureWork:
@@ -42,7 +36,8 @@ class PictureWork:
 
     opened: the input. width, height: of the answer, in px. encoding: of the answer's file.
     file_bytes: memory held by the input file, 0 if it is on disk. flow: of its jobs; None for a new one.
-    cost_px, cost_bytes: for admission: pixels to compute, and memory needed meanwhile.
+    in_memory: whether `whole` encodes the answer; else `write` does, to a file.
+    cost: what admission is asked for.
     Raises InvalidInput if the model takes whole pictures only and this one is too large for it.
     """
 
@@ -71,22 +66,16 @@ class PictureWork:
             band_bytes=BAND_BYTES,
             flow=flow,
         )
-        self.cost_px = max(self._tiled.computed_px, file_bytes // FILE_BYTES_PER_PIXEL)
-        self.cost_bytes = file_bytes + self._memory_bytes(opened.by_rows)
-
-    @property
-    def cost(self) -> Cost:
-        """What it needs, without the seconds."""
-        output, header = self.output, self._header
-        by_rows = WRITABLE[output.encoding.format].by_rows
-        written = len(self.bands) > 1 and by_rows
-        own_px, answer_px = output.width * output.height, output.to_width * output.to_height
-        resized = max(own_px, header.pixels) < answer_px
-        return Cost(
-            pixels=self.cost_px,
-            memory_bytes=self.cost_bytes,
-            disk_bytes=int(self._answer_bytes * FILE_OVERHEAD) + FILE_OVERHEAD_BYTES if written else 0,
-            field="outscale" if resized else "image" if by_rows else "format",
+        held = WRITABLE[encoding.format].hold(self.output.pixel_format)
+        raw_bytes = width * height * held.channels * (self.output.bits // 8)
+        self.in_memory = len(self.bands) == 1 and raw_bytes <= IN_MEMORY_BYTES
+        self.cost = picture_cost(
+            engine.manifest,
+            opened,
+            self._tiled,
+            self.output,
+            in_memory=self.in_memory,
+            file_bytes=file_bytes,
         )
 
     @property
@@ -102,9 +91,10 @@ class PictureWork:
         opened = self._opened
         if opened is None:
             raise Cancelled("the request has ended")
-        if self._rows is None:
-            self._rows = opened.rows()
-        self._tiled.begin(index, self._rows.read(*self._tiled.rows_needed(index)))
+        rows = self._rows = self._rows or opened.rows()
+        self._tiled.begin(index, rows.read(*self._tiled.rows_needed(index)))
+        if index + 1 == len(self.bands):
+            self._rows = None  # the decoder's memory is not needed any more
         if self._opened is None:  # the request ended meanwhile
             self.free()
 
@@ -118,11 +108,11 @@ class PictureWork:
         return pixels.clip(0, 1, out=pixels) if pixels.dtype == np.float32 else pixels
 
     def whole(self) -> bytes:
-        """Encode the answer of a single-band picture and return the file's bytes."""
+        """Encode the answer if it is `in_memory`, and return the file's bytes."""
         return self.output.to_memory(self.finished(0))
 
     def write(self, next_rows: Callable[[], Array], descriptor: int) -> None:
-        """Encode the answer of a picture of many bands into a file.
+        """Encode the answer into a file.
 
         next_rows: returns the pixels of the next band. descriptor: of the open file; closed at the end.
         """
@@ -152,22 +142,3 @@ class PictureWork:
             metadata=opened.metadata,
             resolution_scale=(width / header.width, height / header.height),
         )
-
-    def _memory_bytes(self, by_rows: bool) -> int:
-        """Memory that the request needs: the decoder's, the bands' rows and canvases, and the encoded answer."""
-        header, output, tiled = self._header, self.output, self._tiled
-        tallest = tiled.most_rows_needed
-        alive = min(BANDS_ALIVE, len(tiled.bands))
-        decoder = 0 if by_rows else header.pixels * header.pixel_format.pixel_bytes
-        # The decoded rows and the network's input; a third copy if the model's range is not [0, 1].
-        copies = 2 if value_range(self._manifest.inputs[0]) == UNIT else 3
-        planes = header.width * tallest * header.pixel_format.channels * FLOAT_BYTES * copies
-        canvases = tiled.most_canvas_rows * tiled.canvas_row_bytes
-        written = len(tiled.bands) > 1 and WRITABLE[output.encoding.format].by_rows
-        return decoder + alive * (planes + canvases) + (0 if written else 2 * self._answer_bytes)
-
-    @property
-    def _answer_bytes(self) -> int:
-        """Of the answer's pixels, uncompressed."""
-        output = self.output
-        return output.to_width * output.to_height * output.pixel_format.channels * output.bits // 8

@@ -15,6 +15,7 @@ import server.quiet_grpc  # noqa: F401 - before grpc is imported
 from runtime import bundle
 from runtime.errors import GanforgeError
 from server import configuration
+from server.allocator import return_memory
 from server.following import Following, ignore_hang_ups
 from server.grpc_front import Server
 from server.logs import configure, log
@@ -64,6 +65,7 @@ def main(print_config: bool, **values: Any) -> None:
     configure()
     forbid_core_dumps()
     log.info("open files", limit=raise_limit(), most_connections=most_connections())
+    return_memory()
     for sentence in configuration.unknown_variables(GROUPS):
         log.warning("environment variable ignored", reason=sentence)
     log.info("settings", **configuration.changed(context))

@@ -41,7 +41,7 @@ async def run_picture(
     def on_tiles_done(done: int, total: int) -> None:
         on_progress(Progress(done, total))
 
-    run = _run_whole if len(picture.bands) == 1 else _run_by_bands
+    run = _run_whole if picture.in_memory else _run_by_bands
     file, jobs = await run(model, picture, codecs, call, on_tiles_done)
     return file, sum(len(job.items) for job in jobs)
 
@@ -55,7 +55,7 @@ async def run_job(model: Model, job: Job, call: Call) -> None:
 async def _run_whole(
     model: Model, picture: PictureWork, codecs: Codecs, call: Call, on_tiles_done: OnTilesDone
 ) -> tuple[BinaryIO, list[Job]]:
-    """Process a picture of one band in memory."""
+    """Process a small picture in memory."""
     output = picture.output
     pool: Pool = "quick" if output.to_width * output.to_height <= QUICK_PIXELS else "slow"
     await codecs.run(pool, call, picture.decode, 0)
@@ -67,7 +67,7 @@ async def _run_whole(
 async def _run_by_bands(
     model: Model, picture: PictureWork, codecs: Codecs, call: Call, on_tiles_done: OnTilesDone
 ) -> tuple[BinaryIO, list[Job]]:
-    """Process a picture of many bands. Decoding, device and encoding to a temporary file overlap."""
+    """Process a picture whose answer is large. Decoding, device and encoding to a temporary file overlap."""
     band_queue, jobs = BandQueue(call.stopwatch), list[Job]()
     running: deque[tuple[int, asyncio.Task[None]]] = deque()
     file = tempfile.TemporaryFile(  # noqa: SIM115 - the caller closes it

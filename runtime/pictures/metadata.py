@@ -57,6 +57,11 @@ class Metadata:
         """The ICC profile, None if there is none."""
         return next((value for name, _, value in self.fields if name == PROFILE), None)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all values together; at least their length."""
+        return sum(len(value) for _, _, value in self.fields if isinstance(value, (bytes, str)))
+
     def put(
         self, image: pyvips.Image, pixel_format: PixelFormat, scale: tuple[float, float]
     ) -> tuple[pyvips.Image, int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import InvalidInput
-from runtime.pictures import bitmap, tifftags
+from runtime.pictures import bitmap, costs, tifftags
 from runtime.pictures.codec import damaged, pyvips, reason
 from runtime.pictures.formats import PixelFormat
 from runtime.pictures.metadata import Metadata
@@ -37,6 +37,8 @@ READABLE = (
 )
 # Formats that are decoded a band at a time, unless the file is interlaced or progressive.
 BY_ROWS = {"png", "jpeg", "tiff"}
+# libvips' name of a sample's type → its bytes in a decoder's output.
+SAMPLE_BYTES = {"uchar": 1, "ushort": 2, "float": 4, "double": 8}
 # libvips' name of a sample's type → bits. The other types (signed, 32-bit integers) have no agreed value of white.
 BITS = {"uchar": 8, "ushort": 16, "float": 32, "double": 32}
 # Colour spaces that are converted to sRGB → bits of the result; None to keep the bits of the samples.
@@ -45,6 +47,8 @@ CONVERTED: dict[str, int | None] = {"cmyk": None, "lab": 16, "labs": 16, "xyz": 
 MOST_BANDS = 5
 # Floats are expected in [0, 1]. Values outside it by as much as a sharpening filter overshoots are clipped, not refused.
 FLOAT_SLACK = 0.05
+# Rows are decoded in pieces of about so many bytes.
+PIECE_BYTES = 2**20
 UPRIGHT, MIRRORED = 1, 2
 TURNED = (5, 6, 7, 8)
 
@@ -71,12 +75,14 @@ class Header:
 class OpenedPicture:
     """A file whose header was read and is within the limits.
 
-    by_rows: whether it is decoded a band at a time; else as a whole.
+    by_rows: whether it is decoded a band at a time; else as a whole. decoder_bytes: the most memory that the decoder
+    takes, beside the decoded rows.
     """
 
     header: Header
     metadata: Metadata
     by_rows: bool
+    decoder_bytes: int
     _decoded: Callable[[], pyvips.Image]
 
     def rows(self) -> Rows:
@@ -111,14 +117,18 @@ class Rows:
 
         Raises InvalidInput if the file is damaged or truncated, or if its floats are not in [0, 1].
         """
-        self._held = self._held[:, start - self._first :]
-        self._first = start
-        missing = stop - start - self._held.shape[1]
-        if missing > 0:
-            self._held = np.concatenate((self._held, self._decode(stop - missing, missing)), axis=1)
-        return self._held[:, : stop - start]
+        values = np.empty((len(self._held), stop - start, self._image.width), np.float32)
+        held = self._held[:, start - self._first :][:, : stop - start]
+        values[:, : held.shape[1]] = held
+        rows = max(1, PIECE_BYTES // (self._image.width * self._header.pixel_format.pixel_bytes))
+        for top in range(start + held.shape[1], stop, rows):
+            bottom = min(top + rows, stop)
+            values[:, top - start : bottom - start] = self._decode(top, bottom - top)
+        self._held, self._first = values, start
+        return values
 
     def _decode(self, top: int, count: int) -> Array:
+        """Decode some rows: [C, count, W] float32, a view."""
         image, pixel_format = self._image, self._header.pixel_format
         try:
             data = self._region.fetch(0, top, image.width, count)
@@ -130,7 +140,7 @@ class Rows:
             values = samples.clip(0, 1)
         else:
             values = samples.astype(np.float32) / np.float32(np.iinfo(pixel_format.dtype).max)
-        return np.ascontiguousarray(values.transpose(2, 0, 1))
+        return values.transpose(2, 0, 1)
 
 
 def check_floats(samples: Array, top: int) -> None:
@@ -160,7 +170,10 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> OpenedPicture:
         bmp = bitmap.read_header(source)
         check_size(bmp.width, bmp.height, max_pixels)
         header = Header(bmp.width, bmp.height, bmp.pixel_format, bitmap.NAME)
-        return OpenedPicture(header, bmp.metadata, False, lambda: bitmap.decoded(source))
+        needed = costs.decoder_bytes(
+            bitmap.NAME, width=bmp.width, height=bmp.height, source_bytes=4, bits=8, by_rows=False
+        )
+        return OpenedPicture(header, bmp.metadata, False, needed, lambda: bitmap.decoded(source))
     try:
         image = open_image(source, "sequential")
         loader = image.get("vips-loader").split("_")[0]
@@ -172,20 +185,35 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> OpenedPicture:
     if loader not in LOADERS:
         raise InvalidInput("image", f"got a file of type {loader}, expected one of {', '.join(READABLE)}")
     check_size(image.width, image.height, max_pixels)
-    if LOADERS[loader] == "tiff":
-        tifftags.check_colours(source)
+    format = LOADERS[loader]
+    tags = tifftags.first_values(source) if format == "tiff" else None
+    if tags is not None:
+        tifftags.check_colours(tags)
     pixel_format = pixel_format_of(image)
     turn = image.get("orientation") if image.get_typeof("orientation") else UPRIGHT
     size_px = (image.height, image.width) if turn in TURNED else (image.width, image.height)
     from_the_top = turn in (UPRIGHT, MIRRORED)
 
     def decoded() -> pyvips.Image:
-        # libvips decodes a picture that is rotated or flipped vertically as a whole: into memory, or a file if large.
+        # libvips decodes a picture that is rotated or flipped vertically as a whole.
         return converted(open_image(source, "sequential" if from_the_top else "random"), pixel_format)
 
     metadata = Metadata.of(image, set_upright=turn != UPRIGHT, turned=turn in TURNED)
-    by_rows = from_the_top and LOADERS[loader] in BY_ROWS and not image.get_typeof("interlaced")
-    return OpenedPicture(Header(*size_px, pixel_format, LOADERS[loader]), metadata, by_rows, decoded)
+    by_rows = from_the_top and format in BY_ROWS and not image.get_typeof("interlaced")
+    source_bytes = image.bands * SAMPLE_BYTES[image.format]
+    needed = costs.decoder_bytes(
+        format,
+        width=image.width,
+        height=image.height,
+        source_bytes=source_bytes,
+        bits=8 * SAMPLE_BYTES[image.format],
+        by_rows=by_rows,
+        turned=not from_the_top,
+    )
+    if tags is not None:
+        rows, tiled = tifftags.rows_of_unit(tags, image.height)
+        needed += costs.tiff_bytes(image.width, source_bytes, rows_of_unit=rows, tiled=tiled)
+    return OpenedPicture(Header(*size_px, pixel_format, format), metadata, by_rows, needed, decoded)
 
 
 def open_image(source: bytes | Path, access: str) -> pyvips.Image:
@@ -196,7 +224,8 @@ def open_image(source: bytes | Path, access: str) -> pyvips.Image:
         else pyvips.Source.new_from_file(str(source))
     )
     # fail_on="error" refuses truncated and damaged files. By default libvips fills the missing pixels with grey.
-    return pyvips.Image.new_from_source(stream, "", access=access, fail_on="error")
+    # memory: a picture that is decoded as a whole would else go to a file of libvips' own if it is large.
+    return pyvips.Image.new_from_source(stream, "", access=access, memory=access == "random", fail_on="error")
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -1,6 +1,7 @@
-"""Refuses TIFF files in colour spaces that libvips would decode as RGB, from two tags of the file (TIFF 6.0, section 2).
+"""Reads a few tags of TIFF files (TIFF 6.0, section 2), to refuse colour spaces that libvips would decode as RGB, and to
+know the size of the strips or tiles.
 
-runtime/pictures/reading.py calls `check_colours` before it decodes a TIFF. Pillow can read the tags too, but it copies
+runtime/pictures/reading.py calls it before it decodes a TIFF. Pillow can read the tags too, but it copies
 the values of all tags into memory, up to the size of the file, and reports damaged ones as Python warnings, which cannot
 be caught per thread.
 """
@@ -9,11 +10,12 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from runtime.errors import InvalidInput
 
-COMPRESSION, PHOTOMETRIC = 259, 262
+COMPRESSION, PHOTOMETRIC, ROWS_PER_STRIP, TILE_LENGTH = 259, 262, 278, 323
 JPEG_COMPRESSIONS = (6, 7)
 YCBCR, ICC_LAB, ITU_LAB = 6, 9, 10
 # First four bytes → struct formats: the count of entries; an entry's tag, type and count of values; an offset.
@@ -23,12 +25,13 @@ LAYOUTS = {
     b"II+\0": ("<Q", "<HHQ", "<Q"),
     b"MM\0+": (">Q", ">HHQ", ">Q"),
 }
-SHORT = 3
+# TIFF's numbers of types → struct's letters.
+TYPES = {3: "H", 4: "I"}
 MOST_TAGS = 4096
 
 
 def first_values(source: bytes | Path) -> dict[int, int]:
-    """Tag → first value, for tags whose 16-bit values are stored in the file's first directory. {} if it is damaged."""
+    """Tag → first value, for tags whose 16-bit or 32-bit values are stored in the file's first directory. {} if it is damaged."""
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         start = file.read(4)
         if start not in LAYOUTS:
@@ -44,18 +47,25 @@ def first_values(source: bytes | Path) -> dict[int, int]:
             numbers: dict[int, int] = {}
             for entry, value in entries:
                 tag, kind, values = struct.unpack(entry_format, entry)
-                if kind == SHORT and values * 2 <= wide:
-                    numbers[tag] = struct.unpack(count_format[0] + "H", value[:2])[0]
+                letter = TYPES.get(kind)
+                if letter and values * struct.calcsize(letter) <= wide:
+                    numbers[tag] = struct.unpack_from(count_format[0] + letter, value)[0]
         except (struct.error, OverflowError, OSError, ValueError):
             return {}
     return numbers
 
 
-def check_colours(source: bytes | Path) -> None:
-    """Raises InvalidInput if a TIFF (its bytes, or its path) has a colour space that libvips would take for RGB."""
-    tags = first_values(source)
+def check_colours(tags: Mapping[int, int]) -> None:
+    """Raises InvalidInput if a TIFF with these tags has a colour space that libvips would take for RGB."""
     photometric = tags.get(PHOTOMETRIC)
     plain_ycbcr = photometric == YCBCR and tags.get(COMPRESSION) not in JPEG_COMPRESSIONS
     if plain_ycbcr or photometric in (ICC_LAB, ITU_LAB):
         name = "YCbCr without JPEG" if plain_ycbcr else "ICCLab or ITULab"
         raise InvalidInput("image", f"got a TIFF of {name}, expected grey, RGB, palette or CMYK")
+
+
+def rows_of_unit(tags: Mapping[int, int], height: int) -> tuple[int, bool]:
+    """The rows of a strip or tile, at most `height`, and whether the TIFF with these tags is tiled."""
+    tiled = TILE_LENGTH in tags
+    rows = tags[TILE_LENGTH] if tiled else tags.get(ROWS_PER_STRIP, height)
+    return (min(rows, height) if rows else height), tiled
