@@ -201,7 +201,7 @@ class Latent(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Timing(_message.Message):
-    __slots__ = ("queue_ms", "inference_ms", "codec_ms", "total_ms", "tiles", "precision", "backend", "model_version", "recovered", "device")
+    __slots__ = ("queue_ms", "inference_ms", "codec_ms", "total_ms", "tiles", "precision", "backend", "model_version", "recovered", "device", "estimate_ms")
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     INFERENCE_MS_FIELD_NUMBER: _ClassVar[int]
     CODEC_MS_FIELD_NUMBER: _ClassVar[int]
@@ -212,6 +212,7 @@ class Timing(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     RECOVERED_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATE_MS_FIELD_NUMBER: _ClassVar[int]
     queue_ms: float
     inference_ms: float
     codec_ms: float
@@ -222,7 +223,8 @@ class Timing(_message.Message):
     model_version: str
     recovered: _containers.RepeatedScalarFieldContainer[str]
     device: str
-    def __init__(self, queue_ms: _Optional[float] = ..., inference_ms: _Optional[float] = ..., codec_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., tiles: _Optional[int] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., model_version: _Optional[str] = ..., recovered: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ...) -> None: ...
+    estimate_ms: float
+    def __init__(self, queue_ms: _Optional[float] = ..., inference_ms: _Optional[float] = ..., codec_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., tiles: _Optional[int] = ..., precision: _Optional[str] = ..., backend: _Optional[str] = ..., model_version: _Optional[str] = ..., recovered: _Optional[_Iterable[str]] = ..., device: _Optional[str] = ..., estimate_ms: _Optional[float] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

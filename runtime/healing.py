@@ -66,6 +66,13 @@ class HealingEngine(Engine):
         return {device: replica.slots for device, replica in self._replicas.items()}
 
     @property
+    def warm_seconds_per_px(self) -> float | None:
+        """The mean of the devices."""
+        running = [opened for replica in self._replicas.values() if (opened := replica.now()) is not None]
+        timed = [opened.seconds_per_px for opened in running if opened.seconds_per_px]
+        return sum(timed) / len(timed) if timed else None
+
+    @property
     def devices_out(self) -> tuple[str, ...]:
         """The devices that cannot run the model now."""
         return tuple(device for device, replica in self._replicas.items() if replica.state == "out")

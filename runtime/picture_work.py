@@ -83,6 +83,11 @@ class PictureWork:
         """The bands of rows in which the picture is processed, from the top down; a small picture is a single band."""
         return self._tiled.bands
 
+    @property
+    def tiles_total(self) -> int:
+        """Tiles of all bands, counted once per pass of the network."""
+        return self._tiled.tiles_total
+
     def decode(self, index: int) -> None:
         """Decode a band's rows and prepare its tiles. Call it for bands 0, 1, … in order.
 

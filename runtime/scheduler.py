@@ -59,7 +59,7 @@ class Scheduler:
     ) -> None:
         self._changed = threading.Condition()
         self._queue = FairQueue()
-        self._meter = Meter()
+        self._meter = Meter(clock)
         self._closed = False
         self._deliverers = ThreadPoolExecutor(deliverers, "deliver")
         self._workers = Workers(
@@ -101,10 +101,18 @@ class Scheduler:
         """Cancel a job. Its waiting items are dropped; items on the device finish, but are not delivered."""
         self._end(job, Cancelled("the request was cancelled; its remaining items were dropped"))
 
-    def seconds_per_px(self, engine: Runner) -> float | None:
-        """Running average of this engine's device time per pixel, in seconds; None before its first batch."""
+    def seconds_per_px(self, engine: Runner, item_px: int | None = None) -> float | None:
+        """Estimated seconds of this engine's device for each pixel; None if nothing is known.
+
+        item_px: of items of this size; None for all.
+        """
         with self._changed:
-            return self._meter.seconds_per_px(engine)
+            return self._meter.seconds_per_px(engine, item_px)
+
+    def expect(self, engine: Runner, seconds_per_px: float) -> None:
+        """Take the warm-up's speed for an engine's until its first batch has run."""
+        with self._changed:
+            self._meter.expect(engine, seconds_per_px)
 
     @property
     def slots(self) -> int:

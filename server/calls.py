@@ -40,6 +40,7 @@ class Call:
     deadline_s: on time.monotonic(); None if there is none. facts: further fields of the log line, added by the core.
     heard_s: on time.monotonic(): when its client last sent or took something.
     stopwatch: measures where the time goes. trace_context: the caller's traceparent and tracestate headers, unchecked.
+    estimate_ms: from the call's arrival to its answer, as estimated when it was admitted; 0 before.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Call:
     peer: str = ""
     caller: Caller = ANYBODY
     trace_context: Mapping[str, str] = field(default_factory=dict)
+    estimate_ms: float = 0.0
     heard_s: float = field(default_factory=time.monotonic)
 
     @property
@@ -83,6 +85,11 @@ class Call:
         """Seconds until the deadline, negative after it; None if there is none."""
         return None if self.deadline_s is None else self.deadline_s - time.monotonic()
 
+    def expect(self, seconds: float) -> None:
+        """Note the estimated time from now to the answer."""
+        self.estimate_ms = (self.stopwatch.times().total_s + seconds) * 1e3
+        self.facts["estimate_ms"] = round(self.estimate_ms, 1)
+
     def timing(self, model: Model, tiles: int) -> Timing:
         """The Timing of the answer, up to now. tiles: number of items that ran."""
         times, ran = self.stopwatch.times(), self.stopwatch.ran
@@ -99,6 +106,7 @@ class Call:
             model_version=model.version,
             device=ran.device or model.engine.device,
             recovered=tuple(ran.recovered),
+            estimate_ms=self.estimate_ms,
         )
 
 

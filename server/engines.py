@@ -121,6 +121,8 @@ class Engines:
                 scheduler = Scheduler(slots=engine.slots_by_device)
                 self.schedulers = {**self.schedulers, engine.device: scheduler}
         scheduler.grow(engine.slots_by_device)
+        if engine.warm_seconds_per_px is not None:
+            scheduler.expect(engine, engine.warm_seconds_per_px)
         return Model(engine, scheduler)
 
     def close(self, model: Model) -> None:

@@ -179,6 +179,7 @@ def _timing(timing: Timing) -> pb.Timing:
         model_version=timing.model_version,
         recovered=timing.recovered,
         device=timing.device,
+        estimate_ms=timing.estimate_ms,
     )
 
 

@@ -58,6 +58,7 @@ class Timing:
     tiles: items computed (tiles, whole pictures or samples). precision: the narrowest that was really used. backend,
     device: the engines', separated by commas if there were several.
     model_version: `Bundle.version` of the model that ran. recovered: what saved the request after failures.
+    estimate_ms: what total_ms was estimated to be when the request was admitted.
     """
 
     queue_ms: float
@@ -70,6 +71,7 @@ class Timing:
     model_version: str
     device: str = ""
     recovered: tuple[str, ...] = ()
+    estimate_ms: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from runtime.admission import Admission, AdmissionStats
+from runtime.cost import Cost
 from runtime.errors import InvalidInput, NotReady
+from runtime.estimates import Coding, Estimates, OnDevice
 from runtime.jobs import Flow
 from runtime.lane import Ticket
 from runtime.picture_work import PictureWork
 from runtime.pictures.reading import open_picture
 from runtime.sample_work import SampleWork, sample_shape
-from runtime.shares import Account, Priority
+from runtime.shares import Account
 from runtime.tensors import TaskName
 from server.administration import Administration
 from server.calls import Call, Calls, Observer
@@ -99,6 +101,7 @@ class Service:
         self.administration = Administration()
         self._calls = Calls(limits, self.transit.end_idle)
         self._codecs = Codecs(codec_threads)
+        self._estimates = Estimates(codec_threads)
         self._uploads = Uploads(limits)
         self._quotas = Quotas()
 
@@ -213,14 +216,18 @@ class Service:
             "size": f"{params.count}×{params.width}×{params.height}",
             "priority": request.priority or "interactive",
         }
-        flow = Flow(_account(call, request.priority))
+        flow = Flow(Account(call.origin, request.priority or "interactive", call.peer))
         samples = SampleWork(model.engine, params.latents, params.labels, params.encoding, flow)
-        async with self._admitted(admission, model, samples, flow, call) as ticket:
+        coding = Coding(params.encoding, samples.cost.pixels, files=params.count)
+        device = _on_device(model, params.count, samples.cost.pixels)
+        cost = self._estimates.cost(samples.cost, device, coding)
+        async with self._admitted(admission, cost, samples, flow, call) as ticket:
             await run_job(model, samples.job(call.deadline_s), call)
             images = await asyncio.gather(
                 *(self._codecs.encode("quick", call, samples.file, index) for index in range(params.count))
             )
             samples.free()
+            self._estimates.learn(coding, call.stopwatch.times().codec_s)
             self._check_fits("count", sum(map(len, images)), "ask for fewer samples, or for JPEG")
             answer = SamplesAnswer(
                 images=tuple(images),
@@ -316,7 +323,7 @@ class Service:
             "size": f"{size} → {params.width}×{params.height} {params.encoding.format}",
             "priority": request.priority or "interactive",
         }
-        flow = Flow(_account(call, request.priority))
+        flow = Flow(Account(call.origin, request.priority or "interactive", call.peer))
         picture = PictureWork(
             model.engine,
             opened,
@@ -326,10 +333,15 @@ class Service:
             file_bytes=len(image) if isinstance(image, bytes) else 0,
             flow=flow,
         )
-        ticket = await stack.enter_async_context(self._admitted(admission, model, picture, flow, call))
+        coded_px = header.pixels + params.width * params.height
+        coding = Coding(params.encoding, coded_px, overlaps=len(picture.bands) > 1)
+        device = _on_device(model, picture.tiles_total, picture.cost.pixels)
+        cost = self._estimates.cost(picture.cost, device, coding)
+        ticket = await stack.enter_async_context(self._admitted(admission, cost, picture, flow, call))
         file, items = await run_picture(model, picture, self._codecs, call, on_progress)
         stack.enter_context(file)
         picture.free()
+        self._estimates.learn(coding, call.stopwatch.times().codec_s)
         in_memory = isinstance(file, io.BytesIO)
         ticket.hold_only(memory_bytes=0, disk_bytes=0 if in_memory else file.seek(0, os.SEEK_END))
         return file, ImageAnswer(
@@ -343,17 +355,16 @@ class Service:
 
     @asynccontextmanager
     async def _admitted(
-        self, admission: Admission, model: Model, work: PictureWork | SampleWork, flow: Flow, call: Call
+        self, admission: Admission, cost: Cost, work: PictureWork | SampleWork, flow: Flow, call: Call
     ) -> AsyncIterator[Ticket]:
         """Context manager: waits until the request is admitted, and frees its place and memory at the end.
 
         Raises at once: InvalidInput if the request needs more than the whole budget, DeadlineExceeded if an idle server could
         not meet the deadline, Overloaded if this one cannot, the queue is full or the caller's quota is used up.
         """
-        seconds_per_px = (model.scheduler.seconds_per_px(model.engine) or 0.0) / model.scheduler.slots
-        cost = replace(work.cost, device_s=seconds_per_px * work.cost.pixels)
         with self._quotas.hold(call.caller, cost) as hold:
             ticket = admission.enter(cost, flow=flow, time_left_s=call.time_left_s())
+            call.expect(ticket.expected_s)
             try:
                 with call.stopwatch.during("queue"):
                     await asyncio.wrap_future(ticket.admitted)
@@ -385,12 +396,11 @@ class Service:
             )
 
 
-def _account(call: Call, priority: Priority | None) -> Account:
-    """Whose turns a request takes: those of the caller's token or, without one, of its host; there, its connection's."""
-    host, _, port = call.peer.rpartition(":")
-    return Account(
-        call.client or (host if port.isdigit() else call.peer), priority or "interactive", call.peer
-    )
+def _on_device(model: Model, items: int, pixels: int) -> OnDevice:
+    """What a request of so many items, of so many pixels together, asks of the model's device."""
+    scheduler = model.scheduler
+    speed = scheduler.seconds_per_px(model.engine, pixels // max(1, items))
+    return OnDevice(items, speed or 0.0, max(1, scheduler.slots))
 
 
 def _info(entry: Entry, is_default: bool) -> ModelInfo:

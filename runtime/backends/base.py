@@ -56,6 +56,11 @@ class Engine(ABC):
         self._closed = False
 
     @property
+    def warm_seconds_per_px(self) -> float | None:
+        """Seconds for each pixel of an item, as timed after the warm-up; None if they were not."""
+        return None
+
+    @property
     def slots_by_device(self) -> Mapping[str, int]:
         """How many `run` calls may be in flight at once, on each device."""
         return {self.device: self.slots}

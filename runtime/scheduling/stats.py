@@ -6,15 +6,14 @@ scrape, and admission asks for the seconds per pixel.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+from runtime.estimates import Speed
 from runtime.jobs import Runner
-
-# Decay of the running average of seconds per pixel, per batch.
-DECAY = 0.9
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,16 @@ class Stats:
 
 
 class Meter:
-    """Counts for `Stats`, and the running average of each engine's speed."""
+    """Counts for `Stats`, and the estimated speed of each engine. clock: in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.items_dropped = self.slots_replaced = 0
         self.retries = Counter[str]()
         self._pixels = 0
         self._batch_sizes = Counter[int]()
         self._busy_s: dict[str, float] = {}
-        # Engine → decayed sums of its batches' seconds and pixels.
-        self._spent: WeakKeyDictionary[Runner, tuple[float, float]] = WeakKeyDictionary()
+        self._speeds: WeakKeyDictionary[Runner, Speed] = WeakKeyDictionary()
 
     def was_busy(self, slot: str, seconds: float) -> None:
         """Count the time of a batch, failed or not."""
@@ -66,18 +65,23 @@ class Meter:
         self._batch_sizes[items] += 1
         self._pixels += pixels
         for engine in engines:
-            # Sums, not a mean of rates: the rate of a one-pixel picture says nothing about other requests.
-            seconds_before, pixels_before = self._spent.get(engine, (0.0, 0.0))
-            self._spent[engine] = (DECAY * seconds_before + seconds, DECAY * pixels_before + pixels)
+            self._speeds.setdefault(engine, Speed()).learn(pixels // items, seconds, pixels, self._clock())
 
-    def seconds_per_px(self, engine: Runner) -> float | None:
-        """Running average of an engine's device time per pixel, in seconds; None before its first batch."""
-        seconds, pixels = self._spent.get(engine, (0.0, 0.0))
-        return seconds / pixels if pixels else None
+    def expect(self, engine: Runner, seconds_per_px: float) -> None:
+        """Take the warm-up's speed for an engine's until its first batch has run."""
+        self._speeds.setdefault(engine, Speed(seconds_per_px))
+
+    def seconds_per_px(self, engine: Runner, item_px: int | None = None) -> float | None:
+        """Estimated seconds of an engine's device for each pixel; None if nothing is known.
+
+        item_px: of items of this size; None for all.
+        """
+        speed = self._speeds.get(engine)
+        return speed.value(self._clock(), item_px) if speed else None
 
     def forget(self, engine: Runner) -> None:
         """Forget the speed of an engine that is closed."""
-        self._spent.pop(engine, None)
+        self._speeds.pop(engine, None)
 
     def stats(self, *, jobs_waiting: int) -> Stats:
         """The counts so far."""

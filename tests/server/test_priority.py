@@ -15,9 +15,7 @@ from runtime import pixels
 from runtime.errors import InvalidInput
 from runtime.shares import Priority
 from runtime.tensors import Array
-from server.calls import Call
 from server.client import Client
-from server.service import _account
 from tests.server.client_runs import done, make_photos
 from tests.server.conftest import FakeGenerator, FakeUpscaler, Serve, Served, held, png, refusal, until
 
@@ -127,16 +125,3 @@ def test_several_pictures_are_sent_as_batch_unless_told_otherwise(
     done(served, "upscale", *paths, *arguments[2:])
     calls = [line for line in served.lines[before:] if line.get("method", "").startswith("Upscale")]
     assert {line.get("priority") for line in calls} == expected, calls
-
-
-@pytest.mark.parametrize(
-    ("peer", "client"),
-    [
-        ("ipv4:192.0.2.1:4711", "ipv4:192.0.2.1"),
-        ("ipv6:[2001:db8::1]:80", "ipv6:[2001:db8::1]"),
-        ("unix:", "unix:"),
-    ],
-)
-def test_without_a_name_a_client_is_its_host(peer: str, client: str) -> None:
-    account = _account(Call("Upscale", "id", peer=peer), "batch")
-    assert account == (client, "batch", peer)
