@@ -18,7 +18,8 @@ def configure() -> None:
     """Set up structlog for this process."""
     terminal = sys.stderr.isatty()
     render: list[Any] = (
-        [_escape, structlog.dev.ConsoleRenderer()]
+        # A plain traceback: structlog's own would show local variables, which hold what clients sent.
+        [_escape, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if terminal
         else [
             structlog.processors.format_exc_info,

@@ -13,7 +13,7 @@ import click
 
 from server import formats, priorities
 from server.client.connection import DEFAULT_ADDRESS, Client
-from server.client.security import FILE_VARIABLES, NAME_VARIABLE, TOKEN_VARIABLE
+from server.client.security import FILE_VARIABLES, NAME_VARIABLE, TLS_VARIABLE, TOKEN_VARIABLE
 
 FORMAT = click.option("--format", type=click.Choice(list(formats.NUMBERS)), help="Encoding of the answer.")
 MODEL = click.option("--model", default="", help="Name of the model.  [default: the server's]")
@@ -59,6 +59,8 @@ _OPTIONS = (
     click.option(
         "--tls",
         is_flag=True,
+        envvar=TLS_VARIABLE,
+        show_envvar=True,
         help="Encrypt the connection; the server's certificate must be of a public CA, or of --ca.",
     ),
     click.option(

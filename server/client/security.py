@@ -36,7 +36,7 @@ CLOSED = "Socket closed", "Connection reset"
 TOKEN_VARIABLE = "GANFORGE_TOKEN"
 # Parameters of Client for which a variable names a file.
 FILE_VARIABLES = {"ca": "GANFORGE_CA", "cert": "GANFORGE_CERT", "key": "GANFORGE_KEY"}
-NAME_VARIABLE = "GANFORGE_SERVER_NAME"
+NAME_VARIABLE, TLS_VARIABLE = "GANFORGE_SERVER_NAME", "GANFORGE_TLS"
 
 
 def of_environment() -> dict[str, Any]:
@@ -44,7 +44,8 @@ def of_environment() -> dict[str, Any]:
     files = {name: os.environ.get(variable) for name, variable in FILE_VARIABLES.items()}
     given: dict[str, Any] = {name: Path(file) for name, file in files.items() if file}
     texts = {"server_name": os.environ.get(NAME_VARIABLE), "token": os.environ.get(TOKEN_VARIABLE)}
-    return given | {name: text for name, text in texts.items() if text}
+    tls = {"tls": True} if os.environ.get(TLS_VARIABLE, "").lower() in ("1", "true", "yes", "on") else {}
+    return given | tls | {name: text for name, text in texts.items() if text}
 
 
 @dataclass(frozen=True)

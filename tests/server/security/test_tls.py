@@ -29,6 +29,7 @@ from structlog.testing import capture_logs
 from runtime.errors import InvalidInput, NotReady
 from server.client import Client
 from server.client.__main__ import main
+from server.client.security import of_environment
 from server.grpc_front import Keepalive
 from server.launch import launched
 from server.security.certificates import Certificates, Files
@@ -338,3 +339,16 @@ def test_options_of_the_client_that_do_not_fit(
     with pytest.raises(InvalidInput, match=words) as caught:
         Client("example.org:1", **files)
     assert "secret" not in str(caught.value)
+
+
+def test_the_environment_gives_what_the_options_give(
+    encrypted: Served, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For programs without those options, such as `export.evaluate`."""
+    assert of_environment() == {}
+    values = {"CA": str(authority.file), "SERVER_NAME": "localhost", "TOKEN": "secret", "TLS": "1"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"GANFORGE_{name}", value)
+    expected = {"ca": authority.file, "server_name": "localhost", "token": "secret", "tls": True}
+    assert of_environment() == expected
+    assert width(encrypted.address, **of_environment()) == 20
