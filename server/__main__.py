@@ -16,6 +16,7 @@ from runtime import bundle
 from runtime.errors import GanforgeError
 from server import configuration
 from server.allocator import return_memory
+from server.engine_events import EngineEvents
 from server.following import Following, ignore_hang_ups
 from server.grpc_front import Server
 from server.logs import configure, log
@@ -86,6 +87,7 @@ async def serve(settings: Settings) -> None:
     bundles = await asyncio.to_thread(bundle.discover, choice.bundles, trust, may_be_empty=choice.watch)
     service = Service(settings.limits)
     server = Server(service, access=settings.security.access(), reflection=settings.security.reflection)
+    events = EngineEvents()
     monitors = Monitors(service, settings.monitoring, certificates)
     port = await server.start(host, settings.listening.port, certificates)
     log.info("warming up", models=[bundle.manifest.name for bundle in bundles], host=host, port=port)
@@ -102,6 +104,7 @@ async def serve(settings: Settings) -> None:
             lazy=choice.lazy,
             max_bytes=choice.max_models_bytes,
             on_warm=_log_warm,
+            on_event=events,
             stopping=stopping.is_set,
         )
     except BaseException:
@@ -109,6 +112,7 @@ async def serve(settings: Settings) -> None:
         service.close()
         raise
     following = Following(models, choice.bundles, service.health, watch=choice.watch)
+    events.changed = following.report
     service.administration.reloader = following.reloader
     try:
         await following.until_first_model(stopping)

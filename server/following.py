@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from pathlib import Path
 
 from runtime.errors import BundleError
@@ -26,8 +27,9 @@ class Following:
     def __init__(self, models: Models, folder: Path, health: Health, *, watch: bool) -> None:
         self._models, self._health, self._loop = models, health, asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self._reporting = threading.Lock()
         self._reported: set[str] = set()
-        self._report()
+        self.report()
         self.reloader = Reloader(models, folder, on_change=self._on_change)
         self._watch = Watch(self.reloader) if watch else None
         if self._watch is not None:
@@ -53,17 +55,22 @@ class Following:
 
     def _on_change(self) -> None:
         """Called on the reloading thread."""
-        self._report()
+        self.report()
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._changed.set)
 
+    def report(self) -> None:
+        """Tell health checks which models there are and work. A server without any is not healthy. From any thread."""
+        with self._reporting:
+            self._report()
+
     def _report(self) -> None:
-        """Tell health checks which models there are. A server without any is not healthy."""
         parts = {f"{MODEL}{name}": entry for name, entry in self._models.catalog.entries.items()}
         for part in self._reported - parts.keys():
             self._health.forget(part)
         for part, entry in parts.items():
-            self._health.report(part, entry.state != "unavailable", "loaded")
+            reason = entry.model.unavailable if entry.model is not None else None
+            self._health.report(part, entry.state != "unavailable", reason or "loaded")
         if not parts:
             self._health.report(MODEL, False, "no model is served")
         self._reported = set(parts) or {MODEL}

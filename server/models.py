@@ -22,6 +22,7 @@ from runtime import bundle as bundles_on_disk
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, Cancelled, Overloaded
+from runtime.healing import Event
 from runtime.scheduler import Scheduler
 from runtime.signing import Trust
 from runtime.stopwatch import Stopwatch
@@ -29,6 +30,7 @@ from runtime.tensors import Precision, TaskName
 from server import memory
 from server.background import in_background
 from server.catalog import Catalog, check_defaults
+from server.engine_events import log_event
 from server.engines import Engines, EnginesStats, OpenBundle
 from server.entry import Entry, Model, Use
 from server.logs import log
@@ -94,12 +96,13 @@ class Models:
         max_bytes: int | None = None,
         trust: Trust | None = None,
         on_warm: Callable[[str], None] = lambda sentence: None,
+        on_event: Callable[[Event], None] = log_event,
         stopping: Callable[[], bool] = lambda: False,
     ) -> Self:
         """Load and warm up every bundle; with `lazy` only check them.
 
         backend, device, min_precision: as for `runtime.backends.open_engine`, also of models that are opened later.
-        trust: for `load`.
+        trust: for `load`. on_event: as for `open_warm`.
         on_warm: called for each warm model with a sentence that says which backend runs it and why. stopping: checked
         before each bundle.
         Raises BundleError, BackendUnavailable or EngineError if a bundle cannot be served here, ModelNotFound for wrong
@@ -107,7 +110,9 @@ class Models:
         """
         if not expect_more:
             check_defaults([bundle.manifest for bundle in bundles], defaults or {})  # before the slow part
-        open_bundle = partial(open_warm, backend=backend, device=device, min_precision=min_precision)
+        open_bundle = partial(
+            open_warm, backend=backend, device=device, min_precision=min_precision, on_event=on_event
+        )
         models = cls(
             (),
             defaults,

@@ -118,7 +118,12 @@ MODELS = Group(
             help="Model for requests of that task that name no model, e.g. upscale=esrgan-x4. Repeat for other tasks. "
             "[default: the task's only model, else the first that `make demo` builds]",
         ),
-        option("--device", str, "Device: CPU, cuda:0, …  [default: the fastest available]"),
+        option(
+            "--device",
+            str,
+            "Device: CPU, cuda:0, …; several share the work: cuda:0,cuda:1, or cuda:all for every GPU.  "
+            "[default: the fastest available]",
+        ),
         option(
             "--min-precision",
             click.Choice(get_args(Precision)),

@@ -221,6 +221,24 @@ def test_closing_does_not_wait_for_a_device_that_hangs() -> None:
     model.close()
 
 
+def test_an_engine_gets_no_more_batches_than_it_has_slots() -> None:
+    """The others wait in the queue, where they keep their turns, and not inside the engine, where they seem to hang."""
+    model, other = Model(max_batch=1), Model(max_batch=1)
+    with serving(model) as scheduler:
+        scheduler.grow({"CPU": 3})
+        model.fails("hang", times=3)
+        jobs = [each.job(number)[0] for number, each in enumerate((model, model, model, other), 1)]
+        for job in jobs:
+            scheduler.submit(job)
+        assert jobs[3].done.result(TIMEOUT_S) is None  # a slot was free for the other model
+        assert model.faults.hanging == 1
+        assert scheduler.stats().jobs_waiting == 2
+        model.faults.clear()
+        for job in jobs:
+            assert job.done.result(TIMEOUT_S) is None
+    other.close()
+
+
 # Several devices.
 
 

@@ -12,21 +12,25 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.tensors import Array
+from server.grpc_front import SERVICE_NAME
 from server.launch import launched
 from tests.chaos.faulty_server import MODULE
 from tests.faulty_engine import Fault, Kind, write
 from tests.server.bundles import write_generator, write_upscaler
-from tests.server.conftest import decoded, levels_apart, png, refusal
+from tests.server.conftest import decoded, levels_apart, png, refusal, until
 
 TIMEOUT_S = 120
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @dataclass
 class Faulty:
+    channel: grpc.Channel
     stub: pb_grpc.ImageGeneratorStub
     faults: Path
     log: Path
@@ -36,6 +40,10 @@ class Faulty:
 
     def draw(self) -> Any:
         return self.stub.Generate(pb.GenerateRequest(count=1, seed=1), timeout=TIMEOUT_S)
+
+    def health(self, part: str) -> int:
+        request = health_pb2.HealthCheckRequest(service=SERVICE_NAME + part)
+        return health_pb2_grpc.HealthStub(self.channel).Check(request).status
 
     def state(self, name: str) -> str:
         listed = self.stub.ListModels(pb.ListModelsRequest()).models
@@ -57,7 +65,7 @@ def faulty(tmp_path: Path) -> Iterator[Faulty]:
         launched(folder, log=tmp_path / "log", module=MODULE, flags=flags) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
-        yield Faulty(pb_grpc.ImageGeneratorStub(channel), faults, tmp_path / "log")
+        yield Faulty(channel, pb_grpc.ImageGeneratorStub(channel), faults, tmp_path / "log")
         write(faults)  # so that nothing hangs when the server drains
 
 
@@ -96,6 +104,8 @@ def test_a_model_that_cannot_be_healed_is_unavailable_and_the_others_go_on(fault
         assert "upscaler is unavailable" in error.details()
     assert faulty.draw().timing.backend == "openvino"
     assert (faulty.state("upscaler"), faulty.state("generator")) == ("unavailable", "serving")
+    until(lambda: faulty.health("/model/upscaler") == NOT_SERVING)
+    assert (faulty.health("/model/generator"), faulty.health("")) == (SERVING, SERVING)
     (unavailable,) = faulty.said("model unavailable")
     assert (unavailable["model"], unavailable["model_available"]) == ("upscaler", False)
 
