@@ -12,12 +12,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from runtime.errors import Overloaded
 from server.calls import Call
+from server.codes import OK
 from server.monitoring.parts import PartMetrics
 from server.security.certificates import Certificates
 from server.service import Service
 
 # From a thumbnail on a GPU to a poster on a small CPU, in seconds.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+RATIOS = (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 4, 10)
 MODEL = ("method", "model")
 
 
@@ -63,6 +65,13 @@ class CallMetrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self._estimates = Histogram(
+            "ganforge_request_estimate_ratio",
+            "Seconds that answered calls took, as a multiple of what was estimated when they were admitted.",
+            MODEL,
+            buckets=RATIOS,
+            registry=registry,
+        )
         self._stages = [
             Histogram(
                 f"ganforge_request_{stage}_seconds",
@@ -90,6 +99,8 @@ class CallMetrics:
         self._total.labels(*labels).observe(times.total_s)
         if isinstance(error, Overloaded):
             self._refusals.labels(call.method, error.reason).inc()
+        if code == OK and call.estimate_ms:
+            self._estimates.labels(*labels).observe(times.total_s * 1e3 / call.estimate_ms)
         if labels[1]:
             spent_s = (times.queue_s, times.inference_s, times.codec_s)
             for histogram, seconds in zip(self._stages, spent_s, strict=True):

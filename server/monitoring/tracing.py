@@ -8,6 +8,7 @@ used: it breaks streams of coroutines (opentelemetry-python-contrib#3066).
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -107,6 +108,8 @@ def from_environment(environment: Mapping[str, str]) -> Tracing | None:
     off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or kind == "none"
     if off or not any(environment.get(switch) for switch in SWITCHES):
         return None
+    logger = logging.getLogger("opentelemetry")
+    logger.handlers, logger.propagate = [_IntoLog(logging.WARNING)], False
     try:
         tracing = Tracing(_exporter(kind))
     except (ImportError, ValueError) as error:
@@ -114,6 +117,13 @@ def from_environment(environment: Mapping[str, str]) -> Tracing | None:
         return None
     log.info("traces", exporter=kind, endpoint=environment.get(SWITCHES[1]) or environment.get(SWITCHES[0]))
     return tracing
+
+
+class _IntoLog(logging.Handler):
+    """Puts what OpenTelemetry logs, such as a collector that does not answer, into the server's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.warning("traces", reason=record.getMessage())
 
 
 def _exporter(kind: str) -> SpanExporter:

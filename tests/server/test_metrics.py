@@ -152,6 +152,8 @@ def check_seconds(last: Scrape, clients_s: float) -> None:
         labels = {"model": model, "method": method}
         total_s = last.value("ganforge_request_seconds_sum", **labels)
         assert 0 < total_s <= clients_s
+        answered = last.value("ganforge_requests_total", code="OK", **labels)
+        assert last.value("ganforge_request_estimate_ratio_count", **labels) == answered
         for stage in ("queue", "device", "codec"):
             name = f"ganforge_request_{stage}_seconds"
             assert last.value(f"{name}_count", **labels) == last.value(

@@ -177,6 +177,22 @@ def test_a_missing_library_is_named_in_the_log_and_the_server_goes_on(
     assert "pip install 'ganforge[otel]'" in lines[0]["reason"]
 
 
+def test_a_collector_that_does_not_answer_is_named_in_the_log_and_the_server_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    write_upscaler(tmp_path)
+    with started(tmp_path) as (process, address):
+        with Client(address) as client:
+            client.upscale(png(8, 8))
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    lines = [json.loads(line) for line in log.splitlines()]  # each of them is JSON
+    assert any(line["event"] == "traces" and "127.0.0.1:1" in line.get("reason", "") for line in lines)
+
+
 def test_nothing_of_opentelemetry_is_imported_without_being_asked_for() -> None:
     source = """
 import sys
