@@ -116,12 +116,13 @@ async def serve(settings: Settings) -> None:
     service.administration.reloader = following.reloader
     try:
         await following.until_first_model(stopping)
-        service.ready(models)
-        await server.ready()
-        click.echo(f"serving on {host}:{port}")
-        if monitors.url:
-            click.echo(f"metrics on {monitors.url}")
-        sys.stdout.flush()
+        if not stopping.is_set():
+            service.ready(models)
+            await server.ready()
+            click.echo(f"serving on {host}:{port}")
+            if monitors.url:
+                click.echo(f"metrics on {monitors.url}")
+            sys.stdout.flush()
         await stopping.wait()
         log.info("draining", grace_s=grace_s)
         await server.drain(grace_s)

@@ -41,7 +41,7 @@ __all__ = ["Model", "Models"]
 # A model that could not be opened is not tried again for a while: each try may take seconds of all cores.
 RETRY_OPENING_S = 10.0
 # How long the end of the server waits for a model that is being opened.
-CLOSE_WAIT_S = 10.0
+CLOSE_WAIT_S = 5.0
 
 
 class Models:

@@ -201,8 +201,13 @@ class Watch:
         self._closing.set()
 
     def _run(self) -> None:
+        said = ""
         while not self._closing.wait(self._every_s):
             try:
                 self._reloader.follow()
-            except Exception as error:  # one failure must not end the watch
-                log.error("watching the bundles failed", exc_info=error)
+                said = ""
+            except Exception as error:  # one failure must not end the watch, nor fill the log
+                if str(error) != said:
+                    said = str(error)
+                    expected = isinstance(error, BundleError)
+                    log.error("not reloaded", reason=said, exc_info=None if expected else error)

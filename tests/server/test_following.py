@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import signal
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,11 @@ from server.calls import Call
 from server.client import Client
 from server.client.__main__ import main
 from server.launch import launched
+from server.limits import Limits
 from server.reloading import Reloader
+from server.security.access import Access
 from server.security.callers import Caller
+from server.security.tokens import Tokens, new_token, table
 from tests.server.bundles import write_generator, write_upscaler
 from tests.server.conftest import Serve, png, until
 from tests.server.versions import Opener, Painter, write_version
@@ -97,6 +100,32 @@ def test_with_a_token_it_must_be_an_administrators(serve: Serve, tmp_path: Path,
     else:
         with pytest.raises(PermissionDenied, match="admin = true"):
             served.run(administration.reload_models((), call))
+
+
+def test_a_token_without_admin_may_not_reload(serve: Serve, tmp_path: Path) -> None:
+    guests, operators = new_token(), new_token()
+    tokens, bundles = tmp_path / "tokens.toml", tmp_path / "bundles"
+    tokens.write_text(table("guest", guests) + table("operator", operators) + "admin = true\n")
+    served = serve(Painter(write_version(bundles, 1)), access=Access(Tokens(tokens)))
+    served.service.administration.reloader = Reloader(served.models, bundles)
+    with Client(served.address, token=guests) as guest, pytest.raises(PermissionDenied):
+        guest.reload_models()
+    with Client(served.address, token=operators) as operator:
+        assert operator.reload_models().unchanged
+
+
+def test_a_reload_may_take_longer_than_a_stream_may_idle(serve: Serve, tmp_path: Path) -> None:
+    opener = Opener()
+    served = serve(Painter(write_version(tmp_path, 1)), open_bundle=opener, limits=Limits(idle_s=0.2))
+    served.service.administration.reloader = Reloader(served.models, tmp_path)
+    write_version(tmp_path, 2)
+    opener.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        reload = pool.submit(served.client.reload_models)
+        assert opener.entered.wait(30)
+        assert not wait([reload], 1.0).done
+        opener.gate.set()
+        assert reload.result(30).replaced
 
 
 def test_a_reload_goes_on_when_its_caller_gives_up(serve: Serve, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from runtime.bundle import GRAPH, MANIFEST
 from runtime.errors import BundleError, ModelNotFound
 from server import memory
 from server.models import Models
-from server.reloading import Reload, Reloader
+from server.reloading import Reload, Reloader, Watch
 from tests.server.conftest import until
 from tests.server.versions import Opener, Painter, write_version
 
@@ -377,3 +377,19 @@ def test_a_refused_bundle_is_tried_again_when_anything_changes(tmp_path: Path) -
         write_version(tmp_path, 2, "b")
         running.reloader.follow()
         assert outcomes(running.reloader.follow()) == {"a": "added", "b": "added"}
+
+
+def test_a_watched_folder_that_cannot_be_read_is_logged_once(tmp_path: Path) -> None:
+    with following(tmp_path / "bundles", served={"a": 1}) as running, capture_logs() as lines:
+        watch = Watch(running.reloader, every_s=0.001)
+        watch.start()
+        until(lambda: len(running.reloader._seen) == 1)
+        (tmp_path / "bundles").rename(tmp_path / "elsewhere")
+        until(lambda: len(lines) == 1)
+        threading.Event().wait(0.1)  # it goes on looking
+        (tmp_path / "elsewhere").rename(tmp_path / "bundles")
+        write_version(tmp_path / "bundles", 2, "a")
+        until(lambda: len(lines) == 2)
+        watch.close()
+        assert running.levels() == {"a": 2}
+    assert [line["event"] for line in lines] == ["not reloaded", "model replaced"]
