@@ -84,6 +84,7 @@ async def serve(settings: Settings) -> None:
     choice, host, grace_s = settings.models, settings.listening.host, settings.listening.grace_s
     certificates = settings.security.certificates(host)
     trust = settings.security.trusted()
+    log.info("security", tls=certificates is not None, **settings.security.summary())
     bundles = await asyncio.to_thread(bundle.discover, choice.bundles, trust, may_be_empty=choice.watch)
     service = Service(settings.limits)
     server = Server(service, access=settings.security.access(), reflection=settings.security.reflection)

@@ -226,7 +226,7 @@ def _log_failure(call: Call, error: Exception) -> None:
 
 def _facts(call: Call) -> dict[str, object]:
     total_ms = round(call.stopwatch.times().total_s * 1e3, 1)
-    who = {"client": call.client} if call.client else {}
+    who = {name: value for name, value in (("client", call.client), ("peer", call.peer)) if value}
     return {"request_id": call.request_id, "method": call.method, "ms": total_ms, **who, **call.facts}
 
 

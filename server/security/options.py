@@ -9,6 +9,8 @@ import click
 
 from runtime.errors import InvalidInput
 from runtime.signing import Trust
+from server.addresses import is_loopback
+from server.logs import log
 from server.option_groups import Group, option
 from server.security.access import Access
 from server.security.certificates import Certificates, Files
@@ -33,6 +35,11 @@ class Security:
     reflection: bool = True
     trust: tuple[Path, ...] = ()
 
+    def summary(self) -> dict[str, str]:
+        """Who may call and what is served, for the log."""
+        callers = "with a token" if self.tokens else "with a certificate" if self.client_ca else "anybody"
+        return {"callers": callers, "bundles": "signed" if self.trust else "signed or not"}
+
     def trusted(self) -> Trust | None:
         """The keys by one of which bundles must be signed; None if they need not be. Raises InvalidInput."""
         return Trust(self.trust) if self.trust else None
@@ -55,6 +62,8 @@ class Security:
                     present, f"is given without {missing}; TLS needs a certificate and its key"
                 )
             check_exposure(host, tls=False, insecure=self.insecure)
+            if not is_loopback(host):
+                log.warning("what clients send crosses the network unencrypted (--insecure)", host=host)
             return None
         return Certificates(Files(self.tls_cert, self.tls_key, self.client_ca))
 

@@ -75,5 +75,8 @@ def test_with_insecure_it_serves_others_and_leaves_no_core_files(tmp_path: Path)
     flags = ("--host", "0.0.0.0", "--insecure")
     with launched(tmp_path / "bundles", log=tmp_path / "log", flags=flags) as server:
         limits = Path(f"/proc/{server.pid}/limits").read_text(encoding="utf-8")
+    log = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "what clients send crosses the network unencrypted" in log
+    assert '"tls": false, "callers": "anybody", "bundles": "signed or not"' in log
     (line,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
     assert line.split()[4:6] == ["0", "0"]

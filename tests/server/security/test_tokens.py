@@ -97,6 +97,16 @@ def test_every_wrong_token_gets_the_same_answer(guarded: Served, metadata: Any) 
     assert "needs a valid token" in message
 
 
+def test_who_was_refused_is_in_the_log(guarded: Served) -> None:
+    """With its address: a firewall may be told."""
+    metadata = (("authorization", "Bearer x"), ("x-request-id", "refused-1"))
+    refusal(lambda: guarded.stub.ListModels(pb.ListModelsRequest(), metadata=metadata))
+    (line,) = [line for line in guarded.lines if line.get("request_id") == "refused-1"]
+    assert line["code"] == "UNAUTHENTICATED"
+    assert line["peer"].startswith("ipv4:127.0.0.1:")
+    assert "client" not in line
+
+
 def test_it_is_refused_before_its_message_has_arrived(guarded: Served) -> None:
     """The client begins a call and sends nothing: who waits for the message first would wait for long."""
     done = threading.Event()
