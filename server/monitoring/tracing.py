@@ -32,7 +32,12 @@ NAMES: Mapping[Activity, str] = {
     "encode": "encode",
 }
 # What a call's facts become.
-ATTRIBUTES = {"model": "ganforge.model", "version": "ganforge.model_version", "size": "ganforge.size"}
+ATTRIBUTES = {
+    "model": "ganforge.model",
+    "version": "ganforge.model_version",
+    "size": "ganforge.size",
+    "recovered": "ganforge.recovered",
+}
 # The server's failures, as OpenTelemetry's conventions for gRPC servers name them; the others are the caller's.
 FAILURES = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 SWITCHES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
