@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 from server.logs import log
 
 T = TypeVar("T")
-# Identifies the content of a file: device, inode, time of its last change in ns, length in bytes. None: it cannot be read.
-Identity = tuple[int, int, int, int] | None
+# Identifies the content of a file: device, inode, times of its last changes in ns, length in bytes. None: it cannot be read.
+Identity = tuple[int, int, int, int, int] | None
 
 
 class Reloaded(Generic[T]):
@@ -69,4 +69,4 @@ def _identity(file: Path) -> Identity:
         status = file.stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size

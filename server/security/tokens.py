@@ -63,7 +63,7 @@ def new_token() -> str:
 
 def hash_of(token: str) -> str:
     """The SHA-256 digest of a token, in hexadecimal."""
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
 def table(name: str, token: str) -> str:

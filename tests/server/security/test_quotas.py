@@ -20,17 +20,8 @@ from server.security.callers import ANYBODY, Caller, Quota
 from server.security.quotas import Quotas
 from server.security.tokens import Tokens, new_token, table
 from tests.server.bundles import SIDE, write_generator
+from tests.server.clock import Clock
 from tests.server.conftest import FakeUpscaler, Serve, Served, held, png, until
-
-
-class Clock:
-    """A time that passes when the test says so, in seconds."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def refusal(quotas: Quotas, caller: Caller, cost: Cost) -> Overloaded:
