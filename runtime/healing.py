@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from runtime.backends.base import Engine
 from runtime.errors import NotReady
@@ -154,8 +155,11 @@ class HealingEngine(Engine):
         with self._telling:
             unavailable = None if self._closed else self.unavailable
             serving = unavailable is None
-            self._on_event(Event(name, device, what, reason, serving))
+            events = [Event(name, device, what, reason, serving)]
             if serving != self._serving:
                 self._serving = serving
                 word = "model available" if serving else "model unavailable"
-                self._on_event(Event(name, self.device, word, unavailable or reason, serving))
+                events.append(Event(name, self.device, word, unavailable or reason, serving))
+            for event in events:
+                with suppress(Exception):  # whoever listens must not stop the healing
+                    self._on_event(event)

@@ -138,6 +138,7 @@ class Replica:
         self._opening: set[int] = set()
         self._useless: dict[int, str] = {}  # ways that failed, and why
         self._reopened_s: deque[float] = deque()
+        self._stuck: list[threading.Thread] = []  # openings that were given up and may still hang
         self.state: Literal["serving", "healing", "out"] = "serving"
         self.reason = ""
 
@@ -214,9 +215,15 @@ class Replica:
                 self.state = "out"
             self._tell("device out", self.reason, self.device)
             self._changed()
-            if self._pause(comeback_s):
-                return
-            comeback_s = min(2 * comeback_s, LONGEST_COMEBACK_S)
+            while True:
+                if self._pause(comeback_s):
+                    return
+                comeback_s = min(2 * comeback_s, LONGEST_COMEBACK_S)
+                self._stuck = [thread for thread in self._stuck if thread.is_alive()]
+                if (
+                    not self._stuck
+                ):  # else the device still hangs, and another try would only take more memory
+                    break
             way = 0
             with self._lock:
                 self._useless.clear()
@@ -276,6 +283,8 @@ class Replica:
         thread = self._start(open_warm)
         thread.join(chosen.limit_s)
         late.set()
+        if thread.is_alive():
+            self._stuck.append(thread)
         if opened:
             return opened[0]
         with self._lock:

@@ -124,7 +124,7 @@ class Workers:
                 self._succeeded(run.batch, outputs)
             else:
                 self._undelivered.release()
-                self._failed(run, error, problem)
+                self._give_back(run, error, problem)
             self._finished(run.engine, run.runner)
 
     def _next_run(self, slot: Slot) -> Run | None:
@@ -200,6 +200,14 @@ class Workers:
                 item.job.stopwatch.ran.recovered[sentence] = None
                 self._meter.retries[step] += 1
 
+    def _give_back(self, run: Run, error: Exception, problem: str | None) -> None:
+        """Have the items of a batch that failed queued again. Whatever happens, the thread goes on and no job waits."""
+        try:
+            self._failed(run, error, problem)
+        except Exception as unexpected:
+            for item in run.batch:
+                self._end(item.job, unexpected)
+
     def _finished(self, engine: Runner, runner: Runner) -> None:
         with self._changed:
             self._unfinished -= Counter([engine])  # drops what is zero, so that no closed engine is kept
@@ -232,7 +240,7 @@ class Workers:
         self._expire(expired)
         for run in hung:
             problem = f"a batch took longer than {run.limit_s:.0f} s and was given up"
-            self._failed(run, TimeoutError(problem), problem)
+            self._give_back(run, TimeoutError(problem), problem)
             self._finished(run.engine, run.runner)
 
     def _abandon(self, slot: Slot, run: Run) -> Run:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import EngineError, NotReady
+from runtime.replicas import OpenEngine
 from runtime.scheduler import Scheduler
 from runtime.stopwatch import Stopwatch
 from tests.faulty_engine import Kind
@@ -38,6 +39,13 @@ def answered(scheduler: Scheduler, model: Model, number: float = 1, items: int =
     assert job.done.result(TIMEOUT_S) is None
     assert sorted(got) == [(2 * number, 2.0 * index) for index in range(items)]
     return stopwatch
+
+
+def failing(error: Exception) -> Any:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
 def recovered(stopwatch: Stopwatch) -> list[str]:
@@ -237,6 +245,32 @@ def test_an_engine_gets_no_more_batches_than_it_has_slots() -> None:
         for job in jobs:
             assert job.done.result(TIMEOUT_S) is None
     other.close()
+
+
+def test_an_observer_that_raises_does_not_stop_the_healing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model()
+
+    def careless(event: object) -> None:
+        raise RuntimeError("a careless observer")
+
+    monkeypatch.setattr(model.engine, "_on_event", careless)
+    with serving(model) as scheduler:
+        model.fails("raise", times=2)
+        assert recovered(answered(scheduler, model)) == ["retried on a fresh engine"]
+
+
+def test_threads_that_cannot_be_started_fail_the_request_and_not_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Model()
+    with serving(model) as scheduler, monkeypatch.context() as patch:
+        model.fails("raise", times=2)
+        patch.setattr(OpenEngine, "condemn", failing(RuntimeError("can't start new thread")))
+        job, _ = model.job(1)
+        scheduler.submit(job)
+        with pytest.raises(RuntimeError, match="new thread"):
+            job.done.result(TIMEOUT_S)
+        answered(scheduler, model)
 
 
 # Several devices.
