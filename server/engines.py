@@ -1,4 +1,4 @@
-"""The open engines of a server: which there are, what memory they take, and one scheduler for each device.
+"""The open engines of a server: what memory they take, room for one more, and one scheduler for each device.
 
 server/models.py opens and closes engines through an `Engines` and decides which.
 """
@@ -6,7 +6,7 @@ server/models.py opens and closes engines through an `Engines` and decides which
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runtime.backends.base import Engine
@@ -14,7 +14,9 @@ from runtime.bundle import Bundle
 from runtime.errors import BundleError, Cancelled, Overloaded
 from runtime.scheduler import Scheduler
 from server import memory
-from server.entry import Model
+from server.background import in_background
+from server.entry import Entry, Model
+from server.logs import log
 from server.opening import check_channels
 
 # Opens a bundle: server/opening.py with the operator's backend, device and precision.
@@ -33,7 +35,7 @@ class EnginesStats:
 
 
 class Engines:
-    """The open engines of one server. Thread-safe.
+    """The open engines of one server. Thread-safe. changed: guards the fields of entries; notified when they change.
 
     max_bytes: limit on their estimated memory; None for none. available_bytes: how much the process may still take.
     """
@@ -50,6 +52,8 @@ class Engines:
         # By device. Replaced and never changed, so that it may be read from any thread.
         self.schedulers: Mapping[str, Scheduler] = {}
         self._lock = threading.Lock()
+        self.changed = threading.Condition()
+        self._closing = 0
         self._bytes: dict[Engine, int] = {}
         self._opened = 0
         self._closed = False
@@ -125,13 +129,59 @@ class Engines:
             scheduler.expect(engine, engine.warm_seconds_per_px)
         return Model(engine, scheduler)
 
-    def close(self, model: Model) -> None:
+    def make_room(
+        self, bundle: Bundle, closable: Callable[[], Sequence[Entry]], *, waiting: Entry | None = None
+    ) -> None:
+        """Close models that nothing runs on, the least recently used first, until there is room for one more.
+
+        closable: the entries whose models may be closed. waiting: wait for room as long as requests wait for this entry;
+        None: do not wait.
+        Raises Overloaded if there is no room, Cancelled if nobody waits any more.
+        """
+        while True:
+            with self.changed:
+                problem = self.no_room(bundle)
+                if problem is None:
+                    return
+                victims = [entry for entry in closable() if entry.model is not None]
+                victim = min(victims, key=lambda entry: (entry.is_running, entry.last_use), default=None)
+                if victim is None or victim.is_running:
+                    if waiting is not None and not waiting.uses:
+                        waiting.opening = None
+                        raise Cancelled(f"{waiting.name}: nobody waits for it any more")
+                    if not self._closing and (waiting is None or problem.reason == "memory"):
+                        raise problem
+                    if victim is not None and waiting is not None:
+                        victim.leaving = True  # or it would never be free under a steady load
+                    self.changed.wait()
+                    continue
+                model, victim.model, victim.leaving = victim.model, None, False
+                self._closing += 1
+            log.info("model closed", model=victim.name, reason="others need its memory")
+            self._close(model)
+
+    def close_retired(self, entry: Entry) -> None:
+        """Close the model of an entry that was replaced or removed, once nobody uses it."""
+        with self.changed:
+            if not entry.retired or entry.uses or entry.model is None:
+                return
+            model, entry.model = entry.model, None
+            self._closing += 1
+        in_background(f"close {entry.name}", self._close, model)
+
+    def _close(self, model: Model | None) -> None:
         """Wait until nothing of the model runs, close its engine and give its memory back. It must have no users."""
-        model.scheduler.drain(model.engine)
-        model.engine.close()
-        with self._lock:
-            self._bytes.pop(model.engine, None)
-        memory.give_back()
+        assert model is not None
+        try:
+            model.scheduler.drain(model.engine)
+            model.engine.close()
+            with self._lock:
+                self._bytes.pop(model.engine, None)
+            memory.give_back()
+        finally:
+            with self.changed:
+                self._closing -= 1
+                self.changed.notify_all()
 
     def stats(self) -> EnginesStats:
         """The counts so far."""

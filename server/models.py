@@ -73,9 +73,9 @@ class Models:
             check_defaults([engine.manifest for engine in engines], self._named)
         self._lazy = lazy
         self._engines = Engines(open_bundle, max_bytes=max_bytes, available_bytes=available_bytes)
-        self._changed = threading.Condition()  # guards the entries and the counts
+        self._changed = self._engines.changed
         self._one_at_a_time = threading.Lock()  # held while a model is opened
-        self._uses = self._closing = 0
+        self._uses = 0
         self.catalog = Catalog()
         for engine in engines:
             entry = Entry(engine.bundle)
@@ -153,26 +153,28 @@ class Models:
         task, name: as for `find`. stopwatch: gets "queue" while the model is being opened.
         Raises the errors of `find`, and those of opening a model.
         """
-        use = Use()
-        with self._changed:
-            entry = self.find(task, name)
-            self._uses += 1
-            entry.last_use = self._uses
-            entry.uses.add(use)
-            use.model = None if entry.leaving else entry.model
-        try:
-            if use.model is None:
-                with (stopwatch or Stopwatch()).during("queue"):
-                    # Others may wait for it too, so giving up must not cancel it.
-                    await asyncio.shield(asyncio.wrap_future(self._opening(entry)))
-            assert use.model is not None
-            use.model.check()
-            yield use.model
-        finally:
+        use, model = Use(), None
+        while model is None:
             with self._changed:
-                entry.uses.discard(use)
-                self._changed.notify_all()
-            self._close_retired(entry)
+                entry = self.find(task, name)
+                self._uses += 1
+                entry.last_use = self._uses
+                entry.uses.add(use)
+                model = use.model = None if entry.leaving else entry.model
+            try:
+                if model is None:
+                    with (stopwatch or Stopwatch()).during("queue"):
+                        # Others may wait for it too, so giving up must not cancel it.
+                        await asyncio.shield(asyncio.wrap_future(self._opening(entry)))
+                    model = use.model
+                if model is not None:
+                    model.check()
+                    yield model
+            finally:
+                with self._changed:
+                    entry.uses.discard(use)
+                    self._changed.notify_all()
+                self._engines.close_retired(entry)
 
     def load(self, path: Path) -> Bundle:
         """Read and check a bundle that is to be served; its signature too, if this server asks for one. Raises BundleError."""
@@ -191,7 +193,7 @@ class Models:
             if self._lazy and (old is None or old.model is None):
                 self._engines.check(bundle)
             else:
-                self._make_room(bundle, keep=old)
+                self._engines.make_room(bundle, self._closable(old))
                 entry.opened(self._engines.open(bundle)[0])
             self._swap(entry.name, entry)
 
@@ -227,7 +229,10 @@ class Models:
         self._swap(entry.name, entry)
 
     def _opening(self, entry: Entry) -> Future[None]:
-        """Done when the requests that wait for the entry have their model; starts to open it unless that is under way."""
+        """Done when the requests that wait for the entry have their model, or it was replaced before it was open.
+
+        Starts to open it unless that is under way.
+        """
         with self._changed:
             if entry.model is not None and not entry.leaving:
                 entry.opened(entry.model)
@@ -246,14 +251,13 @@ class Models:
                 with self._changed:
                     if entry.model is not None:  # it was not closed after all
                         entry.opened(entry.model)
+                    if entry.model is not None or entry.retired:
                         return
                 bundle = self.load(entry.bundle.path)
                 if bundle.version != entry.version:
-                    raise BundleError(
-                        f"{entry.name}: the server lists version {entry.version}, {bundle.path} now holds "
-                        f"{bundle.version}; reload the models (ganforge reload, or serve with --watch)"
-                    )
-                self._make_room(bundle, keep=entry, waiting=entry)
+                    self._take_instead(bundle, entry)
+                    return
+                self._engines.make_room(bundle, self._closable(entry), waiting=entry)
                 model, reason = self._engines.open(bundle)
         except BaseException as error:
             with self._changed:
@@ -267,36 +271,21 @@ class Models:
         log.info(
             "model opened", model=entry.name, reason=reason, seconds=round(time.monotonic() - start_s, 2)
         )
-        self._close_retired(entry)
+        self._engines.close_retired(entry)
 
-    def _make_room(self, bundle: Bundle, *, keep: Entry | None, waiting: Entry | None = None) -> None:
-        """With `lazy`, close models that nothing runs on, the least recently used first, until there is room for one more.
+    def _take_instead(self, bundle: Bundle, entry: Entry) -> None:
+        """Replace an entry that is not open by what its folder holds now: the listed version is nowhere any more."""
+        if bundle.manifest.name != entry.name:
+            raise BundleError(
+                f"{entry.name}: {bundle.path} now holds {bundle.manifest.name}; reload the models (ganforge reload)"
+            )
+        self._engines.check(bundle)
+        self._swap(entry.name, Entry(bundle))
+        log.info("model replaced", model=entry.name, version=bundle.version, before=entry.version)
 
-        keep: is not closed. waiting: wait for room as long as requests wait for this entry; None: do not wait.
-        Raises Overloaded if there is no room, Cancelled if nobody waits any more.
-        """
-        while True:
-            with self._changed:
-                problem = self._engines.no_room(bundle)
-                if problem is None:
-                    return
-                entries = self.catalog.entries.values() if self._lazy else ()
-                victims = [entry for entry in entries if entry.model is not None and entry is not keep]
-                victim = min(victims, key=lambda entry: (entry.is_running, entry.last_use), default=None)
-                if victim is None or victim.is_running:
-                    if waiting is not None and not waiting.uses:
-                        waiting.opening = None
-                        raise Cancelled(f"{waiting.name}: nobody waits for it any more")
-                    if not self._closing and (waiting is None or problem.reason == "memory"):
-                        raise problem
-                    if victim is not None and waiting is not None:
-                        victim.leaving = True  # or it would never be free under a steady load
-                    self._changed.wait()
-                    continue
-                model, victim.model, victim.leaving = victim.model, None, False
-                self._closing += 1
-            log.info("model closed", model=victim.name, reason="others need its memory")
-            self._close(model)
+    def _closable(self, keep: Entry | None) -> Callable[[], list[Entry]]:
+        """The entries whose model may be closed for another, as they are at each call: all but `keep`, if lazy."""
+        return lambda: [entry for entry in self.catalog.entries.values() if self._lazy and entry is not keep]
 
     def _swap(self, name: str, entry: Entry | None) -> None:
         """Put `entry` into the catalog under this name, in place of the old one; None: only take the old one out."""
@@ -309,22 +298,4 @@ class Models:
             if old is not None:
                 old.retired = True
         if old is not None:
-            self._close_retired(old)
-
-    def _close_retired(self, entry: Entry) -> None:
-        """Close the model of an entry that was replaced or removed, once nobody uses it."""
-        with self._changed:
-            if not entry.retired or entry.uses or entry.model is None:
-                return
-            model, entry.model = entry.model, None
-            self._closing += 1
-        in_background(f"close {entry.name}", self._close, model)
-
-    def _close(self, model: Model | None) -> None:
-        assert model is not None
-        try:
-            self._engines.close(model)
-        finally:
-            with self._changed:
-                self._closing -= 1
-                self._changed.notify_all()
+            self._engines.close_retired(old)

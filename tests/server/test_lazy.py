@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 
 from runtime.bundle import Bundle
-from runtime.errors import BundleError, Cancelled, EngineError, Overloaded
+from runtime.errors import BundleError, Cancelled, EngineError, ModelNotFound, Overloaded
 from runtime.jobs import Item, Job
 from runtime.stopwatch import Stopwatch
 from server import memory, models
+from server.entry import Entry
 from server.models import Models
 from tests.server.conftest import until
 from tests.server.versions import Opener, write_version
@@ -250,13 +252,49 @@ def test_a_failure_is_repeated_for_a_while_and_then_tried_again(tmp_path: Path) 
         assert lazy.state("b") == "serving"
 
 
-def test_a_bundle_that_changed_since_it_was_listed_is_not_opened(tmp_path: Path) -> None:
+def test_a_bundle_that_changed_since_it_was_listed_is_taken_as_it_is_now(tmp_path: Path) -> None:
     with lazily(tmp_path) as lazy:
         changed = write_version(tmp_path, 200, "b")
-        with pytest.raises(BundleError, match=f"now holds {changed.version}; reload"):
-            asyncio.run(use(lazy, "b"))
-        lazy.models.add(changed)
         assert asyncio.run(use(lazy, "b")) == 200
+        assert lazy.models.catalog.entries["b"].version == changed.version
+
+
+def test_a_folder_that_holds_another_model_now_is_not_opened(tmp_path: Path) -> None:
+    with lazily(tmp_path) as lazy:
+        shutil.rmtree(tmp_path / "b")
+        (tmp_path / "a").rename(tmp_path / "b")
+        with pytest.raises(BundleError, match="now holds a; reload"):
+            asyncio.run(use(lazy, "b"))
+
+
+def test_a_request_that_waits_for_a_model_that_is_replaced_gets_the_new_one(tmp_path: Path) -> None:
+    with lazily(tmp_path) as lazy:
+
+        async def replaced_meanwhile() -> int:
+            with lazy.models._one_at_a_time:  # as while a reload opens another model
+                waiting = asyncio.create_task(use(lazy, "b"))
+                while lazy.state("b") != "loading":
+                    await asyncio.sleep(0)
+                lazy.models._swap("b", Entry(write_version(tmp_path, 200, "b")))
+            return await waiting
+
+        assert asyncio.run(replaced_meanwhile()) == 200
+        assert not lazy.opener.opened(1)
+
+
+def test_a_request_that_waits_for_a_model_that_is_removed_is_told_so(tmp_path: Path) -> None:
+    with lazily(tmp_path) as lazy:
+
+        async def removed_meanwhile() -> int:
+            with lazy.models._one_at_a_time:
+                waiting = asyncio.create_task(use(lazy, "b"))
+                while lazy.state("b") != "loading":
+                    await asyncio.sleep(0)
+                lazy.models._swap("b", None)
+            return await waiting
+
+        with pytest.raises(ModelNotFound, match="'b' is not served here"):
+            asyncio.run(removed_meanwhile())
 
 
 def test_replacing_an_idle_model_opens_nothing_and_an_open_one_its_successor(tmp_path: Path) -> None:
