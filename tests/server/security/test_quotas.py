@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protos import ganforge_pb2 as pb
 from runtime.cost import Cost
 from runtime.errors import InvalidInput, Overloaded
 from server.client import Client
@@ -202,6 +203,25 @@ def test_two_clients_hold_exactly_their_quotas_of_pixels_in_flight(
         assert {outcome: outcomes.count(outcome) for outcome in outcomes} == expected
     for client in clients.values():
         client.close()
+
+
+def test_a_client_that_goes_away_gives_its_pixels_back(
+    limited: tuple[Served, FakeUpscaler, dict[str, str]],
+) -> None:
+    """Again and again, in every stage: all three calls of the quota are cancelled while one is on the device."""
+    served, engine, tokens = limited
+    metadata = (("authorization", f"Bearer {tokens['alice']}"),)
+    request = pb.UpscaleRequest(image=png(32, 32))
+    for _ in range(5):
+        with held(engine):
+            before = served.calls("CANCELLED")
+            calls = [served.stub.Upscale.future(request, metadata=metadata, timeout=60) for _ in range(3)]
+            assert engine.entered.wait(20)
+            for call in calls:
+                call.cancel()
+            until(lambda: served.calls("CANCELLED") == before + 3)  # noqa: B023
+        answers = [served.stub.Upscale.future(request, metadata=metadata, timeout=60) for _ in range(3)]
+        assert [answer.result(60).width for answer in answers] == [128] * 3
 
 
 def test_two_clients_of_a_process_get_exactly_their_bursts(tmp_path: Path) -> None:
