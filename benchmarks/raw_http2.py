@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from contextlib import suppress
 from typing import Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -72,6 +73,8 @@ class Connection:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # or the thread that reads keeps it open
         self._socket.close()
 
     def _room(self, stream: int) -> int:

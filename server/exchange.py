@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs lack it
 
-from runtime.errors import Cancelled, InvalidInput, NotReady
+from runtime.errors import Cancelled, InvalidInput, NotReady, Overloaded
 from server import wire
 from server.calls import Call
 from server.statuses import REQUEST_ID, to_status
@@ -32,6 +33,36 @@ TRACE_CONTEXT = ("traceparent", "tracestate")
 SMALL_BYTES = 4096
 # A caller that does not take its answer gets this long to take the status.
 STATUS_S = 5.0
+# The coroutine in which grpc.aio runs a handler, on a task of its own.
+HANDLER_TASK = "_handle_exceptions"
+
+
+# gRPC's own task of each call, by the task that runs the call's handler. The former owns the call.
+_owners: WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any]] = WeakKeyDictionary()
+
+
+def remember_owners(loop: asyncio.AbstractEventLoop) -> None:
+    """Make `reset_call` work for the calls of servers on this loop."""
+
+    def create(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        owner = asyncio.current_task() if getattr(coroutine, "__name__", "") == HANDLER_TASK else None
+        if owner is not None:
+            _owners[task] = owner
+        return task
+
+    loop.set_task_factory(create)
+
+
+def reset_call() -> None:
+    """Reset the call of the running handler, without a status, and free what gRPC still holds of its answer.
+
+    grpc.aio has no function for it: it keeps a call until the client has gone. A call is reset when its owner lets go.
+    """
+    task = asyncio.current_task()
+    owner = _owners.get(task) if task else None
+    if owner is not None:
+        owner.cancel()
 
 
 class Exchange:
@@ -89,12 +120,13 @@ class Exchange:
             self.context.set_details(message)
             self.context.set_trailing_metadata(metadata)
             return
-        try:
-            async with asyncio.timeout(STATUS_S):
-                await self.context.abort(code, message, metadata)
-        except (TimeoutError, grpc.aio.BaseError):
-            # A caller that reads nothing does not read the status either. Without one, gRPC resets the call.
-            raise asyncio.CancelledError from None
+        # The status would follow an answer that the caller does not take.
+        if not isinstance(error, Overloaded):  # else the memory of the answer is needed now
+            with suppress(TimeoutError, grpc.aio.BaseError):
+                async with asyncio.timeout(STATUS_S):
+                    await self.context.abort(code, message, metadata)
+        reset_call()
+        raise asyncio.CancelledError
 
     def close(self) -> None:
         """Count the call's messages no more."""

@@ -22,7 +22,7 @@ from server import messages
 from server.admin_front import NAME as ADMIN_NAME
 from server.admin_front import AdminFront
 from server.calls import Call
-from server.exchange import STATUS_S, Answer, Exchange, Exchanges
+from server.exchange import STATUS_S, Answer, Exchange, Exchanges, remember_owners
 from server.health_front import NAME as HEALTH_NAME
 from server.health_front import HealthFront
 from server.limits import Limits
@@ -165,6 +165,7 @@ class Server:
     ) -> None:
         """access: who may call. reflection: whether clients may list the services."""
         self._health = service.health
+        self._transit = service.transit
         self._exchanges = Exchanges(service.transit)
         guard = Guard(access, tuple(f"/{name}/" for name in (SERVICE_NAME, ADMIN_NAME, HEALTH_NAME)))
         self._server = grpc.aio.server(
@@ -198,6 +199,7 @@ class Server:
             raise BackendUnavailable(
                 f"cannot listen on {address}: is it in use by another server? ({error})"
             ) from error
+        remember_owners(asyncio.get_running_loop())
         await self._server.start()
         return bound_port
 
@@ -215,3 +217,4 @@ class Server:
         await asyncio.wait([stopping], timeout=grace_s)
         await self._exchanges.end_all()
         await stopping
+        self._transit.close()

@@ -156,6 +156,11 @@ class Transit:
         finally:
             connection.held_bytes -= size_bytes
 
+    def close(self) -> None:
+        """Stop counting. No call may be running."""
+        if self._checks is not None:
+            self._checks.cancel()
+
     def end_idle(self, address: str | None = None) -> bool:
         """Make room for another call: end the waiting one that has heard nothing from its client for longest.
 
