@@ -27,7 +27,7 @@ export PIP_PROGRESS_BAR := off
 export PIP_NO_INPUT := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help env demo bundles serve test quick cpus mutants check format bench figures proto sbom clean
+.PHONY: help env demo bundles serve test quick cpus mutants chaos check format bench figures proto sbom clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ cpus: $(VENV)/.installed  ## the tests that depend on the CPU's instruction set,
 
 mutants: $(VENV)/.installed  ## deliberate faults, each of which a test must notice; half an hour
 	@$(PY) -m tests.mutants
+
+chaos: $(VENV)/.installed  ## every trouble for every call, and what must happen; MINUTES=30 goes on in random orders
+	@$(PY) -m tests.chaos $(if $(MINUTES),--minutes $(MINUTES),--quick)
 
 check: $(VENV)/.installed  ## linter, formatter and types
 	@$(PY) -m ruff check .

@@ -8,11 +8,12 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 INITIAL_WINDOW_SIZE = 4
 WINDOW_BYTES, FRAME_BYTES = 65_535, 16_384
@@ -28,6 +29,7 @@ class Connection:
         self._changed = threading.Condition()
         self._initial, self._windows = WINDOW_BYTES, {0: WINDOW_BYTES}
         self._next_stream, self._closed = 1, False
+        self._ended: set[int] = set()
         self._send_lock = threading.Lock()
         self._write(PREFACE + frame(SETTINGS, 0, 0, b""))
         threading.Thread(target=self._read, daemon=True).start()
@@ -43,12 +45,12 @@ class Connection:
         """Whether either side has hung up."""
         return self._closed
 
-    def call(self, path: str) -> int:
-        """Begin a call and return its stream."""
+    def call(self, path: str, headers: Mapping[str, str] | None = None) -> int:
+        """Begin a call, with further headers, and return its stream."""
         stream, self._next_stream = self._next_stream, self._next_stream + 2
         with self._changed:
             self._windows[stream] = self._initial
-        self._write(frame(HEADERS, END_HEADERS, stream, call_headers(path)))
+        self._write(frame(HEADERS, END_HEADERS, stream, call_headers(path, headers or {})))
         return stream
 
     def send(self, stream: int, data: bytes, *, end: bool, timeout_s: float = 30.0) -> int:
@@ -67,6 +69,11 @@ class Connection:
             self._write(frame(DATA, END_STREAM if last else 0, stream, bytes(view[sent : sent + size])))
             sent += size
         return sent
+
+    def wait_for_end(self, stream: int, timeout_s: float) -> bool:
+        """Wait until the server has ended a stream or hung up. Returns whether it did in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: stream in self._ended or self._closed, timeout_s)
 
     def close(self) -> None:
         """Hang up."""
@@ -121,6 +128,10 @@ class Connection:
                 self._changed.notify_all()
         elif kind == GOAWAY:
             self._closed = True
+        elif kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM):
+            with self._changed:
+                self._ended.add(stream)
+                self._changed.notify_all()
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -128,7 +139,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def call_headers(path: str) -> bytes:
+def call_headers(path: str, further: Mapping[str, str]) -> bytes:
     """The headers with which a gRPC call begins, as HPACK literals without indexing (RFC 7541, 6.2.2)."""
     headers = {
         ":method": "POST",
@@ -137,6 +148,7 @@ def call_headers(path: str) -> bytes:
         ":authority": "localhost",
         "te": "trailers",
         "content-type": "application/grpc",
+        **further,
     }
     pairs = ((name.encode(), value.encode()) for name, value in headers.items())
     return b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in pairs)

@@ -41,7 +41,7 @@ def write_enlarger(folder: Path, name: str = "enlarger") -> Bundle:
     return _write(folder, manifest, [node], {"scales": np.array([1, 1, SCALE, SCALE], np.float32)})
 
 
-def write_translator(folder: Path, name: str = "translator") -> Bundle:
+def write_translator(folder: Path, name: str = "translator", max_whole_px: int = 10_000) -> Bundle:
     """The picture less its own mean, by channel: a network that must see it whole; the answer has the same size."""
     nodes = [
         helper.make_node("ReduceMean", ["image", "axes"], ["mean"], keepdims=1),
@@ -51,18 +51,20 @@ def write_translator(folder: Path, name: str = "translator") -> Bundle:
     image = TensorSpec("image", "float32", ("N", 3, "H", "W"), (0.0, 1.0))
     translated = TensorSpec("translated", "float32", ("N", 3, "H", "W"), (0.0, 1.0))
     manifest = Manifest(
-        name, "translate", "float32", (image,), (translated,), tiled=False, max_whole_px=10_000
+        name, "translate", "float32", (image,), (translated,), tiled=False, max_whole_px=max_whole_px
     )
     return _write(folder, manifest, nodes, {"axes": np.array([2, 3], np.int64)})
 
 
-def write_generator(folder: Path, name: str = "generator", classes: int = CLASSES) -> Bundle:
+def write_generator(
+    folder: Path, name: str = "generator", classes: int = CLASSES, side: int = SIDE
+) -> Bundle:
     """tanh of a mix of the latent and the class's own offset."""
     random = np.random.default_rng(2)
     constants = {
-        "mix": random.normal(size=(LATENT, 3 * SIDE * SIDE)).astype(np.float32) / 3,
-        "offsets": random.normal(size=(classes, 3 * SIDE * SIDE)).astype(np.float32),
-        "shape": np.array([-1, 3, SIDE, SIDE], np.int64),
+        "mix": random.normal(size=(LATENT, 3 * side * side)).astype(np.float32) / 3,
+        "offsets": random.normal(size=(classes, 3 * side * side)).astype(np.float32),
+        "shape": np.array([-1, 3, side, side], np.int64),
     }
     nodes = [
         helper.make_node("MatMul", ["latent", "mix"], ["mixed"]),
@@ -79,7 +81,7 @@ def write_generator(folder: Path, name: str = "generator", classes: int = CLASSE
             TensorSpec("latent", "float32", ("N", LATENT)),
             TensorSpec("label", "int64", ("N",), (0, classes - 1)),
         ),
-        (TensorSpec("sample", "float32", ("N", 3, SIDE, SIDE), (-1.0, 1.0)),),
+        (TensorSpec("sample", "float32", ("N", 3, side, side), (-1.0, 1.0)),),
         latent_size=LATENT,
         classes=classes,
         class_names=tuple(f"class{label}" for label in range(classes)),
