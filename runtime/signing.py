@@ -100,7 +100,7 @@ def sign(folder: Path, manifest: bytes, key: Ed25519PrivateKey) -> Path:
 def read_private(file: Path) -> Ed25519PrivateKey:
     """The private key in a file. Raises InvalidInput."""
     try:
-        key = load_pem_private_key(_content(file), password=None)
+        key = load_pem_private_key(_content("--key", file), password=None)
     except TypeError as error:
         raise InvalidInput("--key", f"{file} is encrypted; decrypt it: openssl pkey -in … -out …") from error
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -115,7 +115,7 @@ def read_private(file: Path) -> Ed25519PrivateKey:
 def read_public(file: Path) -> TrustedKey:
     """The public key in a file. Raises InvalidInput."""
     try:
-        key = load_pem_public_key(_content(file))
+        key = load_pem_public_key(_content("--trust", file))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise InvalidInput(
             "--trust", f"{file} holds no public key in PEM; expected the .pub file of `ganforge keygen`"
@@ -131,11 +131,11 @@ def fingerprint(key: Ed25519PublicKey) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(raw).digest()).decode().rstrip("=")
 
 
-def _content(file: Path) -> bytes:
+def _content(flag: str, file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise InvalidInput("key", f"{file} cannot be read: {error.strerror}") from error
+        raise InvalidInput(flag, f"{file} cannot be read: {error.strerror}") from error
 
 
 def _read_signature(file: Path, expected: str) -> tuple[str, bytes]:

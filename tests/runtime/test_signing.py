@@ -172,7 +172,8 @@ def test_files_that_are_no_keys_are_named(tmp_path: Path, key: Path) -> None:
     for read, file, words in (
         (signing.read_private, public, "release.pub holds no private key"),
         (signing.read_private, tmp_path / "curve", "curve is a ECPrivateKey; expected ed25519"),
-        (signing.read_private, tmp_path / "none", "none cannot be read: No such file"),
+        (signing.read_private, tmp_path / "none", "--key: .*none cannot be read: No such file"),
+        (signing.read_public, tmp_path / "none.pub", "--trust: .*none.pub cannot be read"),
         (signing.read_public, key, "release holds no public key"),
         (signing.read_public, tmp_path / "curve.pub", "curve.pub is a ECPublicKey; expected an ed25519 key"),
     ):
