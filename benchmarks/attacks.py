@@ -129,12 +129,12 @@ def very_long_picture(attacker: Attacker) -> None:
 
 
 def cancelled_encodings(attacker: Attacker) -> None:
-    """Answers that take long to encode, their callers gone after two seconds."""
+    """Answers of 64 million pixels that take long to encode, their callers gone after two seconds."""
     request = pb.UpscaleRequest(
-        image=noise_png(500, 500), outscale=12, format=pb.IMAGE_FORMAT_PNG, compression=9
+        model=ENLARGER, image=noise_png(500, 500), outscale=16, format=pb.IMAGE_FORMAT_PNG, compression=9
     )
-    for _ in range(2):
-        attacker.side_by_side(*(lambda: attacker.stub().Upscale(request, timeout=2) for _ in range(4)))
+    attacker.side_by_side(*(lambda: attacker.stub().Upscale(request, timeout=2) for _ in range(4)))
+    attacker.over.wait()
 
 
 def many_samples(attacker: Attacker) -> None:
