@@ -32,7 +32,6 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.raw_http2 import PREFACE, SETTINGS, Connection, frame, message
-from benchmarks.soak import server_faults
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime import pixels
@@ -298,7 +297,7 @@ def attacked(bundles: Path, attack: Callable[[Attacker], None], seconds: float) 
             rss_mib=round(most[0], 1),
             rss_after_mib=round(after, 1),
             alive=alive,
-            faults=len(server_faults(log)),
+            faults=len(server.errors()),
         )
 
 

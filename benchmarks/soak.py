@@ -251,13 +251,6 @@ def broken(found: dict[str, float]) -> list[str]:
     ]
 
 
-def server_faults(log: Path) -> list[str]:
-    """The lines of a server's log that are errors: its own, and of libraries whatever is not gRPC's information."""
-    lines = log.read_text(encoding="utf-8").splitlines()
-    others = [line for line in lines if not line.startswith(("{", "I"))]
-    return others + [line for line in lines if line.startswith("{") and json.loads(line)["level"] == "error"]
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--bundles", type=click.Path(exists=True, path_type=Path), default="bundles", show_default=True)
 @click.option("--minutes", type=click.FloatRange(min=1), default=60.0, show_default=True)
@@ -273,7 +266,7 @@ def main(bundles: Path, minutes: float, output: Path) -> None:
         with Progress() as bar:
             task = bar.add_task("soaking", total=minutes)
             soak.run(minutes, lambda minute: bar.update(task, completed=minute))
-        faults = server_faults(server.log)
+        faults = server.errors()
     found = verdict(soak.samples)
     report = {
         "machine": host,

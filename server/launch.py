@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -24,6 +25,17 @@ class Launched:
     address: str
     pid: int
     log: Path
+
+    def errors(self) -> list[str]:
+        """The lines of its log that are errors, or not its own at all: a traceback, a library's message."""
+        return [line for line in self.log.read_text(encoding="utf-8").splitlines() if _is_error(line)]
+
+
+def _is_error(line: str) -> bool:
+    try:
+        return json.loads(line)["level"] in ("error", "critical")
+    except (ValueError, TypeError, KeyError):
+        return True
 
 
 @contextmanager
