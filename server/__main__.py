@@ -124,7 +124,7 @@ async def serve(settings: Settings) -> None:
             if monitors.url:
                 click.echo(f"metrics on {monitors.url}")
             sys.stdout.flush()
-        await stopping.wait()
+        await _until_stopped(stopping, server)
         log.info("draining", grace_s=grace_s)
         await server.drain(grace_s)
     finally:
@@ -134,6 +134,16 @@ async def serve(settings: Settings) -> None:
         for device_name, scheduler in models.schedulers.items():
             stats = scheduler.stats()
             log.info("stopped", device=device_name, mean_batch=round(stats.mean_batch, 2), **asdict(stats))
+
+
+async def _until_stopped(stopping: asyncio.Event, server: Server) -> None:
+    """Wait for the signal to stop. Raises GanforgeError if the server stops by itself, so that it can be started again."""
+    stop, crash = asyncio.create_task(stopping.wait()), asyncio.create_task(server.crashed())
+    await asyncio.wait((stop, crash), return_when=asyncio.FIRST_COMPLETED)
+    if crash.done():
+        log.error("crashed", reason=repr(crash.result()))
+        raise GanforgeError(f"gRPC accepts no calls any more ({crash.result()!r}); start the server again")
+    crash.cancel()
 
 
 def _log_warm(reason: str) -> None:

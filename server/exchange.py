@@ -22,6 +22,7 @@ from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs lack it
 from runtime.errors import Cancelled, InvalidInput, NotReady, Overloaded
 from server import wire
 from server.calls import Call
+from server.grpc_server import GrpcServer
 from server.statuses import REQUEST_ID, to_status
 from server.transit import Transit
 
@@ -164,10 +165,10 @@ class Exchanges:
         self._ended: set[asyncio.Task[Any]] = set()
         self._draining = False
 
-    def register(self, server: grpc.aio.Server, service: str, answers: Mapping[str, Answer]) -> None:
+    def register(self, server: GrpcServer, service: str, answers: Mapping[str, Answer]) -> None:
         """Add a service to a server. service: its full name. answers: by the names of its methods."""
         methods = {method: self._handler(method, answer) for method, answer in answers.items()}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+        server.add_methods(service, methods)
 
     def drain(self) -> None:
         """From now on, refuse new calls in `running`, and end those that would not finish."""

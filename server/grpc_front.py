@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import grpc
 from grpc_reflection.v1alpha import reflection as grpc_reflection
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -23,6 +22,7 @@ from server.admin_front import NAME as ADMIN_NAME
 from server.admin_front import AdminFront
 from server.calls import Call
 from server.exchange import STATUS_S, Answer, Exchange, Exchanges, remember_owners
+from server.grpc_server import GrpcServer
 from server.health_front import NAME as HEALTH_NAME
 from server.health_front import HealthFront
 from server.limits import Limits
@@ -168,9 +168,8 @@ class Server:
         self._transit = service.transit
         self._exchanges = Exchanges(service.transit)
         guard = Guard(access, tuple(f"/{name}/" for name in (SERVICE_NAME, ADMIN_NAME, HEALTH_NAME)))
-        self._server = grpc.aio.server(
-            options=channel_options(service.limits, keepalive),
-            interceptors=[guard] if access.needs_token else [],
+        self._server = GrpcServer(
+            channel_options(service.limits, keepalive), [guard] if access.needs_token else []
         )
         front = Front(service, self._exchanges, access)
         answers: dict[str, Mapping[str, Answer]] = {
@@ -206,6 +205,10 @@ class Server:
     async def ready(self) -> None:
         """Report SERVING in health checks."""
         self._health.ready()
+
+    async def crashed(self) -> BaseException:
+        """Wait until the server accepts no calls any more although nobody stopped it, and return why."""
+        return await self._server.crashed()
 
     async def drain(self, grace_s: float) -> None:
         """Refuse new calls, wait up to `grace_s` seconds for the running ones and end the rest."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from grpc._cython import cygrpc  # type: ignore[attr-defined]
+from grpc._cython import cygrpc
 
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
