@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from runtime.cost import Cost
 from runtime.errors import DeadlineExceeded, InvalidInput, Overloaded
-from runtime.forecast import Forecast, earliest_s
+from runtime.forecast import Forecast, answered_s, earliest_s
 from runtime.jobs import Flow
 from runtime.lane import Lane, LaneStats, Ticket
 
@@ -153,7 +153,7 @@ class Admission:
         index = self._index(cost)
         lane = self._lanes[index]
         ticket = Ticket(cost, flow, self)
-        ticket.expected_s = Forecast(self._lanes).answered_s(ticket, index)
+        ticket.expected_s = answered_s(self._lanes, index, ticket)
         if time_left_s is not None and ticket.expected_s > time_left_s:
             raise self._late(cost, flow, ticket.expected_s, time_left_s)
         lane.add(ticket)

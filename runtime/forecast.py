@@ -142,6 +142,27 @@ class Forecast:
             self._start(admitted)
 
 
+def answered_s(lanes: Sequence[Lane], index: int, ticket: Ticket) -> float:
+    """Seconds from now to the answer of a request that arrives now. index: of its lane."""
+    if lanes[index].fits(ticket) and not any(lane.waiting_px for lane in lanes):
+        return _answered_at_once_s(lanes, ticket)
+    return Forecast(lanes).answered_s(ticket, index)
+
+
+def _answered_at_once_s(lanes: Sequence[Lane], ticket: Ticket) -> float:
+    """As Forecast.answered_s for a request that need not wait while nobody else does: no need to play the future.
+
+    Of device or codec threads, each other request takes what it needs, or as much by weight as this one needs.
+    """
+    cost, device_s, codec_s = ticket.cost, ticket.cost.device_s, ticket.cost.codec_s
+    for lane in lanes:
+        for other in lane.working:
+            part, ratio = other.remaining(), other.weight / ticket.weight
+            device_s += min(part * other.cost.device_s, ratio * cost.device_s)
+            codec_s += min(part * other.cost.codec_s, ratio * cost.codec_s)
+    return max(device_s, codec_s) + cost.latency_s
+
+
 def earliest_s(lanes: Sequence[Lane], index: int, ticket: Ticket, most_s: float) -> float:
     """Seconds from now after which a request would be answered within `most_s` of its arrival.
 

@@ -144,7 +144,7 @@ class Lane:
             account = min(self._queues, key=self._shares.place)
             queue = self._queues[account]
             ticket = queue.tickets[0]
-            if not self._fits(ticket):
+            if not self.fits(ticket):
                 break
             queue.passed_px += ticket.cost.pixels
             self._shares.serve(account, ticket.cost.pixels)
@@ -179,7 +179,7 @@ class Lane:
             max_disk_bytes=self.max_disk_bytes,
         )
 
-    def _fits(self, ticket: Ticket) -> bool:
+    def fits(self, ticket: Ticket) -> bool:
         """Whether there is memory and disk for this request now."""
         return (
             self._used_bytes + ticket.memory_bytes <= self.max_bytes

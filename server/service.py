@@ -334,7 +334,7 @@ class Service:
             flow=flow,
         )
         coded_px = header.pixels + params.width * params.height
-        coding = Coding(params.encoding, coded_px, overlaps=len(picture.bands) > 1)
+        coding = Coding(params.encoding, coded_px, overlaps=not picture.in_memory)
         device = _on_device(model, picture.tiles_total, picture.cost.pixels)
         cost = self._estimates.cost(picture.cost, device, coding)
         ticket = await stack.enter_async_context(self._admitted(admission, cost, picture, flow, call))
