@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from runtime.shares import Account
 from runtime.stopwatch import Stopwatch
@@ -109,23 +109,22 @@ class Failure:
     hung: bool = False
 
 
-@dataclass(frozen=True)
-class BatchItem:
-    """Item number `index` of a job, on its way through the scheduler.
+class BatchItem(NamedTuple):
+    """Item `number` of a job, on its way through the scheduler.
 
     way: the first of its engine's ways that it may run on (runtime/healing.py). failures: what went wrong with it so far;
     an item that has failed runs alone.
     """
 
     job: Job
-    index: int
+    number: int
     way: int = 0
     failures: tuple[Failure, ...] = ()
 
     @property
     def pixels(self) -> int:
         """The item's cost."""
-        return self.job.items[self.index].pixels
+        return self.job.items[self.number].pixels
 
 
 def run_inline(job: Job) -> None:

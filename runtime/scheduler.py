@@ -209,7 +209,7 @@ class Scheduler:
             items = [item for job in waiting for item in (*job.retries, BatchItem(job, job.next_item))]
             self._changed.notify_all()
         for item in items:
-            if item.failures or item.index < len(item.job.items):
+            if item.failures or item.number < len(item.job.items):
                 error = retries.hopeless(item)
                 if error is not None:
                     self._end(item.job, error)
@@ -231,7 +231,7 @@ class Scheduler:
     def _deliver_item(self, item: BatchItem, output: dict[str, Array]) -> None:
         job = item.job
         try:
-            job.deliver(item.index, output)
+            job.deliver(item.number, output)
         except Exception as error:
             self._end(job, error)
             return

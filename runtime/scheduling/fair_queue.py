@@ -96,8 +96,13 @@ class FairQueue:
         engine, runner = first.job.engine, placed(first.job.engine, first.way)
         assert runner is not None
         batch = [self._serve(first)]
-        fitting = {item.job: item for item in ready if item.job.engine is engine and _fits(item, first)}
-        while not first.failures and len(batch) < runner.max_batch:
+        most = 1 if first.failures else runner.max_batch
+        fitting = (
+            {item.job: item for item in ready if item.job.engine is engine and _fits(item, first)}
+            if most > 1
+            else {}
+        )
+        while len(batch) < most:
             latest = batch[-1].job
             fitting.pop(latest, None)
             following = _next_item(latest, placed) if latest in self._jobs else None
@@ -164,7 +169,7 @@ def _next_item(job: Job, place: Place) -> BatchItem | None:
 
 def _fits(item: BatchItem, first: BatchItem) -> bool:
     """Whether an item can run in the batch of the first one, whose engine it has."""
-    return not item.failures and item.job.items[item.index].shape == first.job.items[first.index].shape
+    return not item.failures and item.job.items[item.number].shape == first.job.items[first.number].shape
 
 
 def _finish_px(item: BatchItem) -> float:

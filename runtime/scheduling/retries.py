@@ -14,8 +14,6 @@ runtime/scheduler.py calls `again` for each failed item and queues what it retur
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from runtime.errors import EngineError, NotReady
 from runtime.healing import HealingEngine, OpenEngine
 from runtime.jobs import BatchItem, Failure
@@ -30,13 +28,13 @@ def again(item: BatchItem, failure: Failure, *, condemned: bool) -> BatchItem:
 
     Raises EngineError if it has failed too often.
     """
-    after = replace(item, failures=(*item.failures, failure))
+    after = item._replace(failures=(*item.failures, failure))
     hangs = sum(each.hung and each.alone for each in after.failures)
     if len(after.failures) >= MOST_RUNS or hangs >= MOST_HANGS:
         raise EngineError(_sentence(after, f"it was given up after {len(after.failures)} runs"))
     own_before = any(each.alone and not each.hung and each.way == failure.way for each in item.failures)
     if failure.alone and not condemned and own_before:
-        after = replace(after, way=failure.way + 1)
+        after = after._replace(way=failure.way + 1)
     return after
 
 

@@ -165,7 +165,7 @@ class Workers:
         ready: list[BatchItem] = []
         for item in batch:
             try:
-                inputs.append(item.job.inputs(item.index))
+                inputs.append(item.job.inputs(item.number))
                 ready.append(item)
             except Exception as error:
                 self._end(item.job, error)

@@ -325,8 +325,11 @@ def test_outputs_that_wait_for_delivery_stop_the_device_before_they_pile_up() ->
 def test_a_thumbnail_gets_the_next_batch_whatever_posters_wait(posters: int, steps: int) -> None:
     engine = Gated(1)
     with scheduling(engine) as scheduler:
+        scheduler.submit(job(engine, 99, pixels=1))
+        engine.held()  # so that all posters come before the first of them runs
         for number in range(posters):
             scheduler.submit(job(engine, number, 5000))
+        engine.let_go()
         for _ in range(steps):
             engine.step()
         engine.held()
