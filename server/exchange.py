@@ -122,7 +122,7 @@ class Exchange:
             self.context.set_trailing_metadata(metadata)
             return
         # The status would follow an answer that the caller does not take.
-        if not isinstance(error, Overloaded):  # else the memory of the answer is needed now
+        if not isinstance(error, Overloaded | Cancelled):  # else its memory is needed now, or nobody is there
             with suppress(TimeoutError, grpc.aio.BaseError):
                 async with asyncio.timeout(STATUS_S):
                     await self.context.abort(code, message, metadata)
@@ -157,13 +157,13 @@ Answer = Callable[[Exchange, Call], Awaitable[None]]
 
 
 class Exchanges:
-    """All calls of one gRPC server. `drain` refuses new ones."""
+    """All calls of one gRPC server."""
 
     def __init__(self, transit: Transit) -> None:
         self._transit = transit
         self._running: dict[asyncio.Task[Any], bool] = {}
         self._ended: set[asyncio.Task[Any]] = set()
-        self._draining = False
+        self._late: asyncio.Event | None = None
 
     def register(self, server: GrpcServer, service: str, answers: Mapping[str, Answer]) -> None:
         """Add a service to a server. service: its full name. answers: by the names of its methods."""
@@ -171,9 +171,14 @@ class Exchanges:
         server.add_methods(service, methods)
 
     def drain(self) -> None:
-        """From now on, refuse new calls in `running`, and end those that would not finish."""
-        self._draining = True
+        """From now on, hold new calls in `running` until `refuse_late`, and end those that would not finish."""
+        self._late = asyncio.Event()
         self._end(task for task, finishes in self._running.items() if not finishes)
+
+    def refuse_late(self) -> None:
+        """Refuse the calls that came since `drain`, and all that still come."""
+        assert self._late is not None
+        self._late.set()
 
     async def end_all(self) -> None:
         """End the calls in `running`."""
@@ -193,7 +198,8 @@ class Exchanges:
 
         Raises NotReady if the server is stopping already, and later if it does not wait any longer.
         """
-        if self._draining:
+        if self._late is not None:
+            await self._late.wait()
             raise NotReady("the server is stopping; try again, perhaps with another")
         task = asyncio.current_task()
         assert task is not None

@@ -37,7 +37,7 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ImageGenerator"].full_name
 
 # Of the headers of a call; above it, gRPC answers RESOURCE_EXHAUSTED.
 METADATA_BYTES = 16 * 1024
-# Calls that are on their way when the server begins to stop get this long to arrive and be refused.
+# Calls that are on their way when the server begins to stop get this long to arrive.
 ARRIVING_S = 0.2
 
 
@@ -214,9 +214,12 @@ class Server:
         """Refuse new calls, wait up to `grace_s` seconds for the running ones and end the rest."""
         self._health.drain()
         self._exchanges.drain()
-        # gRPC cancels calls that arrive while it stops. Those that are on their way get an answer first.
+        # When gRPC stops, it cancels the calls that have come and not yet been handed over. So new ones are held, until
+        # callers wait for answers and none come; clients hear that the server leaves before they hear that these are refused.
         await asyncio.sleep(min(ARRIVING_S, grace_s))
         stopping = asyncio.create_task(self._server.stop(grace_s + STATUS_S))
+        await asyncio.wait([stopping], timeout=min(ARRIVING_S, grace_s))
+        self._exchanges.refuse_late()
         await asyncio.wait([stopping], timeout=grace_s)
         await self._exchanges.end_all()
         await stopping
