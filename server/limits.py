@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runtime.errors import InvalidInput
+
 MIB = 2**20
 # Limit on latent values. Standard normal values are far smaller, and much larger ones overflow half precision.
 MAX_LATENT = 100.0
@@ -19,14 +21,15 @@ QUICK_PIXELS = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a server.
+    """The limits of a server. Raises InvalidInput if they contradict each other.
 
     max_pixels: of an input image. max_output_pixels: of an answer; of all samples of a Generate request together.
     max_count: samples of a Generate request.
     max_message_bytes: of one message, in or out. max_upload_bytes: of one image uploaded in pieces.
     max_uploads_bytes: of all images being uploaded in pieces, together.
     max_active_bytes: memory of all running requests together, their answers included; one request may have three quarters.
-    max_disk_bytes: temporary files together: uploads (max_uploads_bytes) and answers that are too large for memory.
+    max_disk_bytes: temporary files together: uploads, which may have max_uploads_bytes of it, and answers that are too
+        large for memory.
     max_queue_pixels: of all waiting requests together; further requests are refused at once.
     max_queue_s: estimated seconds of all waiting requests together; one request alone may need more.
     max_calls: calls open at once; max_calls_per_client: of them, from one address.
@@ -52,3 +55,11 @@ class Limits:
     max_transit_bytes: int = 512 * MIB
     idle_s: float = 60.0
     min_rate_bytes_s: int = 4 * 1024
+
+    def __post_init__(self) -> None:
+        if self.max_disk_bytes <= self.max_uploads_bytes:
+            raise InvalidInput(
+                "--max-disk-bytes",
+                f"got {self.max_disk_bytes}, expected more than the {self.max_uploads_bytes} of --max-uploads-bytes, which "
+                "are a part of it",
+            )

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import pyvips
 
+from runtime import pixels
 from runtime.errors import InvalidInput
 from server.client import Client
 from server.launch import Launched, launched
+from server.limits import Limits
 from tests.server.bundles import write_upscaler
-from tests.server.conftest import png
+from tests.server.conftest import FakeUpscaler, Serve, png
 
 MOST_ADDRESS_SPACE_BYTES = 8 * 2**30
 MOST_RESIDENT_MIB = 2048
@@ -51,3 +53,22 @@ def test_a_small_file_whose_answer_needs_more_than_all_memory_is_refused(server:
         assert refused.value.field == "outscale"
         assert client.upscale(png(8, 8)).width == 32
     assert resident_mib(server) < MOST_RESIDENT_MIB
+
+
+def test_a_disk_budget_without_room_for_answers_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"--max-disk-bytes: got 5, expected more than the 5 of --max-upl"):
+        Limits(max_disk_bytes=5, max_uploads_bytes=5)
+    assert Limits(max_disk_bytes=6, max_uploads_bytes=5).max_disk_bytes == 6
+
+
+def test_answers_that_would_fill_the_disk_are_refused(serve: Serve) -> None:
+    """Large answers are temporary files: one may have three quarters of what uploads leave of --max-disk-bytes."""
+    limits = Limits(max_disk_bytes=2 * 2**20, max_uploads_bytes=2**20)
+    served = serve(FakeUpscaler(), limits=limits)
+    with pytest.raises(
+        InvalidInput, match=r"bytes of disk, one request may have 786432 \(75% of --max-disk-b"
+    ) as refused:
+        served.client.upscale(pixels.encode(np.zeros((800, 700, 3), np.uint8), "png"), timeout_s=30)
+    assert refused.value.field == "image"
+    assert served.admission.refusals == {"disk": 1}
+    assert served.client.upscale(png(8, 8)).width == 32
