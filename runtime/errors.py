@@ -8,6 +8,7 @@ GanforgeError
 ├── Unauthenticated     the caller's token is missing or wrong
 ├── PermissionDenied    the caller may not do this
 ├── Overloaded          the queue is full or cannot meet the deadline; try again after `retry_after_s`
+│   └── OutOfSpace      the server's disk is full
 ├── NotReady            the server is warming up or draining; try again shortly
 ├── DeadlineExceeded    the caller's deadline passed, or could not be met even by an idle server
 ├── Cancelled           the caller went away
@@ -57,6 +58,10 @@ class Overloaded(GanforgeError):
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.reason = reason
+
+
+class OutOfSpace(Overloaded):
+    """The server cannot write its temporary files: the disk is full. Its own trouble, so it is logged as an error."""
 
 
 class NotReady(GanforgeError):

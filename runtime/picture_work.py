@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import BinaryIO
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from runtime.picture_cost import picture_cost
 from runtime.pictures.formats import WRITABLE, Encoding
 from runtime.pictures.reading import OpenedPicture, Rows
 from runtime.pictures.writing import Output
+from runtime.stopping import Stop, never
 from runtime.tensors import Array
 from runtime.tiling.geometry import Bands
 from runtime.tiling.passes import answer_format
@@ -36,6 +38,7 @@ class PictureWork:
 
     opened: the input. width, height: of the answer, in px. encoding: of the answer's file.
     file_bytes: memory held by the input file, 0 if it is on disk. flow: of its jobs; None for a new one.
+    stop: ends `decode`, `whole` and `write` with Cancelled.
     in_memory: whether `whole` encodes the answer; else `write` does, to a file.
     cost: what admission is asked for.
     Raises InvalidInput if the model takes whole pictures only and this one is too large for it.
@@ -51,9 +54,11 @@ class PictureWork:
         encoding: Encoding,
         file_bytes: int,
         flow: Flow | None = None,
+        stop: Stop | None = None,
     ) -> None:
-        self._manifest, self._header = engine.manifest, opened.header
+        self._manifest, self.header = engine.manifest, opened.header
         self._opened: OpenedPicture | None = opened
+        self._stop = stop or never()
         self._rows: Rows | None = None
         self.output = self._output(opened, width, height, encoding)
         self._tiled = TiledPicture(
@@ -96,7 +101,7 @@ class PictureWork:
         opened = self._opened
         if opened is None:
             raise Cancelled("the request has ended")
-        rows = self._rows = self._rows or opened.rows()
+        rows = self._rows = self._rows or opened.rows(self._stop)
         self._tiled.begin(index, rows.read(*self._tiled.rows_needed(index)))
         if index + 1 == len(self.bands):
             self._rows = None  # the decoder's memory is not needed any more
@@ -114,15 +119,16 @@ class PictureWork:
 
     def whole(self) -> bytes:
         """Encode the answer if it is `in_memory`, and return the file's bytes."""
-        return self.output.to_memory(self.finished(0))
+        return self.output.to_memory(self.finished(0), self._stop)
 
-    def write(self, next_rows: Callable[[], Array], descriptor: int) -> None:
+    def write(self, next_rows: Callable[[], Array], file: BinaryIO) -> None:
         """Encode the answer into a file.
 
-        next_rows: returns the pixels of the next band. descriptor: of the open file; closed at the end.
+        next_rows: returns the pixels of the next band. file: the open file; whoever closes it meanwhile does not disturb.
         """
+        descriptor = os.dup(file.fileno())
         try:
-            self.output.to_descriptor(next_rows, descriptor)
+            self.output.to_descriptor(next_rows, descriptor, self._stop)
         finally:
             os.close(descriptor)
 

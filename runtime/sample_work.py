@@ -14,6 +14,7 @@ from runtime.cost import Cost
 from runtime.jobs import Flow, Item, Job
 from runtime.manifest import Manifest
 from runtime.pictures.formats import Encoding
+from runtime.stopping import Stop
 from runtime.tensors import Array
 from runtime.values import from_model, value_range
 
@@ -64,9 +65,18 @@ class SampleWork:
             self._engine, self.items, inputs=inputs, deliver=deliver, deadline_s=deadline_s, flow=self._flow
         )
 
-    def file(self, index: int) -> bytes:
-        """Encode sample `index` and return the file's bytes. Call it after the job is done."""
-        return pixels.encode(self.pixels[index], self._encoding.format, self._encoding.quality)
+    def files(self, first: int, end: int, stop: Stop | None = None) -> list[bytes]:
+        """Encode samples [first, end) and return the files' bytes. Call it after the job is done.
+
+        Raises Cancelled soon after `stop`.
+        """
+        files: list[bytes] = []
+        for index in range(first, end):
+            if stop is not None:
+                stop.check()
+            encoding = self._encoding
+            files.append(pixels.encode(self.pixels[index], encoding.format, encoding.quality))
+        return files
 
     def free(self) -> None:
         """Release the memory now. Called at the end of every request, successful or not."""

@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from runtime.errors import DeadlineExceeded, Overloaded
+from runtime.errors import DeadlineExceeded, OutOfSpace, Overloaded
+from runtime.stopping import Stop
 from runtime.stopwatch import Stopwatch
 from server.codes import CANCELLED, INTERNAL, OK, code_of, message_for_caller
 from server.connections import machine
@@ -41,6 +42,7 @@ class Call:
     heard_s: on time.monotonic(): when its client last sent or took something.
     stopwatch: measures where the time goes. trace_context: the caller's traceparent and tracestate headers, unchecked.
     estimate_ms: from the call's arrival to its answer, as estimated when it was admitted; 0 before.
+    stop: ends its codec work when the call ends early.
     """
 
     method: str
@@ -48,6 +50,7 @@ class Call:
     deadline_s: float | None = None
     facts: dict[str, object] = field(default_factory=dict)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    stop: Stop = field(default_factory=Stop)
     peer: str = ""
     caller: Caller = ANYBODY
     trace_context: Mapping[str, str] = field(default_factory=dict)
@@ -220,6 +223,8 @@ def _log_failure(call: Call, error: Exception) -> None:
     code = code_of(error)
     if code == INTERNAL:
         log.error("call", code=code, message=str(error), exc_info=error, **_facts(call))
+    elif isinstance(error, OutOfSpace):
+        log.error("call", code=code, message=str(error), **_facts(call))
     else:
         log.info("call", code=code, message=message_for_caller(error, call.request_id), **_facts(call))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import tempfile
 from collections import deque
 from collections.abc import Callable
@@ -16,17 +15,21 @@ from typing import BinaryIO
 
 from runtime.jobs import Job
 from runtime.picture_work import PictureWork
+from runtime.sample_work import SampleWork
 from runtime.tiling.tiled_picture import OnTilesDone
 from server.band_queue import BandQueue
 from server.calls import Call
-from server.codec_threads import Codecs, Pool
+from server.codec_threads import Codecs, Pool, Work
 from server.limits import QUICK_PIXELS
 from server.models import Model
+from server.params import SampleParams
 from server.requests import Progress
 
 OnProgress = Callable[[Progress], None]
 # Bands of a picture that are with the scheduler at once: one on the device and one ready to follow.
 BANDS_RUNNING = 2
+# Samples of together about so many pixels are encoded by one task: a few milliseconds.
+SAMPLES_PX = 2**16
 
 
 async def run_picture(
@@ -58,10 +61,10 @@ async def _run_whole(
     """Process a small picture in memory."""
     output = picture.output
     pool: Pool = "quick" if output.to_width * output.to_height <= QUICK_PIXELS else "slow"
-    await codecs.run(pool, call, picture.decode, 0)
+    await codecs.run(_decoding(pool, picture), call, picture.decode, 0)
     job = picture.job(0, call.deadline_s, on_tiles_done)
     await run_job(model, job, call)
-    return io.BytesIO(await codecs.encode(pool, call, picture.whole)), [job]
+    return io.BytesIO(await codecs.run(_encoding(pool, picture), call, picture.whole)), [job]
 
 
 async def _run_by_bands(
@@ -74,12 +77,12 @@ async def _run_by_bands(
         prefix="ganforge-answer-"
     )
     writing = asyncio.ensure_future(
-        codecs.encode("writers", call, picture.write, band_queue.take, os.dup(file.fileno()))
+        codecs.run(_encoding("writers", picture), call, picture.write, band_queue.take, file)
     )
     try:
         for index in range(len(picture.bands) + BANDS_RUNNING):
             if index < len(picture.bands):
-                await codecs.run("slow", call, picture.decode, index)
+                await codecs.run(_decoding("slow", picture), call, picture.decode, index)
                 jobs.append(picture.job(index, call.deadline_s, on_tiles_done))
                 running.append((index, asyncio.create_task(run_job(model, jobs[-1], call))))
             if index >= BANDS_RUNNING - 1 and running:
@@ -88,6 +91,7 @@ async def _run_by_bands(
                 await band_queue.put(picture.finished(first), writing)
         await asyncio.shield(writing)
     except BaseException:
+        call.stop.stop()
         file.close()
         raise
     finally:
@@ -96,3 +100,30 @@ async def _run_by_bands(
         band_queue.end()
         await asyncio.gather(writing, *(task for _, task in running), return_exceptions=True)
     return file, jobs
+
+
+async def encode_samples(
+    samples: SampleWork, params: SampleParams, codecs: Codecs, call: Call
+) -> list[bytes]:
+    """Encode all samples of a request whose job is done. Small ones are encoded many at a time. Returns their files."""
+    sample_px = params.width * params.height
+    at_once = max(1, SAMPLES_PX // sample_px)
+    work = Work("quick", "encode", params.encoding.format, at_once * sample_px)
+    parts = await asyncio.gather(
+        *(
+            codecs.run(work, call, samples.files, first, min(first + at_once, params.count), call.stop)
+            for first in range(0, params.count, at_once)
+        )
+    )
+    return [file for part in parts for file in part]
+
+
+def _decoding(pool: Pool, picture: PictureWork) -> Work:
+    """The work of decoding one band."""
+    return Work(pool, "decode", picture.header.format, picture.header.pixels // len(picture.bands))
+
+
+def _encoding(pool: Pool, picture: PictureWork) -> Work:
+    """The work of encoding the answer."""
+    output = picture.output
+    return Work(pool, "encode", output.encoding.format, output.to_width * output.to_height)

@@ -35,13 +35,13 @@ from runtime.shares import Account
 from runtime.tensors import TaskName
 from server.administration import Administration
 from server.calls import Call, Calls, Observer
-from server.codec_threads import Codecs
+from server.codec_threads import CHECKING, Codecs
 from server.entry import Entry
 from server.health import Health
 from server.limits import CHUNK_BYTES, MESSAGE_MARGIN_BYTES, Limits
 from server.models import Model, Models
 from server.params import image_params, sample_params
-from server.pipeline import OnProgress, run_job, run_picture
+from server.pipeline import OnProgress, encode_samples, run_job, run_picture
 from server.progress import LatestProgress
 from server.requests import (
     ImageAnswer,
@@ -209,7 +209,7 @@ class Service:
         call: Call,
     ) -> None:
         """As `samples`, with this model."""
-        params = await self._codecs.run("quick", call, sample_params, request, model.manifest, self.limits)
+        params = await self._codecs.run(CHECKING, call, sample_params, request, model.manifest, self.limits)
         call.facts |= {
             "model": model.name,
             "version": model.version,
@@ -223,9 +223,7 @@ class Service:
         cost = self._estimates.cost(samples.cost, device, coding)
         async with self._admitted(admission, cost, samples, flow, call) as ticket:
             await run_job(model, samples.job(call.deadline_s), call)
-            images = await asyncio.gather(
-                *(self._codecs.encode("quick", call, samples.file, index) for index in range(params.count))
-            )
+            images = await encode_samples(samples, params, self._codecs, call)
             samples.free()
             self._estimates.learn(coding, call.stopwatch.times().codec_s)
             self._check_fits("count", sum(map(len, images)), "ask for fewer samples, or for JPEG")
@@ -313,7 +311,9 @@ class Service:
         on_progress: OnProgress,
     ) -> tuple[BinaryIO, ImageAnswer]:
         """As `_image`, with this model."""
-        opened = await self._codecs.run("quick", call, open_picture, image, max_pixels=self.limits.max_pixels)
+        opened = await self._codecs.run(
+            CHECKING, call, open_picture, image, max_pixels=self.limits.max_pixels
+        )
         header = opened.header
         params = image_params(request, header, model.manifest, self.limits)
         size = f"{header.width}×{header.height} {header.format}"
@@ -332,6 +332,7 @@ class Service:
             encoding=params.encoding,
             file_bytes=len(image) if isinstance(image, bytes) else 0,
             flow=flow,
+            stop=call.stop,
         )
         coded_px = header.pixels + params.width * params.height
         coding = Coding(params.encoding, coded_px, overlaps=not picture.in_memory)

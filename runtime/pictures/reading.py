@@ -18,6 +18,7 @@ from runtime.pictures import bitmap, costs, tifftags
 from runtime.pictures.codec import damaged, pyvips, reason
 from runtime.pictures.formats import PixelFormat
 from runtime.pictures.metadata import Metadata
+from runtime.stopping import Stop, never
 from runtime.tensors import Array
 
 # libvips' loaders that may open a file (without the suffix _buffer or _source) → the format's name.
@@ -85,18 +86,18 @@ class OpenedPicture:
     decoder_bytes: int
     _decoded: Callable[[], pyvips.Image]
 
-    def rows(self) -> Rows:
+    def rows(self, stop: Stop | None = None) -> Rows:
         """Start decoding from the top. Raises InvalidInput if the file is damaged or contradicts its header."""
         try:
-            return Rows(self.header, self._decoded())
+            return Rows(self.header, self._decoded(), stop or never())
         except pyvips.Error as error:
             raise damaged(error) from error
 
 
 class Rows:
-    """Decodes the rows of a picture on demand."""
+    """Decodes the rows of a picture on demand. stop: ends it."""
 
-    def __init__(self, header: Header, image: pyvips.Image) -> None:
+    def __init__(self, header: Header, image: pyvips.Image, stop: Stop) -> None:
         if (image.width, image.height, image.bands) != (
             header.width,
             header.height,
@@ -107,7 +108,8 @@ class Rows:
                 f"decodes to {image.width}×{image.height} pixels of {image.bands} channels, which is not what its header "
                 f"says ({header.width}×{header.height} pixels of {header.pixel_format.channels} channels)",
             )
-        self._header = header
+        self._header, self._stop = header, stop
+        image.set_progress(True)  # without it, libvips does not look whether it is to stop
         self._image, self._region = image, pyvips.Region.new(image)
         self._held = np.empty((header.pixel_format.channels, 0, header.width), np.float32)
         self._first = 0
@@ -115,15 +117,17 @@ class Rows:
     def read(self, start: int, stop: int) -> Array:
         """Decode rows [start, stop): [C, stop - start, W] float32 in [0, 1]. Rows above `start` cannot be read again.
 
-        Raises InvalidInput if the file is damaged or truncated, or if its floats are not in [0, 1].
+        Raises InvalidInput if the file is damaged or truncated, or if its floats are not in [0, 1]; Cancelled soon after
+        `stop`.
         """
         values = np.empty((len(self._held), stop - start, self._image.width), np.float32)
         held = self._held[:, start - self._first :][:, : stop - start]
         values[:, : held.shape[1]] = held
         rows = max(1, PIECE_BYTES // (self._image.width * self._header.pixel_format.pixel_bytes))
-        for top in range(start + held.shape[1], stop, rows):
-            bottom = min(top + rows, stop)
-            values[:, top - start : bottom - start] = self._decode(top, bottom - top)
+        with self._stop.on_stop(lambda: self._image.set_kill(True)):
+            for top in range(start + held.shape[1], stop, rows):
+                bottom = min(top + rows, stop)
+                values[:, top - start : bottom - start] = self._decode(top, bottom - top)
         self._held, self._first = values, start
         return values
 
@@ -131,8 +135,10 @@ class Rows:
         """Decode some rows: [C, count, W] float32, a view."""
         image, pixel_format = self._image, self._header.pixel_format
         try:
+            self._stop.check()
             data = self._region.fetch(0, top, image.width, count)
         except pyvips.Error as error:
+            self._stop.check()
             raise damaged(error) from error
         samples = np.frombuffer(data, pixel_format.dtype).reshape(count, image.width, pixel_format.channels)
         if pixel_format.bits == 32:

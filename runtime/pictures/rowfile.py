@@ -47,7 +47,10 @@ class RowFile:
 
     def image(self) -> pyvips.Image:
         """The picture as a libvips image, to be read once from the top down."""
-        return pyvips.Image.new_from_source(self.source, "", access="sequential", fail_on="error")
+        # unlimited: a row of a wide picture may be larger than what libtiff allows files of strangers.
+        return pyvips.Image.new_from_source(
+            self.source, "", access="sequential", fail_on="error", unlimited=True
+        )
 
     def free(self) -> None:
         """Release the last band now; the reference cycle of source and callbacks would keep it until garbage collection."""

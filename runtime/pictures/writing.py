@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import InvalidInput
+from runtime.errors import Cancelled, InvalidInput
 from runtime.pictures.codec import pyvips, reason
 from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
 from runtime.pictures.metadata import NONE, Metadata
 from runtime.pictures.rowfile import RowFile
 from runtime.pictures.scaling import scaled
+from runtime.pictures.target import FileTarget
+from runtime.stopping import Stop, never
 from runtime.tensors import Array
 
 # Level 1 takes a third of the time of the usual level 6, so encoding is not the bottleneck. "sub" suits photographs.
@@ -53,37 +55,51 @@ class Output:
         """Whether the file has another size than the pixels given."""
         return (self.width, self.height) != (self.to_width, self.to_height)
 
-    def to_memory(self, pixels: Array) -> bytes:
-        """Encode [H, W, C] pixels and return the file's bytes. Raises InvalidInput if the format cannot hold them."""
+    def to_memory(self, pixels: Array, stop: Stop | None = None) -> bytes:
+        """Encode [H, W, C] pixels and return the file's bytes.
+
+        Raises InvalidInput if the format cannot hold them, Cancelled soon after `stop`.
+        """
+        stop = stop or never()
         try:
             image, options = self._prepared(as_image(pixels, self.pixel_format))
-            return image.write_to_buffer(f".{self.encoding.format}", **options)
+            with stop.on_stop(_interrupt(image)):
+                return image.write_to_buffer(f".{self.encoding.format}", **options)
         except pyvips.Error as error:
+            stop.check()
             raise self._unwritable(error) from error
 
-    def to_descriptor(self, next_rows: Callable[[], Array], descriptor: int) -> None:
+    def to_descriptor(
+        self, next_rows: Callable[[], Array], descriptor: int, stop: Stop | None = None
+    ) -> None:
         """Encode into an open file descriptor. next_rows: returns the next band of pixels, [rows, W, C].
 
-        Raises what `next_rows` raises, or InvalidInput if the format cannot hold the picture.
+        Raises what `next_rows` raises, InvalidInput if the format cannot hold the picture, OutOfSpace if the disk is full, or
+        Cancelled soon after `stop`.
         """
-        failure = self._written(next_rows, descriptor)
+        failure = self._written(next_rows, descriptor, stop or never())
         if failure is not None:
             try:
                 raise failure
             finally:
                 del failure  # avoids a reference cycle of this frame and the error's traceback
 
-    def _written(self, next_rows: Callable[[], Array], descriptor: int) -> BaseException | None:
+    def _written(self, next_rows: Callable[[], Array], descriptor: int, stop: Stop) -> BaseException | None:
         """Encode, and return the error, None on success. Returning it lets libvips' objects and descriptor be freed now."""
         rows = RowFile(self.width, self.height, self.pixel_format, next_rows)
+        file = FileTarget(descriptor, stop)
         try:
             image, options = self._prepared(
                 rows.image().copy(interpretation=self.pixel_format.interpretation)
             )
-            target = pyvips.Target.new_to_descriptor(descriptor)
-            image.write_to_target(target, f".{self.encoding.format}", **options)
+            with stop.on_stop(_interrupt(image)):
+                image.write_to_target(file.target, f".{self.encoding.format}", **options)
         except pyvips.Error as error:
-            return rows.error or self._unwritable(error)
+            if stop.stopped:
+                return Cancelled("the request has ended")
+            return rows.error or file.error or self._unwritable(error)
+        except Cancelled as error:
+            return error
         finally:
             rows.free()
         return None
@@ -132,3 +148,9 @@ def as_image(pixels: Array, pixel_format: PixelFormat) -> pyvips.Image:
     return pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).copy(
         interpretation=pixel_format.interpretation
     )
+
+
+def _interrupt(image: pyvips.Image) -> Callable[[], None]:
+    """What stops libvips from computing and encoding this image, within a fraction of a second."""
+    image.set_progress(True)  # without it, libvips does not look whether it is to stop
+    return lambda: image.set_kill(True)

@@ -47,7 +47,7 @@ def process(source: bytes, wanted: dict[str, object]) -> PictureWork:
         return work
     bands: queue.Queue[Array] = queue.Queue(1)
     with tempfile.TemporaryFile() as file:
-        writer = threading.Thread(target=lambda: work.write(bands.get, os.dup(file.fileno())))
+        writer = threading.Thread(target=lambda: work.write(bands.get, file))
         writer.start()
         for index in range(len(work.bands)):
             work.decode(index)
