@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
@@ -20,6 +19,7 @@ from runtime.tiling.tiled_picture import OnTilesDone
 from server.band_queue import BandQueue
 from server.calls import Call
 from server.codec_threads import Codecs, Pool, Work
+from server.disk import Disk
 from server.limits import QUICK_PIXELS
 from server.models import Model
 from server.params import SampleParams
@@ -33,19 +33,22 @@ SAMPLES_PX = 2**16
 
 
 async def run_picture(
-    model: Model, picture: PictureWork, codecs: Codecs, call: Call, on_progress: OnProgress
+    model: Model, picture: PictureWork, codecs: Codecs, disk: Disk, call: Call, on_progress: OnProgress
 ) -> tuple[BinaryIO, int]:
     """Process a picture. on_progress: called from any thread.
 
     Returns the answer's file, open for reading, and the number of items that ran. Raises InvalidInput if the picture's
-    file is damaged, and any error of the device or the encoder.
+    file is damaged, OutOfSpace if the disk is full, and any error of the device or the encoder.
     """
 
     def on_tiles_done(done: int, total: int) -> None:
         on_progress(Progress(done, total))
 
-    run = _run_whole if picture.in_memory else _run_by_bands
-    file, jobs = await run(model, picture, codecs, call, on_tiles_done)
+    if picture.in_memory:
+        file, jobs = await _run_whole(model, picture, codecs, call, on_tiles_done)
+    else:
+        with disk.writing():
+            file, jobs = await _run_by_bands(model, picture, codecs, disk, call, on_tiles_done)
     return file, sum(len(job.items) for job in jobs)
 
 
@@ -68,14 +71,17 @@ async def _run_whole(
 
 
 async def _run_by_bands(
-    model: Model, picture: PictureWork, codecs: Codecs, call: Call, on_tiles_done: OnTilesDone
+    model: Model,
+    picture: PictureWork,
+    codecs: Codecs,
+    disk: Disk,
+    call: Call,
+    on_tiles_done: OnTilesDone,
 ) -> tuple[BinaryIO, list[Job]]:
     """Process a picture whose answer is large. Decoding, device and encoding to a temporary file overlap."""
     band_queue, jobs = BandQueue(call.stopwatch), list[Job]()
     running: deque[tuple[int, asyncio.Task[None]]] = deque()
-    file = tempfile.TemporaryFile(  # noqa: SIM115 - the caller closes it
-        prefix="ganforge-answer-"
-    )
+    file = disk.file()
     writing = asyncio.ensure_future(
         codecs.run(_encoding("writers", picture), call, picture.write, band_queue.take, file)
     )

@@ -19,6 +19,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -36,6 +37,7 @@ from runtime.tensors import TaskName
 from server.administration import Administration
 from server.calls import Call, Calls, Observer
 from server.codec_threads import CHECKING, Codecs
+from server.disk import Disk
 from server.entry import Entry
 from server.health import Health
 from server.limits import CHUNK_BYTES, MESSAGE_MARGIN_BYTES, Limits
@@ -102,7 +104,8 @@ class Service:
         self._calls = Calls(limits, self.transit.end_idle)
         self._codecs = Codecs(codec_threads)
         self._estimates = Estimates(codec_threads)
-        self._uploads = Uploads(limits)
+        self._disk = Disk(partial(self.health.report, "disk"))
+        self._uploads = Uploads(limits, self._disk)
         self._quotas = Quotas()
 
     def ready(self, models: Models) -> None:
@@ -339,7 +342,7 @@ class Service:
         device = _on_device(model, picture.tiles_total, picture.cost.pixels)
         cost = self._estimates.cost(picture.cost, device, coding)
         ticket = await stack.enter_async_context(self._admitted(admission, cost, picture, flow, call))
-        file, items = await run_picture(model, picture, self._codecs, call, on_progress)
+        file, items = await run_picture(model, picture, self._codecs, self._disk, call, on_progress)
         stack.enter_context(file)
         picture.free()
         self._estimates.learn(coding, call.stopwatch.times().codec_s)

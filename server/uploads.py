@@ -7,14 +7,16 @@ returns the request. `Upload.source` is then the image.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from runtime.errors import InvalidInput, Overloaded
+from server import disk
 from server.calls import time_limit
+from server.disk import Disk
 from server.limits import SPOOL_FROM_BYTES, Limits
 from server.requests import ImageRequest, PieceIn
 
@@ -27,11 +29,14 @@ class Upload(AbstractContextManager["Upload"]):
     def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads
         self._pieces: list[bytes] = []
-        self._file: tempfile._TemporaryFileWrapper[bytes] | None = None
+        self._file: BinaryIO | None = None
         self._size_bytes = 0
 
     async def add(self, piece: bytes) -> None:
-        """Append a piece. Raises InvalidInput or Overloaded if a limit is exceeded, as `Uploads.reserve` does."""
+        """Append a piece.
+
+        Raises InvalidInput or Overloaded if a limit is exceeded, as `Uploads.reserve` does, or OutOfSpace.
+        """
         self._uploads.reserve(self._size_bytes, len(piece))
         self._size_bytes += len(piece)
         self._pieces.append(piece)
@@ -41,27 +46,29 @@ class Upload(AbstractContextManager["Upload"]):
     @property
     def source(self) -> bytes | Path:
         """The file's bytes, or its path if it is in a temporary file."""
-        return b"".join(self._pieces) if self._file is None else Path(self._file.name)
+        return b"".join(self._pieces) if self._file is None else disk.path(self._file)
 
     def _spool(self) -> None:
         if self._file is None:
-            self._file = tempfile.NamedTemporaryFile(prefix="ganforge-upload-")  # noqa: SIM115 - closed on leaving
-        self._file.writelines(self._pieces)
-        self._file.flush()
+            self._file = self._uploads.disk.file()
+        with self._uploads.disk.writing():
+            self._file.writelines(self._pieces)
+            self._file.flush()
         self._pieces.clear()
 
     def __exit__(self, *_: object) -> None:
         self._uploads.release(self._size_bytes)
         self._pieces.clear()
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what could not be written when the disk was full
+                self._file.close()
 
 
 class Uploads:
     """All uploads of a server. Together they hold at most `limits.max_uploads_bytes`."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, disk: Disk) -> None:
+        self._limits, self.disk = limits, disk
         self._held_bytes = 0
 
     @property
