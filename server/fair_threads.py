@@ -30,7 +30,7 @@ class Task:
 class FairThreads:
     """At most `threads` threads, started when they are needed.
 
-    name: of the threads. niceness: of the threads, for the operating system: 0 to 19; more is less urgent.
+    name: of the threads. niceness: how much less urgent the threads are to the operating system than the others of the process: 0 to 19.
     """
 
     def __init__(self, threads: int, name: str, *, niceness: int = 0) -> None:
@@ -105,7 +105,8 @@ class FairThreads:
 
     def _work(self) -> None:
         if self._niceness and hasattr(os, "setpriority"):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+            own = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + self._niceness)
         while (task := self._next()) is not None:
             task.done.set_running_or_notify_cancel()
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -217,11 +216,9 @@ def files_open() -> list[str]:
     return open_files
 
 
-def writers_at_work() -> int:
-    """The threads that write answers and do not wait for the next one in their pool's own loop."""
-    frames = sys._current_frames()
-    writers = [thread.ident for thread in threading.enumerate() if thread.name.startswith("codec-writer")]
-    return sum(ident in frames and frames[ident].f_code.co_name != "_worker" for ident in writers)
+def writers_at_work(served: Served) -> int:
+    """The threads that write answers."""
+    return served.service._codecs.stats().busy["writers"]
 
 
 def ends_cleanly(
@@ -236,7 +233,7 @@ def ends_cleanly(
         answer = served.client.upscale(png(61, 110))
         assert levels_apart(decoded(answer.image), expected(decoded(png(61, 110)))) <= 1
         until(lambda: files_open() == before)
-        until(lambda: writers_at_work() == 0)
+        until(lambda: writers_at_work(served) == 0)
         until(lambda: served.admission.working_bytes == 0)
     assert set(Path(tempfile.gettempdir()).glob("ganforge-*")) == named
 
