@@ -30,7 +30,7 @@ class Task:
 class FairThreads:
     """At most `threads` threads, started when they are needed.
 
-    name: of the threads. niceness: how much less urgent the threads are to the operating system than the others of the process: 0 to 19.
+    name: of the threads. niceness: how much less urgent they are to the operating system than the process: 0 to 19.
     """
 
     def __init__(self, threads: int, name: str, *, niceness: int = 0) -> None:

@@ -104,10 +104,13 @@ class FairQueue:
         )
         while len(batch) < most:
             latest = batch[-1].job
-            fitting.pop(latest, None)
             following = _next_item(latest, placed) if latest in self._jobs else None
             if following is not None and _fits(following, first):
-                fitting[latest] = following
+                fitting[latest] = (
+                    following  # keeps its place, so that the bands of a picture run one after the other
+                )
+            else:
+                fitting.pop(latest, None)
             if not fitting:
                 break
             batch.append(self._serve(self._next(fitting.values())))
