@@ -38,7 +38,7 @@ from runtime.tensors import Array
 __all__ = ["Scheduler", "Stats"]
 
 # `close` waits so long for batches that run.
-CLOSE_S = 30.0
+CLOSE_S = 15.0
 
 
 class Scheduler:

@@ -18,7 +18,7 @@ from runtime.stopwatch import Stopwatch
 from runtime.tensors import Array
 
 # A batch that takes so many times as long as estimated hangs, but none hangs before the least.
-HANG_FACTOR, LEAST_HANG_S = 20.0, 10.0
+HANG_FACTOR, LEAST_HANG_S = 20.0, 5.0
 
 
 @dataclass(eq=False)

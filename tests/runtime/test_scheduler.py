@@ -343,8 +343,11 @@ def test_a_thumbnail_waits_for_no_more_than_its_own_share_of_a_crowd() -> None:
     for steps in range(0, 2 * posters, 8):
         engine = Gated(1)
         with scheduling(engine) as scheduler:
+            scheduler.submit(job(engine, 99, pixels=1))
+            engine.held()  # so that all posters come before the first of them runs
             for number in range(posters):
                 scheduler.submit(job(engine, number, 50))
+            engine.let_go()
             for _ in range(steps):
                 engine.step()
             engine.held()

@@ -110,7 +110,7 @@ def test_a_model_that_cannot_be_healed_is_unavailable_and_the_others_go_on(fault
     assert (unavailable["model"], unavailable["model_available"]) == ("upscaler", False)
 
 
-@pytest.mark.slow  # nothing hangs before 10 s
+@pytest.mark.slow  # nothing hangs before 5 s
 def test_a_model_that_hangs_is_healed_while_the_others_go_on(faulty: Faulty, right: Array) -> None:
     write(faulty.faults, Fault("hang", backend="openvino", model="upscaler", times=1))
     start_s = time.monotonic()
@@ -118,7 +118,7 @@ def test_a_model_that_hangs_is_healed_while_the_others_go_on(faulty: Faulty, rig
     faulty.draw()
     assert not waiting.done()
     answer = waiting.result()
-    assert 9 < time.monotonic() - start_s < 100
+    assert 4 < time.monotonic() - start_s < 100
     assert levels_apart(decoded(answer.image), right) <= 1
     assert list(answer.timing.recovered) == ["retried on a fresh engine"]
     assert "given up" in faulty.said("engine failed")[0]["reason"]
