@@ -63,9 +63,9 @@ def check(limits: Limits, machine: Machine) -> Iterator[Finding]:
             "warning",
         ),
         (
-            limits.max_uploads_bytes > machine.temporary_bytes,
-            "max_uploads_bytes",
-            f"{size(limits.max_uploads_bytes)} is more than the {size(machine.temporary_bytes)} of free space for "
+            limits.max_disk_bytes > machine.temporary_bytes,
+            "max_disk_bytes",
+            f"{size(limits.max_disk_bytes)} is more than the {size(machine.temporary_bytes)} of free space for "
             "temporary files; lower it, or set TMPDIR to a larger disk",
             "warning",
         ),
