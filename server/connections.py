@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import unquote
 
-# Of struct tcp_info in linux/tcp.h, since Linux 4.1.
-BYTES_RECEIVED = struct.Struct("=128xQ")
+# Of struct tcp_info in linux/tcp.h, since Linux 4.1: ms since something came last, and bytes received.
+TCP_FIGURES = struct.Struct("=52xI72xQ")
 OPEN_FILES = "/proc/self/fd"
 IPV6_MACHINE_BITS = 64
 
@@ -37,24 +38,38 @@ class Connections:
 
     def received_bytes(self, peer: str) -> int | None:
         """Bytes that have arrived on a connection since it was opened; None if it is closed, or not found by `scan`."""
-        address = _address(peer)
+        address = address_of(peer)
         descriptor = self._descriptors.get(address) if address else None
         if descriptor is None or _other_end(descriptor) != address:
             return None
+        figures = _figures(descriptor)
+        return figures[1] if figures else None
+
+    def silent(self, port: int, busy: Container[Address | None]) -> list[tuple[float, Address]]:
+        """The connections to this process's `port` that are not in `busy`, with the seconds since anything came on them."""
+        silent = []
+        for address, descriptor in self._descriptors.items():
+            if address not in busy and _other_end(descriptor) == address and _own_port(descriptor) == port:
+                figures = _figures(descriptor)
+                if figures:
+                    silent.append((figures[0] / 1e3, address))
+        return silent
+
+    def hang_up(self, address: Address) -> None:
+        """End a connection. gRPC notices, and closes it."""
+        descriptor = self._descriptors.get(address)
+        if descriptor is None or _other_end(descriptor) != address:
+            return
         connection = _opened(descriptor)
-        try:
-            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_RECEIVED.size)
-            return int(BYTES_RECEIVED.unpack(info)[0])
-        except (OSError, struct.error):
-            return None
-        finally:
-            connection.detach()
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.detach()
 
 
 @lru_cache(4096)
 def machine(peer: str) -> str:
     """The machine behind a peer: its address, for IPv6 its network, of which one machine may use every address."""
-    address = _address(peer)
+    address = address_of(peer)
     if address is None:
         return peer
     ip = ip_address(address[0])
@@ -62,7 +77,8 @@ def machine(peer: str) -> str:
 
 
 @lru_cache(4096)
-def _address(peer: str) -> Address | None:
+def address_of(peer: str) -> Address | None:
+    """The address of a peer as gRPC writes it; None if it is none of TCP."""
     kind, _, rest = peer.partition(":")
     host, _, port = unquote(rest).rpartition(":")
     return _plain(host.strip("[]"), int(port)) if kind in ("ipv4", "ipv6") and port.isdecimal() else None
@@ -96,3 +112,25 @@ def _other_end(descriptor: int) -> Address | None:
     finally:
         connection.detach()
     return _plain(name[0], name[1]) if isinstance(name, tuple) else None
+
+
+def _own_port(descriptor: int) -> int:
+    connection = _opened(descriptor)
+    try:
+        return int(connection.getsockname()[1])
+    finally:
+        connection.detach()
+
+
+def _figures(descriptor: int) -> tuple[int, int] | None:
+    """Milliseconds since something came last on a connection, and bytes received in all; None if the kernel tells neither."""
+    connection = _opened(descriptor)
+    try:
+        silence_ms, received_bytes = TCP_FIGURES.unpack(
+            connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_FIGURES.size)
+        )
+        return silence_ms, received_bytes
+    except (OSError, struct.error):
+        return None
+    finally:
+        connection.detach()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs lack it
 from runtime.errors import Cancelled, InvalidInput, NotReady, Overloaded
 from server import wire
 from server.calls import Call
+from server.connections import Address, address_of
 from server.grpc_server import GrpcServer
 from server.statuses import REQUEST_ID, to_status
 from server.transit import Transit
@@ -164,11 +166,16 @@ class Exchanges:
         self._running: dict[asyncio.Task[Any], bool] = {}
         self._ended: set[asyncio.Task[Any]] = set()
         self._late: asyncio.Event | None = None
+        self._peers: Counter[str] = Counter()
 
     def register(self, server: GrpcServer, service: str, answers: Mapping[str, Answer]) -> None:
         """Add a service to a server. service: its full name. answers: by the names of its methods."""
         methods = {method: self._handler(method, answer) for method, answer in answers.items()}
         server.add_methods(service, methods)
+
+    def busy(self) -> set[Address | None]:
+        """The connections with calls."""
+        return {address_of(peer) for peer in self._peers}
 
     def drain(self) -> None:
         """From now on, hold new calls in `running` until `refuse_late`, and end those that would not finish."""
@@ -240,12 +247,16 @@ class Exchanges:
         call.trace_context = {key: str(metadata[key]) for key in TRACE_CONTEXT if key in metadata}
         context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         exchange = Exchange(context, call, self._transit)
+        self._peers[call.peer] += 1
         try:
             await answer(exchange, call)
         except Exception as error:
             await exchange.end(error)
         finally:
             exchange.close()
+            self._peers[call.peer] -= 1
+            if not self._peers[call.peer]:
+                del self._peers[call.peer]
 
 
 def parse(kind: type[M], data: bytes) -> M:

@@ -25,6 +25,7 @@ from server.exchange import STATUS_S, Answer, Exchange, Exchanges, remember_owne
 from server.grpc_server import GrpcServer
 from server.health_front import NAME as HEALTH_NAME
 from server.health_front import HealthFront
+from server.idle_connections import make_room
 from server.limits import Limits
 from server.messages import TRANSLATE, UPSCALE, ImageMessages
 from server.open_files import most_connections
@@ -166,6 +167,7 @@ class Server:
         """access: who may call. reflection: whether clients may list the services."""
         self._health = service.health
         self._transit = service.transit
+        self._making_room: asyncio.Task[None] | None = None
         self._exchanges = Exchanges(service.transit)
         guard = Guard(access, tuple(f"/{name}/" for name in (SERVICE_NAME, ADMIN_NAME, HEALTH_NAME)))
         self._server = GrpcServer(
@@ -200,6 +202,9 @@ class Server:
             ) from error
         remember_owners(asyncio.get_running_loop())
         await self._server.start()
+        self._making_room = asyncio.create_task(
+            make_room(bound_port, most_connections(), self._exchanges.busy)
+        )
         return bound_port
 
     async def ready(self) -> None:
@@ -212,6 +217,8 @@ class Server:
 
     async def drain(self, grace_s: float) -> None:
         """Refuse new calls, wait up to `grace_s` seconds for the running ones and end the rest."""
+        if self._making_room is not None:
+            self._making_room.cancel()
         self._health.drain()
         self._exchanges.drain()
         # When gRPC stops, it cancels the calls that have come and not yet been handed over. So new ones are held, until
