@@ -1,6 +1,7 @@
 """Configures libvips for untrusted files. All other modules of this package import `pyvips` from here.
 
-The operation cache is off, loaders that libvips marks as untrusted are blocked, and an image is decoded on one thread.
+The operation cache is off, loaders that libvips marks as untrusted and that of UltraHDR are blocked, and an image is
+decoded on one thread.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ __all__ = ["damaged", "pyvips", "reason"]
 
 pyvips.cache_set_max(0)  # keep nothing of one caller for the next
 pyvips.block_untrusted_set(True)
+# Recent phones append a gain map to their JPEGs. Without its loader, libvips reads them as the JPEGs that they are.
+pyvips.operation_block_set("VipsForeignLoadUhdr", True)
 # Requests already run in parallel; more threads within one decode would only compete with them.
 pyvips.concurrency_set(1)
 

@@ -21,6 +21,8 @@ TEXT_BIT = 16
 STALE = ("orientation", "exif-ifd0-Orientation", "exif-ifd1-", "jpeg-thumbnail-data")
 # XMP's copy of EXIF's orientation, as an attribute or an element.
 XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]")
+# What says in XMP that a gain map follows the picture (UltraHDR), which it does not in the answer.
+XMP_GAIN_MAP = re.compile(rb"\s+hdrgm:Version\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 # libvips' default resolutions for files without one, in pixels per mm: of most formats, of PNG and of JPEG.
 UNSAID_PER_MM = (1.0, 2.834, 72 / 25.4)
 # Written in that case by formats that require a resolution: the 72 dpi that most programs assume.
@@ -48,6 +50,8 @@ class Metadata:
         per_mm = _resolution(image, fields)
         if XMP in fields and set_upright:
             fields[XMP] = XMP_ORIENTATION.sub(rb"\g<1>1", fields[XMP])
+        if XMP in fields:
+            fields[XMP] = XMP_GAIN_MAP.sub(b"", fields[XMP])
         if per_mm and turned:
             per_mm = per_mm[::-1]
         return cls(tuple((name, image.get_typeof(name), value) for name, value in fields.items()), per_mm)
