@@ -38,6 +38,8 @@ REOPEN_WITHIN_S = 60.0
 FIRST_COMEBACK_S, LONGEST_COMEBACK_S = 10.0, 300.0
 # A TensorRT plan takes minutes to build.
 MAX_OPENING_S = 600.0
+# A device that hangs may not let its engine be closed.
+MAX_CLOSING_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -182,9 +184,9 @@ class Replica:
             else:
                 self.state, self.reason = "healing", reason
         self._tell("engine failed", f"{engine}: {reason}", self.device)
-        self._start(close_quietly, engine.engine)
+        closing = self._start(close_quietly, engine.engine)
         if not spare:
-            self._start(self._heal, engine.way)
+            self._start(self._heal, engine.way, closing)
         self._changed()
 
     def close(self) -> None:
@@ -198,8 +200,9 @@ class Replica:
 
     # On threads of their own.
 
-    def _heal(self, way: int) -> None:
-        """Open an engine again, or one of the next ways; if none works, try again later."""
+    def _heal(self, way: int, closing: threading.Thread) -> None:
+        """Open an engine again, or one of the next ways; if none works, try again later. closing: closes the old engine."""
+        closing.join(MAX_CLOSING_S)  # its memory may be needed
         comeback_s = FIRST_COMEBACK_S
         wait_s = self._reopen_after_s()
         way = way + 1 if wait_s is None else way
