@@ -77,10 +77,11 @@ def _rate(sums: tuple[float, float]) -> float | None:
 class Speed:
     """Seconds per pixel of one engine or codec, by the size of what runs: small things cost more for each pixel.
 
-    guess: until something ran; None for none.
+    guess: until something ran, and at most for what is larger than all that ran; None for none.
     """
 
     def __init__(self, guess: float | None = None) -> None:
+        self._guess = guess
         self._overall = Rate(guess)
         self._by_size: dict[int, Rate] = {}
 
@@ -90,9 +91,17 @@ class Speed:
         self._by_size.setdefault(_size(size_px), Rate()).learn(seconds, pixels, now_s)
 
     def value(self, now_s: float, size_px: int | None = None) -> float | None:
-        """Seconds per pixel of items of this size, or if none ran yet, of all; None if nothing is known."""
-        of_size = self._by_size.get(_size(size_px)) if size_px is not None else None
-        return of_size.value(now_s) if of_size else self._overall.value(now_s)
+        """Seconds per pixel of items of this size, or of the next known one; None if nothing is known.
+
+        size_px: None for all sizes together.
+        """
+        if size_px is None or not self._by_size:
+            return self._overall.value(now_s)
+        size = _size(size_px)
+        nearest = min(self._by_size, key=lambda known: abs(known - size))
+        rate = self._by_size[nearest].value(now_s)
+        # What small things cost for each pixel, large ones hardly do: no poster is refused because of a few thumbnails.
+        return min(rate, self._guess) if rate and self._guess and nearest < size else rate
 
 
 def _size(size_px: int) -> int:
@@ -157,9 +166,11 @@ class Estimates:
     def learn(self, coding: Coding, codec_s: float) -> None:
         """Take an answered request into account. codec_s: wall time in which it was decoded, resized or encoded."""
         one_thread_s = codec_s * min(self._codec_threads, coding.files)
-        speed = self._codecs.setdefault(coding.kind, Speed())
-        speed.learn(coding.size_px, one_thread_s, max(1, coding.pixels), self._clock())
+        self._speed(coding).learn(coding.size_px, one_thread_s, max(1, coding.pixels), self._clock())
 
     def _codec_s_per_px(self, coding: Coding) -> float:
-        speed = self._codecs.get(coding.kind) or Speed(FIRST_GUESSES.get(coding.kind, FIRST_GUESS))
-        return speed.value(self._clock(), coding.size_px) or 0.0
+        return self._speed(coding).value(self._clock(), coding.size_px) or 0.0
+
+    def _speed(self, coding: Coding) -> Speed:
+        guess = FIRST_GUESSES.get(coding.kind, FIRST_GUESS)
+        return self._codecs.setdefault(coding.kind, Speed(guess))

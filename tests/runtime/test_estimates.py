@@ -93,9 +93,17 @@ def test_small_things_are_estimated_by_small_things() -> None:
     speed.learn(192 * 192, 0.200, 192 * 192, 0.0)
     assert speed.value(0.0, 32 * 32) == pytest.approx(0.020 / 32**2)
     assert speed.value(0.0, 192 * 192) == pytest.approx(0.200 / 192**2)
-    assert speed.value(0.0, 100_000_000) == pytest.approx(
-        0.22 / (32**2 + 192**2), rel=0.1
-    )  # none ran yet: all
+    assert speed.value(0.0, 10**8) == speed.value(0.0, 192 * 192)  # the next known size
+    assert speed.value(0.0) == pytest.approx(0.22 / (32**2 + 192**2), rel=0.1)
+
+
+def test_a_poster_is_not_estimated_by_thumbnails_which_cost_more_for_each_pixel() -> None:
+    speed = Speed(guess=5e-6)
+    speed.learn(32 * 32, 0.020, 32 * 32, 0.0)
+    assert speed.value(0.0, 192 * 192) == 5e-6
+    assert speed.value(0.0, 16 * 16) == pytest.approx(0.020 / 32**2)
+    speed.learn(192 * 192, 0.400, 192 * 192, 0.0)
+    assert speed.value(0.0, 192 * 192) == pytest.approx(0.400 / 192**2)
 
 
 def costs(estimates: Estimates, coding: Coding, device: OnDevice | None = None) -> Cost:
