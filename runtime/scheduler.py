@@ -85,10 +85,10 @@ class Scheduler:
         if not job.items:
             self._end(job, None)
             return
-        if (error := retries.hopeless(BatchItem(job, 0))) is not None:
-            raise error
         if isinstance(job.engine, HealingEngine):
             job.engine.listen(self._engine_changed)
+        if (error := retries.hopeless(BatchItem(job, 0))) is not None:
+            raise error
         with self._changed:
             if self._closed:
                 raise Cancelled("the scheduler is closed")
@@ -96,6 +96,9 @@ class Scheduler:
             self._queue.add(job)
             self._changed.notify_all()
         job.done.add_done_callback(lambda done: self.cancel(job) if done.cancelled() else None)
+        self._end_if_hopeless(
+            BatchItem(job, 0)
+        )  # the engine may have changed before the job was in the queue
 
     def cancel(self, job: Job) -> None:
         """Cancel a job. Its waiting items are dropped; items on the device finish, but are not delivered."""
@@ -192,27 +195,28 @@ class Scheduler:
                 self._queue_again(following)
 
     def _queue_again(self, item: BatchItem) -> None:
-        if (error := retries.hopeless(item)) is not None:
-            self._end(item.job, error)
-            return
         with self._changed:
-            if not item.job.settled and not self._closed:
+            is_over = item.job.settled or self._closed
+            if not is_over:
                 self._queue.retry(item)
                 self._changed.notify_all()
-                return
-        self._end(item.job, Cancelled("the server is shutting down"))
+        if is_over:
+            self._end(item.job, Cancelled("the server is shutting down"))
+        else:
+            self._end_if_hopeless(item)
 
     def _engine_changed(self, engine: HealingEngine) -> None:
         """Wake the workers, and end the jobs that no engine can run any more."""
         with self._changed:
             waiting = [job for job in self._queue if job.engine is engine]
-            items = [item for job in waiting for item in (*job.retries, BatchItem(job, job.next_item))]
+            items = [item for job in waiting for item in (*job.retries, BatchItem(job, 0))]
             self._changed.notify_all()
         for item in items:
-            if item.failures or item.number < len(item.job.items):
-                error = retries.hopeless(item)
-                if error is not None:
-                    self._end(item.job, error)
+            self._end_if_hopeless(item)
+
+    def _end_if_hopeless(self, item: BatchItem) -> None:
+        if (error := retries.hopeless(item)) is not None:
+            self._end(item.job, error)
 
     def _expire(self, jobs: list[Job]) -> None:
         for job in jobs:
