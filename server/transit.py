@@ -35,16 +35,21 @@ SOMETHING_BYTES = 64
 class Waiting:
     """A call that waits for its client: for a message, or until its answer has left.
 
-    scope: its time limit. size_bytes: of the answer; 0 for one that waits for a message. base_bytes: what its connection
+    scope: its time limit. leaving: whether it waits for its answer. size_bytes: of that. base_bytes: what its connection
     had received beyond complete messages when it began. ended: why the server ended the call, if it did.
     """
 
     call: Call
     scope: asyncio.Timeout
+    leaving: bool = False
     size_bytes: int = 0
     base_bytes: int = 0
     since_s: float = field(default_factory=time.monotonic)
     ended: GanforgeError | None = None
+
+    def idle_since_s(self) -> float:
+        """Since when its client has sent or taken nothing. What the server did in between is no fault of the client."""
+        return max(self.since_s, self.call.heard_s) if self.leaving else self.call.heard_s
 
     def end(self, error: GanforgeError) -> None:
         """End the call with this error."""
@@ -137,7 +142,7 @@ class Transit:
         connection, limits = self._connection(call), self._limits
         longest_s = limits.idle_s + leaving_bytes / limits.min_rate_bytes_s
         sentence = f"nothing was read for {longest_s:g} s, or too slowly; the call was ended"
-        waiting = Waiting(call, asyncio.timeout(longest_s), leaving_bytes + held_bytes)
+        waiting = Waiting(call, asyncio.timeout(longest_s), True, leaving_bytes + held_bytes)
         async with self._wait(waiting, connection.writing, sentence):
             self._make_room()
             await leaving
@@ -172,11 +177,11 @@ class Transit:
             for peer, connection in self._connections.items()
             if address in (None, machine(peer))
             for waiting in (*connection.reading, *connection.writing)
-            if waiting.call.heard_s < idle_since_s
+            if waiting.idle_since_s() < idle_since_s
         ]
         if not idle:
             return False
-        longest = min(idle, key=lambda waiting: waiting.call.heard_s)
+        longest = min(idle, key=Waiting.idle_since_s)
         self._end(
             longest,
             Overloaded(

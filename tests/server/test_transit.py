@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -24,7 +25,7 @@ from server.calls import Call
 from server.connections import Connections, machine
 from server.launch import launched
 from server.limits import MIB, Limits
-from server.transit import Transit
+from server.transit import Transit, Waiting
 from tests.server.bundles import write_enlarger, write_generator
 from tests.server.conftest import FakeUpscaler, Serve, png, refusal, until
 
@@ -227,6 +228,14 @@ def test_idle_streams_make_room_for_others(serve: Serve) -> None:
         for _ in range(3):
             assert served.client.upscale(png(4, 4)).width == 16
         until(lambda: served.calls("RESOURCE_EXHAUSTED") == 1)
+
+
+async def test_a_call_that_was_long_on_the_device_is_not_idle_when_its_answer_leaves() -> None:
+    call = Call.begin("Upscale")
+    call.heard_s -= 100
+    now_s = time.monotonic()
+    assert Waiting(call, asyncio.timeout(1), leaving=True).idle_since_s() >= now_s
+    assert Waiting(call, asyncio.timeout(1)).idle_since_s() < now_s - 90
 
 
 def test_one_address_does_not_get_all_calls(serve: Serve) -> None:
