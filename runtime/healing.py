@@ -13,7 +13,8 @@ from contextlib import suppress
 
 from runtime.backends.base import Engine
 from runtime.errors import NotReady
-from runtime.replicas import Event, OpenEngine, Replica, Way, seconds_per_px
+from runtime.open_engines import Event, OpenEngine, Way, seconds_per_px
+from runtime.replicas import Replica
 from runtime.tensors import Array
 
 __all__ = ["Event", "HealingEngine", "OpenEngine", "Way"]

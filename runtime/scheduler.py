@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from runtime.errors import Cancelled, DeadlineExceeded
 from runtime.healing import HealingEngine, OpenEngine
 from runtime.jobs import BatchItem, Failure, Job, Runner
-from runtime.replicas import describe
+from runtime.open_engines import describe
 from runtime.scheduling import retries
 from runtime.scheduling.fair_queue import FairQueue
 from runtime.scheduling.runs import Run
@@ -182,7 +182,7 @@ class Scheduler:
             return
         way, device, name = 0, "", ""
         if isinstance(runner, OpenEngine):
-            way, device, name = runner.way, runner.replica.device, f"{runner}: "
+            way, device, name = runner.way, runner.device, f"{runner}: "
             if problem is not None:
                 runner.condemn(problem)
         failure = Failure(name + describe(error), device, way, alone, run.abandoned)

@@ -14,7 +14,7 @@ from runtime.backends.base import Engine
 from runtime.backends.precisions import WIDEST
 from runtime.bundle import Bundle
 from runtime.errors import BundleError
-from runtime.replicas import MAX_OPENING_S, Way
+from runtime.open_engines import MAX_OPENING_S, Way
 from runtime.tensors import Precision
 
 # Opening an engine again may take so many times as long as it took first, but need not be faster than the least.

@@ -56,8 +56,8 @@ def recovered(item: BatchItem, engine: OpenEngine) -> tuple[str, str]:
     """What saved an item that failed before: for the answer's Timing, and as counted in `Stats.retries`."""
     if engine.way:
         return engine.label, engine.step
-    if all(failure.device != engine.replica.device for failure in item.failures):
-        return f"retried on another device, {engine.replica.device}", "another device"
+    if all(failure.device != engine.device for failure in item.failures):
+        return f"retried on another device, {engine.device}", "another device"
     return (f"retried on {engine.label}", engine.step) if engine.label else ("retried", "same engine")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import EngineError, NotReady
-from runtime.replicas import OpenEngine
+from runtime.open_engines import OpenEngine
 from runtime.scheduler import Scheduler
 from runtime.stopwatch import Stopwatch
 from tests.faulty_engine import Kind
