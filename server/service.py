@@ -36,7 +36,7 @@ from runtime.shares import Account
 from runtime.tensors import TaskName
 from server.administration import Administration
 from server.calls import Call, Calls, Observer
-from server.codec_threads import CHECKING, Codecs
+from server.codec_threads import CHECKING, Codecs, CodecStats
 from server.disk import Disk
 from server.entry import Entry
 from server.health import Health
@@ -77,7 +77,7 @@ class Ready:
 class ServiceStats:
     """What a service holds at one moment, for metrics. models, admission: None until it is ready.
 
-    reloads: how many models were "added", "replaced", "removed" and "refused".
+    reloads: how many models were "added", "replaced", "removed" and "refused". codecs: the codec threads.
     """
 
     open_calls: int
@@ -86,6 +86,7 @@ class ServiceStats:
     models: Models | None
     admission: AdmissionStats | None
     reloads: Mapping[str, int]
+    codecs: CodecStats
 
 
 class Service:
@@ -132,6 +133,7 @@ class Service:
             ready.models if ready else None,
             ready.admission.stats() if ready else None,
             self.administration.reloads(),
+            self._codecs.stats(),
         )
 
     @property

@@ -20,6 +20,7 @@ from runtime.healing import HealingEngine
 from runtime.lane import LaneStats
 from runtime.scheduling.stats import Stats
 from server import resources
+from server.codec_threads import CodecStats
 from server.engines import EnginesStats
 from server.health import MODEL, Health
 from server.limits import Limits
@@ -98,6 +99,7 @@ class PartMetrics(Collector):
         yield from (gauge(name, help, read(service)) for name, help, read in SERVICE)
         yield from (gauge(name, help, read(self._service.limits)) for name, help, read in LIMITS)
         yield from (gauge(name, help, read()) for name, help, read in MACHINE)
+        yield from codec_metrics(service.codecs)
         yield counts("ganforge_reloads", RELOADS, "outcome", service.reloads)
         if service.admission is not None:
             yield from labelled(GaugeMetricFamily, "lane", service.admission.lanes, LANES)
@@ -134,6 +136,26 @@ def counts(name: str, help: str, label: str, values: Mapping[str, int]) -> Metri
     for value, count in values.items():
         family.add_metric((value,), count)
     return family
+
+
+def codec_metrics(codecs: CodecStats) -> Iterator[Metric]:
+    """The codec threads and what they did."""
+    for name, help, values in (
+        ("ganforge_codec_threads_busy", "Threads that decode or encode.", codecs.busy),
+        ("ganforge_codec_tasks_waiting", "Tasks that wait for a codec thread.", codecs.waiting),
+    ):
+        by_pool = GaugeMetricFamily(name, help, labels=("pool",))
+        for pool, value in values.items():
+            by_pool.add_metric((pool,), value)
+        yield by_pool
+    for name, help, done in (
+        ("ganforge_codec_cpu_seconds", "CPU time of decoding and encoding.", codecs.seconds),
+        ("ganforge_codec_pixels", "Pixels decoded and encoded.", codecs.pixels),
+    ):
+        by_format = CounterMetricFamily(name, help, labels=("activity", "format"))
+        for labels, total in done.items():
+            by_format.add_metric(labels, total)
+        yield by_format
 
 
 def health(reported: Health, models: Models | None) -> Metric:
