@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from runtime.errors import DeadlineExceeded, GanforgeError, Overloaded
+from server import memory
 from server.calls import Call
 from server.connections import Connections, machine
 from server.limits import Limits
@@ -27,6 +28,9 @@ CHECK_EVERY_S = 0.1
 RETRY_AFTER_S = 2.0
 # A call that got something from its client within this time is not ended to make room for another call.
 IDLE_FROM_S = 0.25
+# After so large a part of the limit, and when so little of it is left, freed memory is returned to the system: gRPC takes in
+# messages in small pieces, of which the allocator would keep hundreds of MiB.
+MUCH, LITTLE = 4, 16
 # A message of fewer bytes, such as an empty piece, is nothing.
 SOMETHING_BYTES = 64
 
@@ -217,7 +221,8 @@ class Transit:
         return self._connections[call.peer]
 
     async def _check_regularly(self) -> None:
-        """Count what has arrived, as long as anything is in transit."""
+        """Count what has arrived, as long as anything is in transit, and give back what many bytes have left behind."""
+        most_bytes, limit_bytes = 0, self._limits.max_transit_bytes
         while self._connections:
             await asyncio.sleep(CHECK_EVERY_S)
             if any(each.received_bytes is None for each in self._connections.values()):
@@ -229,6 +234,10 @@ class Transit:
                 if not (connection.reading or connection.writing or connection.held_bytes):
                     del self._connections[peer]
             self._make_room()
+            most_bytes = max(most_bytes, self.held_bytes)
+            if most_bytes > limit_bytes // MUCH and self.held_bytes < limit_bytes // LITTLE:
+                most_bytes = 0
+                await asyncio.to_thread(memory.give_back)
 
     def _end_slow(self, connection: Connection, now_s: float) -> None:
         """End the calls of a connection on which too little has arrived for `idle_s`."""
