@@ -43,6 +43,8 @@ COPY --from=code /dist /dist
 RUN python -m pip --python /opt/ganforge/bin/python install --no-deps --no-index /dist/*.whl
 RUN /opt/ganforge/bin/python -m server.sbom --extra "${EXTRAS}" > /opt/ganforge/sbom.json
 RUN /opt/ganforge/bin/python -m server.sbom --extra "${EXTRAS}" --licences > /opt/ganforge/licences.md
+# What holds unless a flag, a variable or another --config says otherwise.
+RUN printf '[models]\nbundles = "/bundles"\n[listening]\nhost = "0.0.0.0"\n' > /opt/ganforge/ganforge.toml
 RUN /opt/ganforge/bin/ganforge doctor
 
 FROM python:3.12-slim
@@ -53,7 +55,7 @@ COPY --from=installed /opt/ganforge /opt/ganforge
 USER ganforge
 WORKDIR /home/ganforge
 ENV PATH=/opt/ganforge/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-ENV GANFORGE_SERVE_BUNDLES=/bundles GANFORGE_SERVE_HOST=0.0.0.0
+ENV GANFORGE_SERVE_CONFIG=/opt/ganforge/ganforge.toml
 VOLUME ["/bundles"]
 # The calls; and the usual port of metrics, for --metrics-port 9464.
 EXPOSE 50051 9464

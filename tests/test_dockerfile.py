@@ -65,7 +65,11 @@ class Replay:
         bins = (self.python, self.place("/opt/ganforge/bin"), "/usr/bin", "/bin")
         # The image keeps no cache of packages; here one saves downloads.
         left_out = ("PATH", "PIP_NO_CACHE_DIR")
-        variables = {name: value for name, value in self.variables.items() if name not in left_out}
+        variables = {
+            name: OF_IMAGE.sub(f"{self.root}/", value)
+            for name, value in self.variables.items()
+            if name not in left_out
+        }
         return environment(**variables, PIP_NO_COMPILE="1", PATH=os.pathsep.join(map(str, bins)))
 
     def run_all(self) -> None:
@@ -144,6 +148,9 @@ def test_the_steps_install_a_server(tmp_path: Path) -> None:
     shutil.rmtree(replay.place("/src"), ignore_errors=True)
     shown = run(*replay.entrypoint, "--help", cwd=elsewhere, env=replay.environment())
     assert "--bundles" in shown.stdout, shown.stderr
+    settings = run(*replay.entrypoint, "--print-config", cwd=elsewhere, env=replay.environment()).stdout
+    assert f'bundles = "/bundles"  # {replay.place("/opt/ganforge/ganforge.toml")}' in settings
+    assert 'host = "0.0.0.0"' in settings
     address = ["--address", "127.0.0.1:1"]
     health = run(*replay.healthcheck, *address, cwd=elsewhere, env=replay.environment())
     assert (health.returncode, "is not serving" in health.stderr) == (1, True), health.stderr

@@ -56,7 +56,7 @@ def findings_of(flags: tuple[str, ...]) -> Iterator[Finding]:
     yield from machine.check()
     yield from software.check()
     try:
-        from server.doctor import limits, models
+        from server.doctor import limits, models, protection
     except ImportError as error:
         text = f"cannot be imported ({error}): pip install 'ganforge[serve]'"
         yield Finding("software", "serve extra", text, "error")
@@ -67,7 +67,8 @@ def findings_of(flags: tuple[str, ...]) -> Iterator[Finding]:
     if settings is None:
         yield Finding("bundles", "none", "no folder was named; --bundles DIR checks one", "warning")
         return
-    yield from models.check_bundles(settings.models)
+    yield from protection.check(settings)
+    yield from models.check_bundles(settings.models, settings.security)
     yield from limits.check(
         settings.limits,
         limits.Machine(resources.memory_bytes(), resources.temporary_bytes(), resources.open_files()),

@@ -15,10 +15,12 @@ import pyvips
 
 from runtime import backends, bundle
 from runtime.errors import GanforgeError
+from runtime.signing import SIGNATURE
 from server.doctor.finding import Finding
 from server.doctor.self_test import difference, tiny_bundle
 from server.opening import open_warm
 from server.options import ModelChoice
+from server.security.options import Security
 
 BACKENDS, BUNDLES = "backends", "bundles"
 
@@ -65,7 +67,7 @@ def check_pictures() -> Iterator[Finding]:
     yield Finding("software", "libvips", version, "ok" if same else "error")
 
 
-def check_bundles(choice: ModelChoice) -> Iterator[Finding]:
+def check_bundles(choice: ModelChoice, security: Security) -> Iterator[Finding]:
     """Each bundle of the folder: whether it is valid, and which backend would run it, as the server would open it."""
     try:
         folders = [path for path in sorted(choice.bundles.iterdir()) if (path / bundle.MANIFEST).is_file()]
@@ -78,13 +80,13 @@ def check_bundles(choice: ModelChoice) -> Iterator[Finding]:
     if not visible:
         yield Finding(BUNDLES, str(choice.bundles), "holds no bundle; build one with ganforge build", "error")
     for folder in visible:
-        yield _bundle(folder, choice)
+        yield _bundle(folder, choice, security)
 
 
-def _bundle(folder: Path, choice: ModelChoice) -> Finding:
+def _bundle(folder: Path, choice: ModelChoice, security: Security) -> Finding:
     began = time.monotonic()
     try:
-        loaded = bundle.load(folder)
+        loaded = bundle.load(folder, security.trusted())
         engine, reason = open_warm(
             loaded, backend=choice.backend, device=choice.device, min_precision=choice.min_precision
         )
@@ -97,6 +99,13 @@ def _bundle(folder: Path, choice: ModelChoice) -> Finding:
     return Finding(
         BUNDLES,
         folder.name,
-        f"{manifest.task}, {manifest.precision}, {megabytes:.1f} MB, version {loaded.version}, warm in {seconds:.1f} s; "
+        f"{manifest.task}, {manifest.precision}, {megabytes:.1f} MB, version {loaded.version}, "
+        f"{_signed(folder, security)}, warm in {seconds:.1f} s; "
         f"{reason}",
     )
+
+
+def _signed(folder: Path, security: Security) -> str:
+    if security.trust:
+        return "signed by a trusted key"
+    return "signed, not checked without --trust" if (folder / SIGNATURE).exists() else "not signed"

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime import backends
+from runtime.signing import keygen
 from server import resources
 from server.doctor import command, limits, machine, models, self_test
 from server.doctor.finding import GIB, Finding
@@ -43,7 +44,11 @@ def bundles(tmp_path: Path) -> Path:
 def test_a_machine_that_can_serve(bundles: Path) -> None:
     findings = doctor("--bundles", str(bundles), "--backend", "onnxruntime", code=0)
     by_name = {(finding["section"], finding["name"]): finding for finding in findings}
-    assert {section for section, _ in by_name} == {"machine", "software", "backends", "bundles", "limits"}
+    assert {section for section, _ in by_name} == {
+        "machine", "software", "backends", "security", "bundles", "limits",
+    }  # fmt: skip
+    assert by_name["security", "connections"]["text"] == "127.0.0.1: not encrypted"
+    assert "not signed" in by_name["bundles", "upscaler"]["text"]
     assert "upscaler runs on onnxruntime (CPU) in float32" in by_name["bundles", "upscaler"]["text"]
     assert "the self-test differs by" in by_name["backends", "onnxruntime"]["text"]
     assert "error" not in {finding["status"] for finding in findings}
@@ -73,6 +78,16 @@ def test_a_folder_without_bundles_is_an_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert text in next(finding for finding in doctor(*flags, code=1) if finding["status"] == "error")["text"]
+
+
+def test_what_would_keep_the_server_from_starting_safely_is_an_error(bundles: Path, tmp_path: Path) -> None:
+    key = keygen(tmp_path / "key")
+    flags = ["--bundles", str(bundles), "--host", "0.0.0.0", "--tokens", "nowhere", "--trust", str(key)]
+    found = doctor(*flags, "--backend", "onnxruntime", code=1)
+    errors = {finding["name"]: finding["text"] for finding in found if finding["status"] == "error"}
+    assert set(errors) == {"connections", "callers", "upscaler", "generator"}
+    assert "--insecure" in errors["connections"]
+    assert "nowhere" in errors["callers"]
 
 
 def test_a_wrong_flag_is_refused_as_serve_does() -> None:
