@@ -87,7 +87,7 @@ EXPECTATIONS = {
         flavour="moved clock",
     ),
     "file limit": Expectation(
-        "Clients that are connected are served while others use up the open files; later everybody is.",
+        "Clients that are connected are served while others use up the open files; later everybody is, on trying again.",
         _any("OK"),
         _any("OK"),
         other_callers=_any("OK", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"),

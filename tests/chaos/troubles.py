@@ -177,9 +177,19 @@ def file_limit(scene: Scene) -> list[str]:
             except OSError:  # refused, or nobody accepts it
                 break
         first = scene.start("long", timeout_s=PATIENCE_S).outcome()
-    with calls.channel(scene.server.address) as fresh:
-        running = calls.start(fresh, scene.call, "small", request_id=scene.new_id(), timeout_s=PATIENCE_S)
-        return [first, running.outcome()]
+    return [first, _first_answer(scene)]
+
+
+def _first_answer(scene: Scene) -> str:
+    """What a new client sees that tries again as long as the server says UNAVAILABLE: it may not know yet who has gone."""
+    until, request_id = time.monotonic() + PATIENCE_S, scene.new_id()
+    while True:
+        with calls.channel(scene.server.address) as fresh:
+            running = calls.start(fresh, scene.call, "small", request_id=request_id, timeout_s=PATIENCE_S)
+            outcome = running.outcome()
+        if outcome != "UNAVAILABLE" or time.monotonic() > until:
+            return outcome
+        time.sleep(0.2)
 
 
 def sigterm(scene: Scene) -> list[str]:
