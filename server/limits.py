@@ -45,7 +45,7 @@ class Limits:
     max_message_bytes: int = 64 * MIB
     max_upload_bytes: int = 256 * MIB
     max_uploads_bytes: int = 1024 * MIB
-    max_active_bytes: int = 768 * MIB
+    max_active_bytes: int = 1024 * MIB
     max_disk_bytes: int = 8 * 1024 * MIB
     max_queue_pixels: int = 2**27
     max_queue_s: float = 60.0

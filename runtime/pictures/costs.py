@@ -13,7 +13,7 @@ from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
 
 MIB = 2**20
 # Lines of a picture that libvips' caches and regions hold while it is read, resized or written row by row.
-LINES_READ, LINES_RESIZED, LINES_WRITTEN = 3_000, 2_200, 1_400
+LINES_READ, LINES_RESIZED, LINES_WRITTEN = 3_000, 1_950, 1_400
 # Of a picture that is lower than that: so many copies of it, and so many lines more.
 LOW_COPIES, LOW_LINES = 2, 256
 # Decoders that hold the whole picture → bytes per pixel with 8 bits a channel, and with more.

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runtime.admission import SMALL_LANE_SHARE
 from runtime.picture_work import IN_MEMORY_BYTES, PictureWork
 from runtime.pictures.formats import Encoding
 from runtime.pictures.reading import open_picture
+from server.limits import Limits
 from tests.server.conftest import SCALE, FakeUpscaler, png
 from tests.server.kinds import vips, waves
 
@@ -91,6 +93,14 @@ def work(file: bytes, outscale: float = SCALE, **encoding: Any) -> PictureWork:
 
 def test_a_thumbnail_costs_little() -> None:
     assert work(png(32, 32), format="png").cost.memory_bytes < 8 * 2**20
+
+
+@pytest.mark.parametrize("outscale", [2, SCALE])
+def test_the_photograph_of_a_phone_fits_into_the_default_budget(outscale: float) -> None:
+    photograph = vips(np.zeros((3000, 4000, 3), np.uint8), "srgb").jpegsave_buffer()
+    most_bytes = Limits().max_active_bytes * (1 - SMALL_LANE_SHARE)
+    for format in ("png", "jpeg"):
+        assert work(photograph, outscale, format=format).cost.memory_bytes <= most_bytes
 
 
 def test_a_small_picture_made_large_goes_to_disk_where_its_format_can() -> None:

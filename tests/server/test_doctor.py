@@ -129,12 +129,12 @@ def test_default_limits_fit_a_usual_machine() -> None:
 def test_limits_that_do_not_fit_are_found() -> None:
     default = Limits()
     assert problems(default, replace(LARGE, memory_bytes=GIB // 4)) == [("max_active_bytes", "error")]
-    assert problems(default, replace(LARGE, memory_bytes=GIB * 3 // 4)) == [("max_active_bytes", "warning")]
+    assert problems(default, replace(LARGE, memory_bytes=GIB)) == [("max_active_bytes", "warning")]
     assert problems(default, replace(LARGE, files=256)) == [("max_calls", "warning")]
     assert problems(default, replace(LARGE, temporary_bytes=1)) == [("max_disk_bytes", "warning")]
     assert problems(replace(default, max_uploads_bytes=1)) == [("max_upload_bytes", "error")]
     assert problems(replace(default, max_message_bytes=2**29)) == [("max_upload_bytes", "warning")]
-    assert ("max_message_bytes", "warning") in problems(replace(default, max_message_bytes=2**30))
+    assert ("max_message_bytes", "warning") in problems(replace(default, max_message_bytes=2**31))
 
 
 def test_the_cgroups_limits_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
