@@ -36,6 +36,8 @@ from server.service import Service
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ImageGenerator"].full_name
 
+# Answers of at most so many bytes are made into messages on the event loop.
+QUICK_BYTES = 2**20
 # Of the headers of a call; above it, gRPC answers RESOURCE_EXHAUSTED.
 METADATA_BYTES = 16 * 1024
 # Calls that are on their way when the server begins to stop get this long to arrive.
@@ -107,7 +109,14 @@ class Front:
 
     async def _image(self, kind: ImageMessages, exchange: Exchange, call: Call) -> None:
         async def send(answer: ImageAnswer) -> None:
-            await exchange.send(messages.image_response(kind, answer).SerializeToString())
+            message = messages.image_response(kind, answer)
+            # On a thread: to copy tens of MiB takes as long as a thumbnail.
+            large = len(answer.image) > QUICK_BYTES
+            data = (
+                await asyncio.to_thread(message.SerializeToString) if large else message.SerializeToString()
+            )
+            del message, answer
+            await exchange.send(data)
 
         message, image = await exchange.request_with(kind.request, messages.IMAGE)
         await self._service.image(kind.task, messages.image_request(message), image, send, call)

@@ -167,7 +167,7 @@ class Service:
             advice = "use the streaming call, or ask for JPEG"
             self._check_fits("image", file.seek(0, os.SEEK_END), advice)
             file.seek(0)
-            answer = replace(answer, image=file.read())
+            answer = replace(answer, image=await asyncio.to_thread(file.read))
             file.close()
             await self._send(send, answer, call, leaving_bytes=ANSWER_COPIES * len(answer.image))
 
