@@ -1,4 +1,4 @@
-"""Which devices the value of `--device` names. server/opening.py opens a model's engine on each of them."""
+"""Which devices the value of `--device` names. server/models/opening.py opens a model's engine on each of them."""
 
 from __future__ import annotations
 

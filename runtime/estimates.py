@@ -1,6 +1,6 @@
 """Estimates: seconds per pixel, learned from what ran, and from them the seconds that a request will take.
 
-runtime/scheduling/stats.py learns the speed of each engine from its batches. server/service.py learns the speed of the
+runtime/scheduling/stats.py learns the speed of each engine from its batches. server/core/service.py learns the speed of the
 codecs from each answered request, and asks `Estimates.cost` before it admits one.
 
 How fast an estimate follows: each thing that ran counts nine tenths of what the one after it counts, so after ten to twenty

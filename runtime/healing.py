@@ -1,6 +1,6 @@
 """HealingEngine: a model on one device or several, as one engine whose parts are replaced when they fail.
 
-server/opening.py makes one for each model and passes it on as the model's engine. The scheduler recognises it, asks `on`
+server/models/opening.py makes one for each model and passes it on as the model's engine. The scheduler recognises it, asks `on`
 for the engine of the device that is free, and says when that engine fails or hangs (runtime/replicas.py then replaces it).
 Everything else sees an Engine: its manifest, and the backend and precision that run now.
 """

@@ -1,6 +1,6 @@
 """Ran: which engines computed a request's items, and what was done to save the request when one of them failed.
 
-The scheduler notes it on the request's stopwatch for each batch; server/calls.py puts it into the answer's Timing.
+The scheduler notes it on the request's stopwatch for each batch; server/core/calls.py puts it into the answer's Timing.
 """
 
 from __future__ import annotations

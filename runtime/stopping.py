@@ -1,7 +1,7 @@
 """Stop: tells codec functions that run on other threads to end, because the call they work for has ended.
 
-server/calls.py makes one for each call. Decoding and encoding ask it between pieces of work with `check`, and register what
-interrupts a library with `on_stop`; server/codec_threads.py calls `stop` when a call ends early.
+server/core/calls.py makes one for each call. Decoding and encoding ask it between pieces of work with `check`, and register what
+interrupts a library with `on_stop`; server/core/codec_threads.py calls `stop` when a call ends early.
 """
 
 from __future__ import annotations

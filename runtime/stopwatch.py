@@ -1,6 +1,6 @@
 """A stopwatch for one request: how long it queued, ran on the device and spent in codecs.
 
-server/calls.py makes one for each call. The service, the codec threads and the scheduler begin and end activities on it,
+server/core/calls.py makes one for each call. The service, the codec threads and the scheduler begin and end activities on it,
 and `times` becomes the answer's `Timing`. All times are wall time: two tiles on the device at the same moment count
 once, so no part exceeds the total.
 """

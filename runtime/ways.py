@@ -2,7 +2,7 @@
 
     a fresh engine of the same kind ─► a wider precision on the same backend ─► the next backends of PREFERENCE
 
-server/opening.py calls `ways` for each engine that it opens; runtime/replicas.py takes them one after the other.
+server/models/opening.py calls `ways` for each engine that it opens; runtime/replicas.py takes them one after the other.
 """
 
 from __future__ import annotations

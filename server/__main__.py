@@ -15,18 +15,18 @@ import server.quiet_grpc  # noqa: F401 - before grpc is imported
 from runtime import bundle
 from runtime.errors import GanforgeError
 from server import configuration
-from server.allocator import return_memory
-from server.engine_events import EngineEvents
-from server.following import Following, ignore_hang_ups
-from server.grpc_front import Server
+from server.core.service import Service
+from server.grpc_front.front import Server
 from server.logs import configure, log
-from server.models import Models
+from server.machine.allocator import return_memory
+from server.machine.open_files import most_connections, raise_limit
+from server.models.engine_events import EngineEvents
+from server.models.following import Following, ignore_hang_ups
+from server.models.models import Models
 from server.monitoring.monitors import Monitors
-from server.open_files import most_connections, raise_limit
 from server.option_groups import GroupedCommand
 from server.options import GROUPS, Settings
 from server.security.exposure import forbid_core_dumps
-from server.service import Service
 
 
 @click.command(

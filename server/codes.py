@@ -1,6 +1,6 @@
 """Maps errors to the codes of google.rpc.Code ("INVALID_ARGUMENT", …) and to the messages that callers see.
 
-server/calls.py writes the code into its log line; server/statuses.py makes a gRPC status of it. A front for another
+server/core/calls.py writes the code into its log line; server/statuses.py makes a gRPC status of it. A front for another
 protocol maps the code to its own.
 """
 

@@ -1,6 +1,6 @@
 """Tables between image format names ("png"), their numbers in protos/ganforge.proto and file name suffixes.
 
-server/messages.py and the client use them; the core knows only names.
+server/grpc_front/messages.py and the client use them; the core knows only names.
 """
 
 from __future__ import annotations

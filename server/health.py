@@ -1,7 +1,7 @@
 """What of a server works: as a whole and part by part ("disk", a model). Any part of the core reports here.
 
-`Service.health` is the one of a server. server/health_front.py answers grpc.health.v1 with it; another front would answer
-its own protocol's questions. Each change is logged once.
+`Service.health` is the one of a server. server/grpc_front/health_front.py answers grpc.health.v1 with it; another
+front would answer its own protocol's questions. Each change is logged once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Structured logs on stderr: one line per event, as key=value on a terminal and as JSON elsewhere.
 
-`python -m server` calls `configure` once. It logs start and stop with `log`, and server/calls.py logs one line per call.
+`python -m server` calls `configure` once. It logs start and stop with `log`, and server/core/calls.py logs one line per call.
 """
 
 from __future__ import annotations

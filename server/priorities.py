@@ -1,6 +1,6 @@
 """Table between the names of priorities ("batch") and their numbers in protos/ganforge.proto.
 
-server/messages.py and the client use it; the core knows only names.
+server/grpc_front/messages.py and the client use it; the core knows only names.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Converts errors of runtime/errors.py to gRPC statuses and back.
 
-server/grpc_front.py calls `to_status`; the client calls `from_rpc_error`, so that it raises the server's errors.
+server/grpc_front/front.py calls `to_status`; the client calls `from_rpc_error`, so that it raises the server's errors.
 """
 
 from __future__ import annotations

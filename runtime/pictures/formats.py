@@ -1,6 +1,6 @@
 """Pixel formats, the file formats that can be written (WRITABLE), and the options of encoding.
 
-reading.py and the tiler describe pictures as PixelFormat. server/params.py makes an Encoding of a request's options,
+reading.py and the tiler describe pictures as PixelFormat. server/core/params.py makes an Encoding of a request's options,
 and writing.py encodes with it.
 """
 

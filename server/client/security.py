@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from runtime.errors import InvalidInput, NotReady
-from server.addresses import host_of, is_loopback
+from server.machine.addresses import host_of, is_loopback
 from server.statuses import from_rpc_error
 
 # What gRPC says of a failed connection, and what to check. {ca}, {name}: of the client.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server import resources
 from server.doctor import machine, software
 from server.doctor.finding import Finding
+from server.machine import resources
 
 if TYPE_CHECKING:
     from server.options import Settings

@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from server import resources
 from server.doctor.finding import Finding, Status, size
+from server.machine import resources
 
 SECTION = "machine"
 # Instruction sets that decide how fast a CPU computes.

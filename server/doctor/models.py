@@ -18,7 +18,7 @@ from runtime.errors import GanforgeError
 from runtime.signing import SIGNATURE
 from server.doctor.finding import Finding
 from server.doctor.self_test import difference, tiny_bundle
-from server.opening import open_warm
+from server.models.opening import open_warm
 from server.options import ModelChoice
 from server.security.options import Security
 

@@ -1,7 +1,7 @@
 """Prometheus metrics of one server, in a registry of its own: two servers in one process do not mix.
 
 server/__main__.py makes a Metrics for its service with --metrics-port, and server/monitoring/port.py serves the registry.
-What happens at a moment (a call ends) is counted then, as an Observer of server/calls.py. What a part of the server holds
+What happens at a moment (a call ends) is counted then, as an Observer of server/core/calls.py. What a part of the server holds
 or has counted itself (queue, devices, models) is read when somebody scrapes, on the scrape's own thread. docs/operations.md
 lists the metrics; labels take few values: methods of the proto, served models, codes, devices.
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from runtime.errors import Overloaded
-from server.calls import Call
 from server.codes import OK
+from server.core.calls import Call
+from server.core.service import Service
 from server.monitoring.parts import PartMetrics
 from server.security.certificates import Certificates
-from server.service import Service
 
 # From a thumbnail on a GPU to a poster on a small CPU, in seconds.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -43,7 +43,7 @@ class Metrics:
 
 
 class CallMetrics:
-    """Counts calls and their seconds when they end. An Observer of server/calls.py."""
+    """Counts calls and their seconds when they end. An Observer of server/core/calls.py."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(

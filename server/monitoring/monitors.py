@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 
+from server.core.service import Service
 from server.monitoring import tracing
 from server.monitoring.metrics import Metrics
 from server.monitoring.port import MetricsPort
 from server.options import Monitoring
 from server.security.certificates import Certificates
-from server.service import Service
 
 
 class Monitors:

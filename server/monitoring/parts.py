@@ -19,13 +19,13 @@ from prometheus_client.registry import Collector
 from runtime.healing import HealingEngine
 from runtime.lane import LaneStats
 from runtime.scheduling.stats import Stats
-from server import resources
-from server.codec_threads import CodecStats
-from server.engines import EnginesStats
+from server.core.codec_threads import CodecStats
+from server.core.service import Service, ServiceStats
 from server.health import MODEL, Health
 from server.limits import Limits
-from server.models import Models
-from server.service import Service, ServiceStats
+from server.machine import resources
+from server.models.engines import EnginesStats
+from server.models.models import Models
 
 T = TypeVar("T")
 # The name of a metric, its description, and how its value is read.

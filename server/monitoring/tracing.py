@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 
 from runtime.stopwatch import Activity
-from server.calls import Call
+from server.core.calls import Call
 from server.logs import log
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ LAST_SPANS_S = 5.0
 
 
 class Tracing:
-    """Makes the spans of calls that end. An Observer of server/calls.py. exporter: where they go."""
+    """Makes the spans of calls that end. An Observer of server/core/calls.py. exporter: where they go."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource

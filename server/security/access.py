@@ -1,4 +1,4 @@
-"""Access: finds out who makes a call, before any of its messages is read. server/grpc_front.py asks it.
+"""Access: finds out who makes a call, before any of its messages is read. server/grpc_front/front.py asks it.
 
 With --tokens, every call but health checks needs a token, reflection included. Without, a client certificate names its
 caller (--client-ca), and anybody else may call too where TLS lets them connect.

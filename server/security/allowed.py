@@ -1,10 +1,10 @@
-"""Keeps callers to the models that they may use. server/service.py asks for each request."""
+"""Keeps callers to the models that they may use. server/core/service.py asks for each request."""
 
 from __future__ import annotations
 
 from runtime.errors import PermissionDenied
 from runtime.tensors import TaskName
-from server.catalog import Catalog
+from server.models.catalog import Catalog
 from server.security.callers import Caller
 
 

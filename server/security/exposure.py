@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 
 from runtime.errors import InvalidInput
-from server.addresses import is_loopback
+from server.machine.addresses import is_loopback
 
 
 def check_exposure(host: str, *, tls: bool, insecure: bool) -> None:

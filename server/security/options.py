@@ -9,8 +9,8 @@ import click
 
 from runtime.errors import InvalidInput
 from runtime.signing import Trust
-from server.addresses import is_loopback
 from server.logs import log
+from server.machine.addresses import is_loopback
 from server.option_groups import Group, option
 from server.security.access import Access
 from server.security.certificates import Certificates, Files

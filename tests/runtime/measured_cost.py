@@ -20,7 +20,7 @@ from runtime.picture_work import PictureWork
 from runtime.pictures.formats import Encoding
 from runtime.pictures.reading import open_picture
 from runtime.tensors import Array
-from server.allocator import return_memory
+from server.machine.allocator import return_memory
 from tests.server.conftest import SCALE, FakeUpscaler, png
 
 

@@ -28,12 +28,12 @@ from runtime.pictures.formats import Encoding
 from runtime.pictures.reading import open_picture
 from runtime.tensors import Array, TaskName, TensorSpec
 from server.client import Client
-from server.grpc_front import Keepalive, Server
+from server.core.service import Service
+from server.grpc_front.front import Keepalive, Server
 from server.limits import Limits
-from server.models import Models
+from server.models.models import Models
 from server.security.access import Access
 from server.security.certificates import Certificates
-from server.service import Service
 
 SCALE, TILE, HALO = 4, 32, 4
 LATENT, SIDE, CLASSES = 6, 8, 3

@@ -12,7 +12,7 @@ import pytest
 from runtime.errors import Cancelled
 from runtime.stopwatch import Activity, Stopwatch, Times
 from runtime.tensors import Array
-from server.band_queue import BandQueue
+from server.core.band_queue import BandQueue
 
 TIMEOUT_S = 10  # of a wait that ends at once unless the code is wrong
 

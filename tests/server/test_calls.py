@@ -11,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from runtime.errors import DeadlineExceeded, InvalidInput, NotReady, Overloaded
-from server.calls import Call
+from server.core.calls import Call
+from server.core.requests import ImageRequest, PieceIn, PieceOut, SamplesRequest
+from server.core.service import Service
 from server.limits import Limits
-from server.models import Models
-from server.requests import ImageRequest, PieceIn, PieceOut, SamplesRequest
-from server.service import Service
+from server.models.models import Models
 from tests.server.conftest import FakeGenerator, FakeUpscaler, held, png, until
 
 Lines = list[MutableMapping[str, Any]]

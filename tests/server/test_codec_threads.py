@@ -18,9 +18,9 @@ from runtime.pictures.formats import Encoding, PixelFormat
 from runtime.pictures.reading import open_picture
 from runtime.pictures.writing import Output
 from runtime.stopping import Stop
-from server.calls import Call
-from server.codec_threads import Codecs, Work
-from server.fair_threads import FairThreads
+from server.core.calls import Call
+from server.core.codec_threads import Codecs, Work
+from server.core.fair_threads import FairThreads
 from tests.server.conftest import png, until
 
 SOON_S = 20.0

@@ -23,11 +23,11 @@ sys.meta_path.insert(0, Blocked())
 import numpy as np
 from runtime import bundle, pixels
 from runtime.errors import InvalidInput, NotReady, Overloaded
-from server.calls import Call
+from server.core.calls import Call
 from server.limits import Limits
-from server.models import Models
-from server.requests import ImageAnswer, ImageRequest, Progress, SamplesRequest
-from server.service import Service
+from server.models.models import Models
+from server.core.requests import ImageAnswer, ImageRequest, Progress, SamplesRequest
+from server.core.service import Service
 
 image = pixels.encode(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8), "png")
 

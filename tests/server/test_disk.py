@@ -23,7 +23,7 @@ from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime import pixels
 from runtime.errors import OutOfSpace
-from server.disk import Disk, path
+from server.core.disk import Disk, path
 from server.launch import Launched, launched
 from tests.server.bundles import write_upscaler
 from tests.server.conftest import OPTIONS, png, refusal, until

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtime import backends
 from runtime.signing import keygen
-from server import resources
 from server.doctor import command, limits, machine, models, self_test
 from server.doctor.finding import GIB, Finding
 from server.limits import Limits
+from server.machine import resources
 from tests.server.bundles import write_generator, write_upscaler
 from tests.server.test_cli import NUMPY_AND_ENGINES, ganforge
 

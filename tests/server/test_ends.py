@@ -14,14 +14,14 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-import server.exchange
-import server.grpc_front
+import server.grpc_front.exchange
+import server.grpc_front.front
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.errors import Overloaded
 from server.client import Client
 from server.limits import Limits
-from server.models import Model
+from server.models.models import Model
 from tests.server.conftest import (
     OPTIONS,
     FakeUpscaler,
@@ -195,7 +195,7 @@ def test_a_stalled_upload_is_ended(serve: Serve) -> None:
 
 
 def test_a_stalled_reader_is_ended(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.exchange, "STATUS_S", 0.2)
+    monkeypatch.setattr(server.grpc_front.exchange, "STATUS_S", 0.2)
     served = serve(FakeUpscaler(), limits=Limits(idle_s=0.2, max_calls=1))
     small_window = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535), *OPTIONS)
     with grpc.insecure_channel(served.address, small_window) as channel:
@@ -214,6 +214,6 @@ def coroutines_of_the_front() -> list[Any]:
     return [
         each
         for each in coroutines
-        if each.cr_code.co_filename in (server.grpc_front.__file__, server.exchange.__file__)
+        if each.cr_code.co_filename in (server.grpc_front.front.__file__, server.grpc_front.exchange.__file__)
         and each.cr_frame
     ]

@@ -22,8 +22,8 @@ import asyncio, sys
 from functools import partial
 from pathlib import Path
 from runtime import bundle
-from server.models import Models
-from server.opening import open_warm
+from server.models.models import Models
+from server.models.opening import open_warm
 
 def rss_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

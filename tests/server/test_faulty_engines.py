@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.tensors import Array
-from server.grpc_front import SERVICE_NAME
+from server.grpc_front.front import SERVICE_NAME
 from server.launch import launched
 from tests.chaos.faulty_server import MODULE
 from tests.faulty_engine import Fault, Kind, write

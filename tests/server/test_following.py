@@ -16,12 +16,12 @@ from click.testing import CliRunner
 
 from protos import ganforge_pb2 as pb
 from runtime.errors import ModelNotFound, NotReady, PermissionDenied
-from server.calls import Call
 from server.client import Client
 from server.client.__main__ import main
+from server.core.calls import Call
 from server.launch import launched
 from server.limits import Limits
-from server.reloading import Reloader
+from server.models.reloading import Reloader
 from server.security.access import Access
 from server.security.callers import Caller
 from server.security.tokens import Tokens, new_token, table

@@ -16,9 +16,9 @@ from grpc._cython import cygrpc
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.errors import BackendUnavailable
-from server.grpc_front import Keepalive, Server, channel_options
+from server.core.service import Service
+from server.grpc_front.front import Keepalive, Server, channel_options
 from server.limits import Limits
-from server.service import Service
 from tests.server.conftest import OPTIONS, FakeUpscaler, Serve, Served, held, png, refusal, until
 
 

@@ -1,4 +1,4 @@
-"""Calls for methods that do not exist, and what grpc.aio keeps private that server/grpc_server.py overrides."""
+"""Calls for methods that do not exist, and what grpc.aio keeps private that server/grpc_front/grpc_server.py overrides."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from grpc._cython import cygrpc
 
 from benchmarks.raw_http2 import END_HEADERS, HEADERS, PREFACE, SETTINGS, frame
-from server.grpc_server import AioServer, GrpcServer
+from server.grpc_front.grpc_server import AioServer, GrpcServer
 from tests.server.conftest import Served, png, refusal
 
 # Not UTF-8, not a path, very long.

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
 from runtime.errors import Overloaded
-from server.grpc_front import SERVICE_NAME
+from server.grpc_front.front import SERVICE_NAME
 from server.health import Health
 from server.limits import Limits
 from server.statuses import from_rpc_error

@@ -17,9 +17,9 @@ from runtime.bundle import Bundle
 from runtime.errors import BundleError, Cancelled, EngineError, ModelNotFound, Overloaded
 from runtime.jobs import Item, Job
 from runtime.stopwatch import Stopwatch
-from server import memory, models
-from server.entry import Entry
-from server.models import Models
+from server.models import memory, models
+from server.models.entry import Entry
+from server.models.models import Models
 from tests.server.conftest import until
 from tests.server.versions import Opener, write_version
 

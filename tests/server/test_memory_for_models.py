@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server import memory
+from server.models import memory
 from tests.server.versions import write_version
 
 GIB = 2**30
@@ -59,7 +59,7 @@ def test_control_groups_of_version_1(machine: Path) -> None:
 def test_a_limit_on_the_address_space_counts() -> None:
     code = f"""
 import resource
-from server import memory
+from server.models import memory
 resource.setrlimit(resource.RLIMIT_AS, ({4 * GIB}, {4 * GIB}))
 print(memory.available_bytes())
 """

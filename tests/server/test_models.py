@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from protos import ganforge_pb2 as pb
 from runtime.errors import InvalidInput, ModelNotFound
 from server.__main__ import main
-from server.models import Models
+from server.models.models import Models
 from tests.server.conftest import FakeGenerator, FakeUpscaler, Serve, png, refusal
 
 

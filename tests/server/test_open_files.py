@@ -16,7 +16,7 @@ import pytest
 from benchmarks.raw_http2 import PREFACE, SETTINGS, frame
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
-from server.open_files import most_connections, raise_limit
+from server.machine.open_files import most_connections, raise_limit
 from tests.server.bundles import write_enlarger
 from tests.server.conftest import png, until
 
@@ -93,7 +93,7 @@ def test_idle_connections_do_not_lock_new_clients_out(process: tuple[str, Path])
 def test_the_limit_on_open_files_is_raised_as_far_as_it_may_be() -> None:
     program = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512));"
-        "from server.open_files import most_connections, raise_limit; print(raise_limit(), most_connections())"
+        "from server.machine.open_files import most_connections, raise_limit; print(raise_limit(), most_connections())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from server.progress import LatestProgress
-from server.requests import Progress
+from server.core.progress import LatestProgress
+from server.core.requests import Progress
 
 TIMEOUT_S = 10  # of a wait that ends at once unless the code is wrong
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from runtime.errors import DeadlineExceeded, EngineError
-from server import memory
 from server.client import Client
-from server.reloading import Reloader
+from server.models import memory
+from server.models.reloading import Reloader
 from tests.server.conftest import Serve, decoded, png, until
 from tests.server.versions import Opener, Painter, write_version
 

@@ -17,9 +17,9 @@ from structlog.testing import capture_logs
 from runtime import bundle as bundles_on_disk
 from runtime.bundle import GRAPH, MANIFEST
 from runtime.errors import BundleError, ModelNotFound
-from server import memory
-from server.models import Models
-from server.reloading import Reload, Reloader, Watch
+from server.models import memory
+from server.models.models import Models
+from server.models.reloading import Reload, Reloader, Watch
 from tests.server.conftest import until
 from tests.server.versions import Opener, Painter, write_version
 

@@ -24,8 +24,8 @@ from runtime.errors import BundleError, NotReady
 from runtime.manifest import Manifest
 from runtime.tensors import TensorSpec
 from server.client import Client
-from server.grpc_front import SERVICE_NAME
-from server.models import Models
+from server.grpc_front.front import SERVICE_NAME
+from server.models.models import Models
 from tests.server.bundles import write_generator, write_upscaler
 from tests.server.conftest import FakeUpscaler, Serve, Served, held, png, until
 

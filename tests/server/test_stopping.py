@@ -16,11 +16,11 @@ import structlog
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.errors import Cancelled
-from server.calls import Call
-from server.exchange import Exchange
+from server.core.calls import Call
+from server.core.transit import Transit
+from server.grpc_front.exchange import Exchange
 from server.limits import Limits
 from server.logs import configure
-from server.transit import Transit
 from tests.server.conftest import OPTIONS, FakeUpscaler, Serve, held, png, until
 
 OK, UNAVAILABLE = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE

@@ -21,11 +21,11 @@ from benchmarks.raw_http2 import Connection, message
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.errors import Overloaded
-from server.calls import Call
-from server.connections import Connections, machine
+from server.core.calls import Call
+from server.core.connections import Connections, machine
+from server.core.transit import Transit, Waiting
 from server.launch import launched
 from server.limits import MIB, Limits
-from server.transit import Transit, Waiting
 from tests.server.bundles import write_enlarger, write_generator
 from tests.server.conftest import FakeUpscaler, Serve, png, refusal, until
 

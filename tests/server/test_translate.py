@@ -13,11 +13,11 @@ from protos import ganforge_pb2 as pb
 from runtime import pixels
 from runtime.errors import InvalidInput
 from runtime.tensors import Array
-from server.calls import Call
+from server.core.calls import Call
+from server.core.requests import ImageAnswer, ImageRequest
+from server.core.service import Service
 from server.limits import Limits
-from server.models import Models
-from server.requests import ImageAnswer, ImageRequest
-from server.service import Service
+from server.models.models import Models
 from tests.server.conftest import (
     MAX_WHOLE_PX,
     FakeTranslator,

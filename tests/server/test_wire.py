@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from protos import ganforge_pb2 as pb
 from runtime.errors import InvalidInput
-from server import wire
-from server.exchange import Exchange
+from server.grpc_front import wire
+from server.grpc_front.exchange import Exchange
 from server.limits import MESSAGE_MARGIN_BYTES, Limits
 from tests.server.conftest import (
     LATENT,

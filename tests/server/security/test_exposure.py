@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import InvalidInput
-from server.addresses import host_of, is_loopback
 from server.launch import launched
+from server.machine.addresses import host_of, is_loopback
 from server.security.exposure import check_exposure
 from tests.server.bundles import write_upscaler
 

@@ -30,7 +30,7 @@ from runtime.errors import InvalidInput, NotReady
 from server.client import Client
 from server.client.__main__ import main
 from server.client.security import of_environment
-from server.grpc_front import Keepalive
+from server.grpc_front.front import Keepalive
 from server.launch import launched
 from server.security.certificates import Certificates, Files
 from server.security.options import Security

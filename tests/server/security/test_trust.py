@@ -15,8 +15,8 @@ from runtime.signing import Trust
 from server.cli import main
 from server.client import Client
 from server.launch import launched
-from server.models import Models
-from server.reloading import Reloader
+from server.models.models import Models
+from server.models.reloading import Reloader
 from tests.server.bundles import write_generator, write_upscaler
 from tests.server.conftest import png
 
