@@ -130,6 +130,19 @@ def test_a_connection_has_room_for_twice_the_calls_of_the_server(serve: Serve) -
     assert settings[MAX_CONCURRENT_STREAMS] == 14
 
 
+@pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_no_message_is_decompressed(served: Served, algorithm: grpc.Compression) -> None:
+    """A message of 60 kB would become 62 MiB. Whoever sends one is told, in the code that gRPC has for it."""
+    bomb = pb.UpscaleRequest(image=bytes(32 * 2**20))
+    error = refusal(lambda: served.stub.Upscale(bomb, compression=algorithm))
+    assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert "is disabled" in error.details()
+    plain = served.stub.Upscale(
+        pb.UpscaleRequest(image=png(4, 4)), compression=grpc.Compression.NoCompression
+    )
+    assert plain.width == 16
+
+
 def test_two_servers_cannot_share_a_port(serve: Serve) -> None:
     served = serve(FakeUpscaler())
 
