@@ -1,6 +1,6 @@
 """Admission control: decides which requests start now, which wait in the queue and which are refused.
 
-server/core/service.py calls `Admission.enter` for each request before it decodes any pixel. It gets a Ticket, whose future
+server/core/resources.py calls `Admission.enter` for each request before it decodes any pixel. It gets a Ticket, whose future
 completes when the request may start, or the request is refused. The limits hold exactly: memory and disk of the running
 requests, pixels and estimated seconds of the waiting ones. Small requests have a lane of their own (runtime/lane.py), so a
 thumbnail never waits behind posters. A request that needs more than the whole budget is refused for good; one that is

@@ -1,6 +1,6 @@
 """One request of Upscale or Translate: decodes a picture file, makes jobs of its tiles and encodes the answer's file.
 
-server/core/service.py makes a PictureWork for each request, and server/core/pipeline.py runs it. For each band of rows it calls
+server/core/images.py makes a PictureWork for each request, and server/core/pipeline.py runs it. For each band of rows it calls
 `decode` on a codec thread, submits `job` to the scheduler and takes the pixels with `finished`. `whole` or `write` then
 encodes the answer. runtime/tiling computes the pixels, runtime/pictures reads and writes the files.
 """

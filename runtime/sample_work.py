@@ -1,6 +1,6 @@
 """One request of Generate: makes a job of the latents, one item per sample, and encodes the samples.
 
-server/core/service.py makes a SampleWork for each request. Build, evaluation and benchmarks call `run_samples`, which draws
+server/core/samples.py makes a SampleWork for each request. Build, evaluation and benchmarks call `run_samples`, which draws
 on the calling thread and returns an array.
 """
 

@@ -1,6 +1,6 @@
 """Opens untrusted picture files and decodes their rows from the top down.
 
-server/core/service.py and runtime/pixels.py call `open_picture`, which reads and checks the header only.
+server/core/images.py and runtime/pixels.py call `open_picture`, which reads and checks the header only.
 runtime/picture_work.py then calls `OpenedPicture.rows`; its `read` returns bands of rows as float32 in [0, 1].
 Everything unreadable raises InvalidInput.
 """

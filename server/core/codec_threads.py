@@ -1,6 +1,6 @@
 """Codecs: decodes and encodes on threads of their own, off the event loop and the device threads.
 
-server/core/service.py and server/core/pipeline.py await `Codecs.run` for every codec call and get the function's result.
+server/core/images.py, samples.py and pipeline.py await `Codecs.run` for every codec call and get the function's result.
 When a call ends early, its work that waits is dropped and its work that runs is stopped.
 """
 

@@ -1,7 +1,8 @@
 """Validates requests: turns an ImageRequest or SamplesRequest into parameters that need no further checks.
 
-server/core/service.py calls `image_params` after a picture's header is read and before its pixels are decoded, and
-`sample_params` before anything is drawn. Both raise InvalidInput naming the field, the value and what was expected.
+server/core/images.py calls `image_params` after a picture's header is read and before its pixels are decoded, and
+server/core/samples.py calls `sample_params` before anything is drawn. Both raise InvalidInput naming the field, the value
+and what was expected.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The pipeline of a picture: decode, run, encode; as a whole if it is small, else band by band.
 
-server/core/service.py calls `run_picture` for an admitted request and gets the answer's file. The steps of a large picture
+server/core/images.py calls `run_picture` for an admitted request and gets the answer's file. The steps of a large picture
 overlap: while one band is on the device, the next is decoded and the previous one is encoded.
 """
 

@@ -1,6 +1,6 @@
 """LatestProgress: passes a request's progress from the scheduler's threads to the event loop.
 
-server/core/service.py makes one for each streamed request and iterates over it to report the progress to the caller.
+server/core/images.py makes one for each streamed request and iterates over it to report the progress to the caller.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Uploads: assembles images that arrive in pieces, within the limits; large ones in temporary files.
 
-For each streamed call, server/core/service.py opens an Upload with `Uploads.begin` and fills it with `Uploads.receive`, which
+For each streamed call, server/core/images.py opens an Upload with `Uploads.begin` and fills it with `Uploads.receive`, which
 returns the request. `Upload.source` is then the image.
 """
 

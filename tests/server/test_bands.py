@@ -218,7 +218,7 @@ def files_open() -> list[str]:
 
 def writers_at_work(served: Served) -> int:
     """The threads that write answers."""
-    return served.service._codecs.stats().busy["writers"]
+    return served.service.stats().codecs.busy["writers"]
 
 
 def ends_cleanly(
