@@ -18,7 +18,7 @@ from runtime.sample_work import SampleWork
 from runtime.tiling.tiled_picture import OnTilesDone
 from server.core.band_queue import BandQueue
 from server.core.calls import Call
-from server.core.codec_threads import Codecs, Pool, Work
+from server.core.codec_threads import FILE_PX, Codecs, Pool, Work
 from server.core.disk import Disk
 from server.core.params import SampleParams
 from server.core.requests import Progress
@@ -28,7 +28,7 @@ from server.models.models import Model
 OnProgress = Callable[[Progress], None]
 # Bands of a picture that are with the scheduler at once: one on the device and one ready to follow.
 BANDS_RUNNING = 2
-# Samples of together about so many pixels are encoded by one task: a few milliseconds.
+# Samples that together cost about so many pixels are encoded by one task: a few milliseconds, for which others wait.
 SAMPLES_PX = 2**16
 
 
@@ -111,10 +111,10 @@ async def _run_by_bands(
 async def encode_samples(
     samples: SampleWork, params: SampleParams, codecs: Codecs, call: Call
 ) -> list[bytes]:
-    """Encode all samples of a request whose job is done. Small ones are encoded many at a time. Returns their files."""
+    """Encode all samples of a request whose job is done. Small ones are encoded several at a time. Returns their files."""
     sample_px = params.width * params.height
-    at_once = max(1, SAMPLES_PX // sample_px)
-    work = Work("quick", "encode", params.encoding.format, at_once * sample_px)
+    at_once = max(1, SAMPLES_PX // (FILE_PX + sample_px))
+    work = Work("quick", "encode", params.encoding.format, at_once * sample_px, at_once)
     parts = await asyncio.gather(
         *(
             codecs.run(work, call, samples.files, first, min(first + at_once, params.count), call.stop)

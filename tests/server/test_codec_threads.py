@@ -8,7 +8,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,8 +20,9 @@ from runtime.pictures.reading import open_picture
 from runtime.pictures.writing import Output
 from runtime.stopping import Stop
 from server.core.calls import Call
-from server.core.codec_threads import Codecs, Work
+from server.core.codec_threads import FILE_PX, Codecs, Work
 from server.core.fair_threads import FairThreads
+from server.core.pipeline import SAMPLES_PX, encode_samples
 from tests.server.conftest import png, until
 
 SOON_S = 20.0
@@ -108,6 +110,39 @@ def test_what_codecs_did_is_counted_by_format(codecs: Codecs) -> None:
     assert codecs.stats().pixels == {("decode", "jpeg"): 1500}
     assert codecs.stats().seconds[("decode", "jpeg")] >= 0
     until(lambda: codecs.stats().busy["quick"] == 0)
+
+
+class Recorder(Codecs):
+    """Remembers the work that was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.works: list[Work] = []
+
+    async def run(self, work: Work, call: Call, function: Callable[..., Any], *args: Any, **_: Any) -> Any:
+        self.works.append(work)
+        return function(*args)
+
+
+class Tiny:
+    """Samples whose files are their numbers."""
+
+    def files(self, first: int, end: int, stop: Stop) -> list[bytes]:
+        return [bytes([number]) for number in range(first, end)]
+
+
+@pytest.mark.parametrize("side", [1, 32, 64, 256])
+def test_a_thumbnail_waits_for_few_samples_however_small_they_are(side: int) -> None:
+    # Each file costs about a millisecond beside its pixels: by pixels alone, 64 samples of 32×32 would be one task.
+    params: Any = SimpleNamespace(count=256, width=side, height=side, encoding=Encoding("png"))
+    codecs, samples = Recorder(), cast(Any, Tiny())
+    assert asyncio.run(encode_samples(samples, params, codecs, Call.begin("a"))) == [
+        bytes([k]) for k in range(256)
+    ]
+    assert max(work.cost_px for work in codecs.works) <= max(SAMPLES_PX, FILE_PX + side**2)
+    assert max(work.files for work in codecs.works) <= 4
+    assert sum(work.pixels for work in codecs.works) >= 256 * side**2
+    codecs.close()
 
 
 # What is stopped. The pictures take far longer to encode than the test waits.
