@@ -34,7 +34,7 @@ from runtime.errors import GanforgeError, InvalidInput
 from runtime.pictures.reading import open_picture
 from runtime.tensors import Array, TaskName
 from server.client import Client
-from server.client.connection import task_name
+from server.client.messages import task_name
 from server.client.security import of_environment
 
 BICUBIC = "bicubic"

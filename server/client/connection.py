@@ -6,22 +6,21 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import BinaryIO, Self
 
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from protos import ganforge_pb2 as pb
 from protos import ganforge_pb2_grpc as pb_grpc
-from runtime.errors import GanforgeError, InvalidInput, ModelNotFound, NotReady
+from runtime.errors import GanforgeError, ModelNotFound, NotReady
 from runtime.shares import Priority
-from server import formats, priorities
+from server import formats
 from server.client.image_calls import ImageCall, OnProgress, send_image
+from server.client.messages import format_number, label_numbers, message, priority_number, task_name
 from server.client.results import ImageResult, SamplesResult
 from server.client.security import Security
 from server.limits import CHUNK_BYTES, Limits
-
-Request = TypeVar("Request", bound=Message)
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 # Configuration of gRPC's retries. gRPC retries until an answer begins, and waits as long as an overloaded server asks.
@@ -105,15 +104,15 @@ class Client:
         into: an open binary file to write the answer to as it arrives; the result's `image` is then empty.
         on_progress: called with (tiles done, tiles in total). timeout_s: None for the client's.
         """
-        request = _message(
+        request = message(
             pb.UpscaleRequest,
             model=model,
             outscale=outscale,
-            format=_format_number(format),
+            format=format_number(format),
             quality=quality,
             lossless=lossless,
             compression=compression,
-            priority=_priority_number(priority),
+            priority=priority_number(priority),
         )
         call = ImageCall(self._stub.Upscale, self._stub.UpscaleStream, pb.UpscaleStreamRequest)
         return self._send(call, request, image, into, on_progress, timeout_s)
@@ -136,14 +135,14 @@ class Client:
 
         Parameters as for `upscale`. A model that cannot be tiled takes images of at most `max_whole_px` pixels.
         """
-        request = _message(
+        request = message(
             pb.TranslateRequest,
             model=model,
-            format=_format_number(format),
+            format=format_number(format),
             quality=quality,
             lossless=lossless,
             compression=compression,
-            priority=_priority_number(priority),
+            priority=priority_number(priority),
         )
         call = ImageCall(self._stub.Translate, self._stub.TranslateStream, pb.TranslateStreamRequest)
         return self._send(call, request, image, into, on_progress, timeout_s)
@@ -169,16 +168,16 @@ class Client:
         priority: as for `upscale`.
         format: as for `upscale`, None for PNG. timeout_s: None for the client's.
         """
-        request = _message(
+        request = message(
             pb.GenerateRequest,
             model=model,
             count=count,
             seed=seed,
             labels=self._label_numbers(labels, model),
             latents=[pb.Latent(values=values) for values in latents],
-            format=_format_number(format),
+            format=format_number(format),
             truncation=truncation,
-            priority=_priority_number(priority),
+            priority=priority_number(priority),
         )
         with self._security.errors():
             response = self._stub.Generate(
@@ -278,48 +277,6 @@ class Client:
             )
 
     def _label_numbers(self, labels: Sequence[int | str], model: str) -> list[int]:
-        if all(isinstance(label, int) for label in labels):
-            return [int(label) for label in labels]
-        names = list(self.model(pb.TASK_GENERATE, model).class_names)
-        for label in labels:
-            if isinstance(label, str) and label not in names:
-                expected = (
-                    f"one of {', '.join(names)}" if names else "a number, because the model names no classes"
-                )
-                raise InvalidInput("labels", f"got {label!r}, expected {expected}")
-        return [label if isinstance(label, int) else names.index(label) for label in labels]
-
-
-def task_name(task: pb.Task) -> str:
-    """The name of a task in the proto: "upscale", "translate" or "generate"."""
-    return pb.Task.Name(task).removeprefix("TASK_").lower()
-
-
-def _message(kind: type[Request], **fields: Any) -> Request:
-    """A request with these fields. Raises InvalidInput for a value that its field cannot hold, such as a count of -1."""
-    try:
-        return kind(**fields)
-    except ValueError:
-        for name, value in fields.items():
-            try:
-                kind(**{name: value})
-            except ValueError as error:
-                problem = f"got {value!r:.80}, which the request cannot hold ({error})"
-                raise InvalidInput(name, problem) from error
-        raise
-
-
-def _priority_number(priority: Priority | None) -> pb.Priority:
-    if priority is None:
-        return pb.PRIORITY_UNSPECIFIED
-    if priority not in priorities.NUMBERS:
-        raise InvalidInput("priority", f"got {priority!r}, expected one of {', '.join(priorities.NUMBERS)}")
-    return priorities.NUMBERS[priority]
-
-
-def _format_number(format: str | None) -> pb.ImageFormat:
-    if format is None:
-        return pb.IMAGE_FORMAT_UNSPECIFIED
-    if format not in formats.NUMBERS:
-        raise InvalidInput("format", f"got {format!r}, expected one of {', '.join(formats.NUMBERS)}")
-    return formats.NUMBERS[format]
+        by_number = all(isinstance(label, int) for label in labels)
+        class_names = [] if by_number else [*self.model(pb.TASK_GENERATE, model).class_names]
+        return label_numbers(labels, class_names)

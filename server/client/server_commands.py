@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runtime.errors import GanforgeError
-from server.client.connection import task_name
+from server.client.messages import task_name
 from server.client.options import Connection, connected
 
 HEALTH_TIMEOUT_S = 5.0
