@@ -1,60 +1,29 @@
-"""Admission control: exact limits, lanes, order, and places that are always freed."""
+"""Admission control: exact limits, lanes, and deadlines that cannot be met."""
 
 from __future__ import annotations
 
-import random
 import threading
-from concurrent.futures import CancelledError
 from contextlib import suppress
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from runtime.admission import Admission
 from runtime.cost import Cost
 from runtime.errors import DeadlineExceeded, InvalidInput, Overloaded
 from runtime.jobs import Flow
 from runtime.lane import Ticket
 from runtime.shares import Account
-
-# Of 1600 bytes a quarter is the small lane's, and a request of up to 100 bytes is small.
-MAX_BYTES, SMALL_LANE, LARGE_LANE, SMALL = 1600, 400, 1200, 100
-QUEUE_PX = 1000
-
-
-def door(**options: Any) -> Admission:
-    return Admission(**{"max_active_bytes": MAX_BYTES, "max_queue_px": QUEUE_PX, **options})
-
-
-def enter(
-    admission: Admission,
-    *,
-    cost_px: int,
-    cost_bytes: int,
-    disk_bytes: int = 0,
-    estimate_s: float = 0.0,
-    time_left_s: float | None = None,
-) -> Ticket:
-    return admission.enter(Cost(cost_px, cost_bytes, disk_bytes, estimate_s), time_left_s=time_left_s)
-
-
-def in_work(ticket: Ticket) -> bool:
-    return ticket.admitted.done() and not ticket.admitted.cancelled()
-
-
-def waiting_px(admission: Admission) -> int:
-    return admission.stats().waiting_px
-
-
-def fill(admission: Admission) -> list[Ticket]:
-    """Both lanes full."""
-    large = [enter(admission, cost_px=1, cost_bytes=600) for _ in range(2)]
-    small = [enter(admission, cost_px=1, cost_bytes=SMALL) for _ in range(4)]
-    assert all(in_work(ticket) for ticket in (*large, *small))
-    return [*large, *small]
+from tests.runtime.admitting import (
+    LARGE_LANE,
+    MAX_BYTES,
+    QUEUE_PX,
+    SMALL,
+    SMALL_LANE,
+    door,
+    enter,
+    fill,
+    in_work,
+    waiting_px,
+)
 
 
 def test_a_request_enters_at_once_where_there_is_room() -> None:
@@ -295,244 +264,3 @@ def test_without_a_deadline_or_an_estimate_no_request_is_refused() -> None:
     enter(admission, cost_px=1, cost_bytes=500, estimate_s=1e9)
     assert in_work(enter(admission, cost_px=1, cost_bytes=500, estimate_s=1e9))
     assert in_work(enter(admission, cost_px=1, cost_bytes=10, time_left_s=0.001))
-
-
-# Order.
-
-
-def test_requests_of_one_size_enter_in_the_order_they_came() -> None:
-    admission = door()
-    holding = enter(admission, cost_px=1, cost_bytes=LARGE_LANE)
-    waiting = [enter(admission, cost_px=10, cost_bytes=LARGE_LANE) for _ in range(20)]
-    for ticket in waiting:
-        holding.leave()
-        assert [in_work(other) for other in waiting] == [
-            waiting.index(other) <= waiting.index(ticket) for other in waiting
-        ]
-        holding = ticket
-
-
-def test_a_smaller_request_overtakes_a_larger_one_that_waits() -> None:
-    admission = door()
-    holding = enter(admission, cost_px=1, cost_bytes=LARGE_LANE)
-    large = enter(admission, cost_px=100, cost_bytes=LARGE_LANE)
-    smaller = enter(admission, cost_px=10, cost_bytes=LARGE_LANE)
-    holding.leave()
-    assert in_work(smaller)
-    assert not in_work(large)
-
-
-def test_a_smaller_request_that_fits_does_not_wait_for_somebody_to_leave() -> None:
-    admission = door()
-    enter(admission, cost_px=1, cost_bytes=800)
-    large = enter(admission, cost_px=100, cost_bytes=800)
-    assert in_work(enter(admission, cost_px=10, cost_bytes=400))
-    assert not in_work(large)
-
-
-@pytest.mark.parametrize("cost_px", [50, 200, 1000])
-def test_smaller_requests_overtake_by_at_most_the_cost_of_the_overtaken(cost_px: int) -> None:
-    admission = door()
-    holding = enter(admission, cost_px=1, cost_bytes=LARGE_LANE)
-    large = enter(admission, cost_px=cost_px, cost_bytes=LARGE_LANE)
-    overtaken_px = 0
-    small_px = 7
-    following = None
-    while not in_work(large):
-        if waiting_px(admission) + small_px <= QUEUE_PX:
-            following = enter(admission, cost_px=small_px, cost_bytes=LARGE_LANE)
-        holding.leave()
-        if following is not None and in_work(following):
-            overtaken_px += small_px
-            holding = following
-        assert overtaken_px <= cost_px
-
-
-def test_requests_admitted_past_a_waiting_one_overtake_by_at_most_its_cost() -> None:
-    """They fit and it does not; each enters at once, and still its turn comes."""
-    admission = door()
-    holding = enter(admission, cost_px=1, cost_bytes=800)
-    large = enter(admission, cost_px=100, cost_bytes=800)
-    overtaken_px = 0
-    while in_work(ticket := enter(admission, cost_px=10, cost_bytes=400)):
-        overtaken_px += 10
-        assert overtaken_px <= 100
-        ticket.leave()
-    assert overtaken_px == 90
-    holding.leave()
-    assert in_work(large)
-
-
-def test_a_flood_of_one_client_does_not_keep_another_waiting() -> None:
-    admission = door(max_queue_px=10**6)
-    flood = [admission.enter(Cost(10, LARGE_LANE // 2), flow=Flow(Account("flood"))) for _ in range(500)]
-    other = admission.enter(Cost(10, LARGE_LANE // 2), flow=Flow(Account("other")))
-    running = [ticket for ticket in flood if in_work(ticket)]
-    assert len(running) == 2
-    for ticket in running:
-        ticket.leave()
-    assert in_work(other)
-
-
-def test_batch_requests_wait_longer_and_are_admitted_all_the_same() -> None:
-    admission = door(max_queue_px=10**6)
-    holding = enter(admission, cost_px=10, cost_bytes=LARGE_LANE)
-    waiting = [
-        admission.enter(Cost(10, LARGE_LANE), flow=Flow(Account("", priority)))
-        for priority in ("batch", "interactive")
-        for _ in range(45)
-    ]
-    order = []
-    for _ in waiting:
-        holding.leave()
-        (holding,) = [ticket for ticket in waiting if in_work(ticket) and not ticket.left]
-        order.append(holding.flow.account.priority)
-    assert order[:36].count("batch") == 4
-    assert order.count("batch") == 45
-
-
-# Leaving.
-
-
-def test_leaving_twice_gives_back_one_place() -> None:
-    admission = door()
-    first = enter(admission, cost_px=1, cost_bytes=600)
-    enter(admission, cost_px=1, cost_bytes=600)
-    waiting = [enter(admission, cost_px=1, cost_bytes=600) for _ in range(2)]
-    first.leave()
-    first.leave()
-    assert [in_work(ticket) for ticket in waiting] == [True, False]
-
-
-def test_a_waiting_ticket_that_leaves_is_cancelled_and_never_admitted() -> None:
-    admission = door()
-    holding = enter(admission, cost_px=1, cost_bytes=LARGE_LANE)
-    gone, patient = (enter(admission, cost_px=5, cost_bytes=LARGE_LANE) for _ in range(2))
-    gone.leave()
-    gone.leave()
-    with pytest.raises(CancelledError):
-        gone.admitted.result(0)
-    assert waiting_px(admission) == 5
-    holding.leave()
-    assert in_work(patient)
-    patient.leave()
-    assert in_work(enter(admission, cost_px=1, cost_bytes=LARGE_LANE))
-
-
-def test_when_a_waiting_large_request_leaves_those_behind_it_enter() -> None:
-    admission = door()
-    enter(admission, cost_px=1, cost_bytes=600)
-    large = enter(admission, cost_px=5, cost_bytes=LARGE_LANE)
-    behind = enter(admission, cost_px=5, cost_bytes=600)
-    assert not in_work(behind)
-    large.leave()
-    assert in_work(behind)
-
-
-def test_a_future_cancelled_while_waiting_holds_its_place_until_it_leaves() -> None:
-    admission = door()
-    holding = enter(admission, cost_px=1, cost_bytes=LARGE_LANE)
-    gone, patient = (enter(admission, cost_px=5, cost_bytes=LARGE_LANE) for _ in range(2))
-    assert gone.admitted.cancel()
-    holding.leave()
-    assert not in_work(patient)
-    gone.leave()
-    assert in_work(patient)
-
-
-def test_a_callback_of_a_ticket_may_enter_and_leave() -> None:
-    """`admitted` ends outside the lock: a callback that leaves or enters does not lock up."""
-    admission = door()
-    holding = enter(admission, cost_px=1, cost_bytes=LARGE_LANE)
-    waiting = [enter(admission, cost_px=5, cost_bytes=LARGE_LANE) for _ in range(3)]
-    for ticket in waiting:
-        ticket.admitted.add_done_callback(lambda done, ticket=ticket: ticket.leave())  # type: ignore[misc]
-    holding.leave()
-    assert all(in_work(ticket) for ticket in waiting)
-    assert in_work(enter(admission, cost_px=1, cost_bytes=LARGE_LANE))
-
-
-class AnyOrder(RuleBasedStateMachine):
-    """Whatever comes and goes in whatever order: the limits hold, and the door is never shut for nothing."""
-
-    tickets = Bundle("tickets")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.admission = door()
-        self.present: list[Ticket] = []
-
-    @rule(target=tickets, cost_px=st.integers(1, 400), cost_bytes=st.integers(1, LARGE_LANE))
-    def enter(self, cost_px: int, cost_bytes: int) -> Any:
-        before = self.waiting_px()
-        try:
-            ticket = enter(self.admission, cost_px=cost_px, cost_bytes=cost_bytes)
-        except Overloaded:
-            assert before + cost_px > QUEUE_PX
-            return None
-        self.present.append(ticket)
-        return ticket
-
-    @rule(ticket=consumes(tickets), twice=st.booleans(), cancelled=st.booleans())
-    def leave(self, ticket: Ticket | None, twice: bool, cancelled: bool) -> None:
-        if ticket is None:
-            return
-        if cancelled:
-            ticket.admitted.cancel()
-        ticket.leave()
-        if twice:
-            ticket.leave()
-        self.present.remove(ticket)
-
-    def waiting_px(self) -> int:
-        return sum(ticket.cost.pixels for ticket in self.present if not in_work(ticket))
-
-    @invariant()
-    def limits_hold(self) -> None:
-        assert self.waiting_px() <= QUEUE_PX
-        for small, room in ((True, SMALL_LANE), (False, LARGE_LANE)):
-            lane = [ticket for ticket in self.present if (ticket.cost.memory_bytes <= SMALL) == small]
-            used = [ticket.cost.memory_bytes for ticket in lane if in_work(ticket)]
-            assert sum(used) <= room
-            if len(used) < len(lane):
-                assert used, "a request waits though its lane is empty"
-
-
-TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=30, stateful_step_count=25)
-
-
-@given(seed=st.integers(0, 2**32))
-@settings(max_examples=5)
-def test_all_places_are_free_after_many_threads_entered_and_left(seed: int) -> None:
-    admission = door()
-    errors: list[BaseException] = []
-
-    def visitor(number: int) -> None:
-        dice = random.Random(seed * 31 + number)
-        try:
-            for _ in range(40):
-                try:
-                    ticket = enter(
-                        admission, cost_px=dice.randint(1, 200), cost_bytes=dice.randint(1, LARGE_LANE)
-                    )
-                except Overloaded:
-                    continue
-                fate = dice.random()
-                if fate < 0.3:
-                    ticket.admitted.cancel()
-                elif fate < 0.6 and not ticket.admitted.cancelled():
-                    ticket.admitted.result(30)
-                ticket.leave()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=visitor, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not errors
-    assert in_work(enter(admission, cost_px=1, cost_bytes=LARGE_LANE))
-    assert in_work(enter(admission, cost_px=1, cost_bytes=SMALL))
-    assert waiting_px(admission) == 0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from runtime.scheduler import Scheduler
-from tests.runtime.test_scheduler import TIMEOUT_S, UNTIL_NOTHING_S, Echo, Gated, job, scheduling, served_by
+from tests.runtime.gated_engine import TIMEOUT_S, UNTIL_NOTHING_S, Echo, Gated, job, scheduling, served_by
 
 
 def drained(scheduler: Scheduler, engine: Echo) -> threading.Event:
