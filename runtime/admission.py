@@ -2,9 +2,10 @@
 
 server/core/resources.py calls `Admission.enter` for each request before it decodes any pixel. It gets a Ticket, whose future
 completes when the request may start, or the request is refused. The limits hold exactly: memory and disk of the running
-requests, pixels and estimated seconds of the waiting ones. Small requests have a lane of their own (runtime/lane.py), so a
-thumbnail never waits behind posters. A request that needs more than the whole budget is refused for good; one that is
-refused for now is told after what time it would be taken (runtime/forecast.py).
+requests, pixels and estimated seconds of the waiting ones. Requests of different sizes have lanes of their own
+(runtime/lane.py), so a thumbnail never waits behind photographs, nor a photograph behind posters. A request that needs
+more than the whole budget is refused for good; one that is refused for now is told after what time it would be taken
+(runtime/forecast.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from runtime.cost import Cost
 from runtime.errors import DeadlineExceeded, InvalidInput, Overloaded
@@ -20,17 +22,30 @@ from runtime.forecast import Forecast, answered_s, earliest_s
 from runtime.jobs import Flow
 from runtime.lane import Lane, LaneStats, Ticket
 
-# The small lane gets a quarter of the budget; a request is small up to a sixteenth.
-SMALL_LANE_SHARE = 1 / 4
-SMALL_REQUEST_SHARE = 1 / 16
 SHORTEST_RETRY_S = 0.1
-LANES = ("small", "large")
-SMALL, LARGE = range(len(LANES))
+
+
+class LaneRule(NamedTuple):
+    """A lane. share: its part of the whole budget. largest_share: the part that one of its requests may need."""
+
+    name: str
+    share: float
+    largest_share: float
+
+
+# By size: a request goes to the first lane whose requests may be as large.
+LANES = (
+    LaneRule("tiny", 1 / 16, 1 / 256),
+    LaneRule("small", 3 / 16, 1 / 16),
+    LaneRule("large", 3 / 4, 3 / 4),
+)
+# The most that one request may need.
+LARGEST_SHARE = LANES[-1].largest_share
 
 
 @dataclass(frozen=True)
 class AdmissionStats:
-    """What admission holds now, by lane ("small", "large"), and how many requests it refused so far, by reason.
+    """What admission holds now, by lane ("tiny", "small", "large"), and how many requests it refused so far, by reason.
 
     refusals: keys "memory", "disk" (more than the whole budget: InvalidInput), "late" (the deadline is too early even for
     an idle server: DeadlineExceeded), "queue" and "deadline" (Overloaded).
@@ -95,14 +110,9 @@ class Admission:
     ) -> None:
         self._lock = threading.Lock()
         self._queue_limits = QueueLimits(max_queue_px, max_queue_s)
-        self._small_bytes = max_active_bytes * SMALL_REQUEST_SHARE
-        self._small_disk_bytes = max_disk_bytes * SMALL_REQUEST_SHARE
-        small_bytes, small_disk_bytes = (
-            int(SMALL_LANE_SHARE * most) for most in (max_active_bytes, max_disk_bytes)
-        )
-        self._lanes = (
-            Lane(small_bytes, small_disk_bytes),
-            Lane(max_active_bytes - small_bytes, max_disk_bytes - small_disk_bytes),
+        self._max_bytes, self._max_disk_bytes = max_active_bytes, max_disk_bytes
+        self._lanes = tuple(
+            Lane(_part(rule.share, max_active_bytes), _part(rule.share, max_disk_bytes)) for rule in LANES
         )
         self._refusals = Counter[str]()
 
@@ -145,7 +155,7 @@ class Admission:
     def stats(self) -> AdmissionStats:
         """What is waiting and running now, and the refusals so far."""
         with self._lock:
-            lanes = {name: lane.stats() for name, lane in zip(LANES, self._lanes, strict=True)}
+            lanes = {rule.name: lane.stats() for rule, lane in zip(LANES, self._lanes, strict=True)}
             return AdmissionStats(lanes, dict(self._refusals))
 
     def _place(self, cost: Cost, flow: Flow, time_left_s: float | None) -> tuple[Ticket, list[Ticket]]:
@@ -165,15 +175,21 @@ class Admission:
         return ticket, let_in
 
     def _index(self, cost: Cost) -> int:
-        is_small = cost.memory_bytes <= self._small_bytes and cost.disk_bytes <= self._small_disk_bytes
-        return SMALL if is_small else LARGE
+        for index, rule in enumerate(LANES):
+            most_bytes = rule.largest_share * self._max_bytes
+            if (
+                cost.memory_bytes <= most_bytes
+                and cost.disk_bytes <= rule.largest_share * self._max_disk_bytes
+            ):
+                return index
+        return len(LANES) - 1
 
     def _lane(self, cost: Cost) -> Lane:
         return self._lanes[self._index(cost)]
 
     def _check_budget(self, cost: Cost) -> None:
         """Raises InvalidInput if a request needs more than any request may have."""
-        most = self._lanes[LARGE]
+        most = self._lanes[-1]
         for reason, needed, limit, flag in (
             ("memory", cost.memory_bytes, most.max_bytes, "--max-active-bytes"),
             ("disk", cost.disk_bytes, most.max_disk_bytes, "--max-disk-bytes"),
@@ -183,7 +199,7 @@ class Admission:
                 raise InvalidInput(
                     cost.field,
                     f"the request needs up to {needed} bytes of {reason}, one request may have {limit} "
-                    f"({1 - SMALL_LANE_SHARE:.0%} of {flag}); ask for a smaller answer or send a smaller image",
+                    f"({LARGEST_SHARE:.0%} of {flag}); ask for a smaller answer or send a smaller image",
                 )
 
     def _late(
@@ -224,6 +240,12 @@ class Admission:
         retry_after_s = max(retry_after_s, SHORTEST_RETRY_S)
         message = f"{problem}; try again in {retry_after_s:.1f} s"
         return Overloaded(message, retry_after_s=retry_after_s, reason=reason)
+
+
+def _part(share: float, most: int) -> int:
+    """A share of a limit; exact also for limits beyond the precision of floats."""
+    numerator, denominator = share.as_integer_ratio()
+    return most * numerator // denominator
 
 
 def _admit(tickets: list[Ticket]) -> None:

@@ -1,5 +1,5 @@
-"""Lane: a queue of requests with its own share of the memory and the disk. runtime/admission.py has one for small requests
-and one for large ones, and runtime/forecast.py looks ahead on copies of them.
+"""Lane: a queue of requests with its own share of the memory and the disk. runtime/admission.py has one for each size
+of requests, and runtime/forecast.py looks ahead on copies of them.
 
 Accounts (a client's interactive or batch requests) take turns, see runtime/shares.py. Among the requests of one account, a
 request's place is its cost plus the pixels that the account got admitted before it arrived: smaller requests may overtake a

@@ -1,4 +1,4 @@
-"""What the tests of admission share: a small budget of two lanes, and requests that enter it."""
+"""What the tests of admission share: a small budget of three lanes, and requests that enter it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from runtime.admission import Admission
 from runtime.cost import Cost
 from runtime.lane import Ticket
 
-# Of 1600 bytes a quarter is the small lane's, and a request of up to 100 bytes is small.
-MAX_BYTES, SMALL_LANE, LARGE_LANE, SMALL = 1600, 400, 1200, 100
+# Of 1600 bytes, a request of up to 100 is small, and one of up to 6 tiny.
+MAX_BYTES, TINY_LANE, SMALL_LANE, LARGE_LANE = 1600, 100, 300, 1200
+SMALL, TINY = 100, 6
 QUEUE_PX = 1000
 
 
@@ -38,8 +39,9 @@ def waiting_px(admission: Admission) -> int:
 
 
 def fill(admission: Admission) -> list[Ticket]:
-    """Both lanes full."""
+    """All lanes full."""
     large = [enter(admission, cost_px=1, cost_bytes=600) for _ in range(2)]
-    small = [enter(admission, cost_px=1, cost_bytes=SMALL) for _ in range(4)]
-    assert all(in_work(ticket) for ticket in (*large, *small))
-    return [*large, *small]
+    small = [enter(admission, cost_px=1, cost_bytes=SMALL) for _ in range(3)]
+    tiny = [enter(admission, cost_px=1, cost_bytes=5) for _ in range(20)]
+    assert all(in_work(ticket) for ticket in (*large, *small, *tiny))
+    return [*large, *small, *tiny]

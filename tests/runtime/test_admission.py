@@ -18,6 +18,8 @@ from tests.runtime.admitting import (
     QUEUE_PX,
     SMALL,
     SMALL_LANE,
+    TINY,
+    TINY_LANE,
     door,
     enter,
     fill,
@@ -31,10 +33,11 @@ def test_a_request_enters_at_once_where_there_is_room() -> None:
     assert ticket.admitted.result(0) is None
 
 
-@pytest.mark.parametrize("bytes_each", [SMALL, 300, LARGE_LANE])
-def test_a_lane_holds_exactly_its_memory(bytes_each: int) -> None:
+@pytest.mark.parametrize(
+    ("bytes_each", "room"), [(5, TINY_LANE), (SMALL, SMALL_LANE), (300, LARGE_LANE), (LARGE_LANE, LARGE_LANE)]
+)
+def test_a_lane_holds_exactly_its_memory(bytes_each: int, room: int) -> None:
     admission = door()
-    room = SMALL_LANE if bytes_each <= SMALL else LARGE_LANE
     for _ in range(room // bytes_each):
         assert in_work(enter(admission, cost_px=1, cost_bytes=bytes_each))
     assert not in_work(enter(admission, cost_px=1, cost_bytes=bytes_each))
@@ -115,6 +118,19 @@ def test_a_small_request_does_not_wait_behind_large_ones() -> None:
     assert not in_work(enter(admission, cost_px=1, cost_bytes=SMALL + 1))
 
 
+def test_a_thumbnail_does_not_wait_behind_small_requests_with_large_answers() -> None:
+    admission = door()
+    for _ in range(9):  # 3 of them run
+        enter(admission, cost_px=80, cost_bytes=SMALL)
+    assert not in_work(enter(admission, cost_px=1, cost_bytes=TINY + 1))
+    assert in_work(enter(admission, cost_px=1, cost_bytes=TINY))
+
+
+def test_a_lanes_room_is_exact_also_where_floats_are_not() -> None:
+    lanes = door(max_disk_bytes=2**63 + 16).stats().lanes
+    assert lanes["large"].max_disk_bytes == (2**63 + 16) // 4 * 3
+
+
 def test_small_requests_do_not_keep_large_ones_out() -> None:
     admission = door()
     for _ in range(5):
@@ -131,7 +147,7 @@ def test_the_queue_holds_exactly_its_pixels() -> None:
     enter(admission, cost_px=QUEUE_PX - 1, cost_bytes=500)
     with pytest.raises(Overloaded):
         enter(admission, cost_px=2, cost_bytes=500)
-    last = enter(admission, cost_px=1, cost_bytes=1)  # the limit is of both lanes together
+    last = enter(admission, cost_px=1, cost_bytes=1)  # the limit is of all lanes together
     assert waiting_px(admission) == QUEUE_PX
     with pytest.raises(Overloaded) as refused:
         enter(admission, cost_px=1, cost_bytes=1)

@@ -16,9 +16,12 @@ from runtime.errors import Overloaded
 from runtime.lane import Ticket
 from tests.runtime.admitting import (
     LARGE_LANE,
+    MAX_BYTES,
     QUEUE_PX,
     SMALL,
     SMALL_LANE,
+    TINY,
+    TINY_LANE,
     door,
     enter,
     in_work,
@@ -122,8 +125,12 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def limits_hold(self) -> None:
         assert self.waiting_px() <= QUEUE_PX
-        for small, room in ((True, SMALL_LANE), (False, LARGE_LANE)):
-            lane = [ticket for ticket in self.present if (ticket.cost.memory_bytes <= SMALL) == small]
+        for above, most, room in (
+            (0, TINY, TINY_LANE),
+            (TINY, SMALL, SMALL_LANE),
+            (SMALL, MAX_BYTES, LARGE_LANE),
+        ):
+            lane = [ticket for ticket in self.present if above < ticket.cost.memory_bytes <= most]
             used = [ticket.cost.memory_bytes for ticket in lane if in_work(ticket)]
             assert sum(used) <= room
             if len(used) < len(lane):
@@ -167,4 +174,5 @@ def test_all_places_are_free_after_many_threads_entered_and_left(seed: int) -> N
     assert not errors
     assert in_work(enter(admission, cost_px=1, cost_bytes=LARGE_LANE))
     assert in_work(enter(admission, cost_px=1, cost_bytes=SMALL))
+    assert in_work(enter(admission, cost_px=1, cost_bytes=TINY))
     assert waiting_px(admission) == 0

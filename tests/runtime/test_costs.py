@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.admission import SMALL_LANE_SHARE
+from runtime.admission import LARGEST_SHARE
 from runtime.picture_work import IN_MEMORY_BYTES, PictureWork
 from runtime.pictures.formats import Encoding
 from runtime.pictures.reading import open_picture
@@ -98,7 +98,7 @@ def test_a_thumbnail_costs_little() -> None:
 @pytest.mark.parametrize("outscale", [2, SCALE])
 def test_the_photograph_of_a_phone_fits_into_the_default_budget(outscale: float) -> None:
     photograph = vips(np.zeros((3000, 4000, 3), np.uint8), "srgb").jpegsave_buffer()
-    most_bytes = Limits().max_active_bytes * (1 - SMALL_LANE_SHARE)
+    most_bytes = Limits().max_active_bytes * LARGEST_SHARE
     for format in ("png", "jpeg"):
         assert work(photograph, outscale, format=format).cost.memory_bytes <= most_bytes
 

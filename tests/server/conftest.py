@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from protos import ganforge_pb2_grpc as pb_grpc
 from runtime import pixels
-from runtime.admission import SMALL_LANE_SHARE, AdmissionStats
+from runtime.admission import LARGEST_SHARE, AdmissionStats
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.manifest import Manifest
@@ -275,7 +275,7 @@ def memory_for_one(width: int, height: int) -> int:
         encoding=Encoding("png"),
         file_bytes=len(file),
     )
-    return math.ceil(picture.cost.memory_bytes / (1 - SMALL_LANE_SHARE))
+    return math.ceil(picture.cost.memory_bytes / LARGEST_SHARE)
 
 
 def expected(image: Array) -> Array:

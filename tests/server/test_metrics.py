@@ -138,11 +138,11 @@ def test_the_metrics_are_what_the_clients_counted(serve: Serve) -> None:
 
 
 def in_admission(last: Scrape) -> float:
-    """Requests that wait or run, in both lanes."""
+    """Requests that wait or run, in all lanes."""
     return sum(
         last.value(f"ganforge_{which}_requests", lane=lane)
         for which in ("queue", "active")
-        for lane in ("small", "large")
+        for lane in ("tiny", "small", "large")
     )
 
 
