@@ -152,6 +152,11 @@ class Admission:
             let_in = lane.let_in()
         _admit(let_in)
 
+    def in_the_way(self) -> list[Ticket]:
+        """The requests that only have to send their answers, and hold disk for which others wait."""
+        with self._lock:
+            return [ticket for lane in self._lanes for ticket in lane.in_the_way()]
+
     def stats(self) -> AdmissionStats:
         """What is waiting and running now, and the refusals so far."""
         with self._lock:

@@ -155,6 +155,15 @@ class Lane:
             let_in.append(ticket)
         return let_in
 
+    def in_the_way(self) -> list[Ticket]:
+        """The requests that only have to send their answers, and hold disk that the next waiting one needs."""
+        if not self._queues:
+            return []
+        first = self._queues[min(self._queues, key=self._shares.place)].tickets[0]
+        if self._used_disk_bytes + first.disk_bytes <= self.max_disk_bytes:
+            return []
+        return [ticket for ticket in self.working if ticket.sending and ticket.disk_bytes]
+
     def copy(self) -> Lane:
         """An independent copy, with the same tickets, to look ahead."""
         lane = Lane(self.max_bytes, self.max_disk_bytes)

@@ -82,7 +82,7 @@ class Images:
         """Receive the upload, then do as `_process` and send the progress. The upload is deleted at the end."""
         uploads = self._resources.uploads
         with uploads.begin() as upload:
-            request = await uploads.receive(upload, pieces)
+            request = await uploads.receive(upload, pieces, call)
             latest = LatestProgress()
             work = asyncio.create_task(
                 self._process(task, request, upload.source, call, stack, latest.update)
@@ -153,6 +153,8 @@ class Images:
         resources.estimates.learn(coding, call.stopwatch.times().codec_s)
         in_memory = isinstance(file, io.BytesIO)
         ticket.hold_only(memory_bytes=0, disk_bytes=0 if in_memory else file.seek(0, os.SEEK_END))
+        if not in_memory:
+            stack.enter_context(resources.answers.leaving(ticket, call))
         return file, ImageAnswer(
             image=b"",
             format=params.encoding.format,

@@ -27,6 +27,7 @@ from server.core.calls import Call
 from server.core.codec_threads import Codecs
 from server.core.disk import Disk
 from server.core.requests import ImageRequest, SamplesRequest
+from server.core.slow_clients import AnswersOnDisk
 from server.core.transit import Transit
 from server.core.uploads import Uploads
 from server.health import Health
@@ -60,7 +61,8 @@ class Resources:
         self.codecs = Codecs(codec_threads)
         self.estimates = Estimates(codec_threads)
         self.disk = Disk(partial(health.report, "disk"))
-        self.uploads = Uploads(limits, self.disk)
+        self.uploads = Uploads(limits, self.disk, self.transit)
+        self.answers = AnswersOnDisk(self.transit, limits.idle_s, lambda: self.warm().admission.in_the_way())
         self.ready: Ready | None = None
         self._quotas = Quotas()
 

@@ -196,6 +196,15 @@ class Transit:
         )
         return True
 
+    def end(self, call: Call, error: GanforgeError) -> bool:
+        """End a call if it waits for its client. Returns whether it did."""
+        connection = self._connections.get(call.peer)
+        waits = (*connection.reading, *connection.writing) if connection else ()
+        waiting = next((each for each in waits if each.call is call), None)
+        if waiting is not None:
+            self._end(waiting, error)
+        return waiting is not None
+
     @asynccontextmanager
     async def _wait(self, waiting: Waiting, group: dict[Waiting, None], sentence: str) -> AsyncIterator[None]:
         """Context manager around a wait, which is in `group` meanwhile.

@@ -15,9 +15,11 @@ from typing import BinaryIO
 
 from runtime.errors import InvalidInput, Overloaded
 from server.core import disk
-from server.core.calls import time_limit
+from server.core.calls import Call, time_limit
 from server.core.disk import Disk
 from server.core.requests import ImageRequest, PieceIn
+from server.core.slow_clients import Holding, SlowClients
+from server.core.transit import Transit
 from server.limits import SPOOL_FROM_BYTES, Limits
 
 RETRY_AFTER_S = 1.0
@@ -30,17 +32,17 @@ class Upload(AbstractContextManager["Upload"]):
         self._uploads = uploads
         self._pieces: list[bytes] = []
         self._file: BinaryIO | None = None
-        self._size_bytes = 0
+        self.size_bytes = 0
 
     async def add(self, piece: bytes) -> None:
         """Append a piece.
 
         Raises InvalidInput or Overloaded if a limit is exceeded, as `Uploads.reserve` does, or OutOfSpace.
         """
-        self._uploads.reserve(self._size_bytes, len(piece))
-        self._size_bytes += len(piece)
+        self._uploads.reserve(self.size_bytes, len(piece))
+        self.size_bytes += len(piece)
         self._pieces.append(piece)
-        if self._file is not None or self._size_bytes > SPOOL_FROM_BYTES:
+        if self._file is not None or self.size_bytes > SPOOL_FROM_BYTES:
             await asyncio.to_thread(self._spool)
 
     @property
@@ -56,8 +58,13 @@ class Upload(AbstractContextManager["Upload"]):
             self._file.flush()
         self._pieces.clear()
 
+    def free(self) -> None:
+        """Give back its share of the limit. Nothing can be added any more."""
+        self._uploads.release(self.size_bytes)
+        self.size_bytes = 0
+
     def __exit__(self, *_: object) -> None:
-        self._uploads.release(self._size_bytes)
+        self.free()
         self._pieces.clear()
         if self._file is not None:
             with suppress(OSError):  # what could not be written when the disk was full
@@ -67,8 +74,9 @@ class Upload(AbstractContextManager["Upload"]):
 class Uploads:
     """All uploads of a server. Together they hold at most `limits.max_uploads_bytes`."""
 
-    def __init__(self, limits: Limits, disk: Disk) -> None:
+    def __init__(self, limits: Limits, disk: Disk, transit: Transit) -> None:
         self._limits, self.disk = limits, disk
+        self._arriving = SlowClients(transit, limits.idle_s, "send faster")
         self._held_bytes = 0
 
     @property
@@ -80,14 +88,18 @@ class Uploads:
         """An empty upload, to be used as a context manager."""
         return Upload(self)
 
-    async def receive(self, upload: Upload, pieces: AsyncIterator[PieceIn]) -> ImageRequest:
+    async def receive(self, upload: Upload, pieces: AsyncIterator[PieceIn], call: Call) -> ImageRequest:
         """Receive all pieces into `upload`. Returns the request.
 
         Raises InvalidInput (wrong order, or image too large), Overloaded (all uploads together too large) or
         DeadlineExceeded (nothing arrived for `limits.idle_s`).
         """
+        with self._arriving.holding(Holding(call, lambda: upload.size_bytes, upload.free)):
+            return await self._receive(upload, pieces)
+
+    async def _receive(self, upload: Upload, pieces: AsyncIterator[PieceIn]) -> ImageRequest:
         request: ImageRequest | None = None
-        async for piece in self._arriving(pieces):
+        async for piece in self._at_pace(pieces):
             kind = "data" if isinstance(piece, bytes) else "header" if piece else "neither header nor data"
             if isinstance(piece, ImageRequest) and request is None:
                 request = piece
@@ -101,7 +113,7 @@ class Uploads:
             raise InvalidInput("part", "the stream ended without a message, expected a header and then data")
         return request
 
-    async def _arriving(self, pieces: AsyncIterator[PieceIn]) -> AsyncIterator[PieceIn]:
+    async def _at_pace(self, pieces: AsyncIterator[PieceIn]) -> AsyncIterator[PieceIn]:
         """The pieces. Raises DeadlineExceeded where, for `limits.idle_s`, fewer bytes arrive than `limits.min_rate_bytes_s`.
 
         Empty and tiny pieces do not keep a call alive. A piece of any size counts from its end, so large ones must come whole
@@ -125,7 +137,7 @@ class Uploads:
                 left_s, new_bytes = idle_s, 0
 
     def reserve(self, size_bytes: int, more_bytes: int) -> None:
-        """Reserve `more_bytes` for an upload that has `size_bytes`.
+        """Reserve `more_bytes` for an upload that has `size_bytes`. Ends slow uploads if that needs their room.
 
         Raises InvalidInput if the upload would be too large, Overloaded if all uploads together would be.
         """
@@ -134,7 +146,9 @@ class Uploads:
             raise InvalidInput(
                 "data", f"the image is larger than {limits.max_upload_bytes} bytes (--max-upload-bytes)"
             )
-        if self._held_bytes + more_bytes > limits.max_uploads_bytes:
+        while self._held_bytes + more_bytes > limits.max_uploads_bytes:
+            if self._arriving.end_one():
+                continue
             raise Overloaded(
                 f"the running uploads hold {self._held_bytes} of {limits.max_uploads_bytes} bytes "
                 "(--max-uploads-bytes); try again later",
