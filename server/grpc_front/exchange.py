@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -25,7 +24,7 @@ from server.core.calls import Call
 from server.core.connections import Address, address_of
 from server.core.transit import Transit
 from server.grpc_front import wire
-from server.grpc_front.grpc_server import GrpcServer
+from server.grpc_front.grpc_server import GrpcServer, reset_call
 from server.statuses import REQUEST_ID, to_status
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -36,36 +35,6 @@ TRACE_CONTEXT = ("traceparent", "tracestate")
 SMALL_BYTES = 4096
 # A caller that does not take its answer gets this long to take the status.
 STATUS_S = 5.0
-# The coroutine in which grpc.aio runs a handler, on a task of its own.
-HANDLER_TASK = "_handle_exceptions"
-
-
-# gRPC's own task of each call, by the task that runs the call's handler. The former owns the call.
-_owners: WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any]] = WeakKeyDictionary()
-
-
-def remember_owners(loop: asyncio.AbstractEventLoop) -> None:
-    """Make `reset_call` work for the calls of servers on this loop."""
-
-    def create(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-        task = asyncio.Task(coroutine, loop=loop, **options)
-        owner = asyncio.current_task() if getattr(coroutine, "__name__", "") == HANDLER_TASK else None
-        if owner is not None:
-            _owners[task] = owner
-        return task
-
-    loop.set_task_factory(create)
-
-
-def reset_call() -> None:
-    """Reset the call of the running handler, without a status, and free what gRPC still holds of its answer.
-
-    grpc.aio has no function for it: it keeps a call until the client has gone. A call is reset when its owner lets go.
-    """
-    task = asyncio.current_task()
-    owner = _owners.get(task) if task else None
-    if owner is not None:
-        owner.cancel()
 
 
 class Exchange:

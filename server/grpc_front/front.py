@@ -23,8 +23,8 @@ from server.core.service import Service
 from server.grpc_front import messages
 from server.grpc_front.admin_front import NAME as ADMIN_NAME
 from server.grpc_front.admin_front import AdminFront
-from server.grpc_front.exchange import STATUS_S, Answer, Exchange, Exchanges, remember_owners
-from server.grpc_front.grpc_server import GrpcServer
+from server.grpc_front.exchange import STATUS_S, Answer, Exchange, Exchanges
+from server.grpc_front.grpc_server import GrpcServer, remember_owners
 from server.grpc_front.health_front import NAME as HEALTH_NAME
 from server.grpc_front.health_front import HealthFront
 from server.grpc_front.idle_connections import make_room

@@ -1,8 +1,12 @@
-"""grpc.aio's server, mended: a call whose path is not UTF-8 ended it, so that one packet from anybody stopped the service.
+"""grpc.aio's server, mended where one client could harm all others. Only this file relies on private parts of gRPC.
 
-The accepting loop of grpc.aio (seen in 1.85.1) decodes the path of a call that is for no registered method, outside of any
-`try`. So all methods are registered here, and calls for others are answered without reading their path. This overrides
-two private methods of grpc.aio, which tests/server/test_grpc_server.py pins; pyproject.toml bounds grpcio's version.
+- The accepting loop decodes the path of a call that is for no registered method, outside of any `try`: a path that is not
+  UTF-8 ended the loop, so that one packet from anybody stopped the service. So all methods are registered here (GrpcServer),
+  and calls for others are answered without reading their path (AioServer).
+- grpc.aio keeps a call, with the answer that it could not send, until the client has gone. `reset_call` ends such a call now.
+
+Seen in grpcio 1.85.1; pyproject.toml bounds its version. tests/server/test_grpc_server.py fails where a private part that is
+used here has changed.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import grpc
 from grpc._cython import cygrpc
@@ -17,6 +22,8 @@ from grpc.aio import _server as grpc_aio
 
 # Its length and content matter to nobody: the answer to an unknown method is the same for all.
 UNKNOWN = "/unknown"
+# The coroutine in which grpc.aio runs a handler, on a task of its own, which the task that owns the call starts.
+HANDLER_TASK = "_handle_exceptions"
 
 
 class AioServer(cygrpc.AioServer):
@@ -73,3 +80,35 @@ class GrpcServer(grpc_aio.Server):
         except Exception as error:
             return error
         return await asyncio.get_running_loop().create_future()  # it was stopped: never
+
+
+# The task that owns each running call, by the task of the call's handler.
+_owners: WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any]] = WeakKeyDictionary()
+
+
+def remember_owners(loop: asyncio.AbstractEventLoop) -> None:
+    """Make `reset_call` work for the calls of servers on this loop. Call it before the server starts.
+
+    It notes, as each handler's task is made, which task makes it: gRPC tells nobody, and keeps no reference from one to the
+    other.
+    """
+
+    def create(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        owner = asyncio.current_task() if getattr(coroutine, "__name__", "") == HANDLER_TASK else None
+        if owner is not None:
+            _owners[task] = owner
+        return task
+
+    loop.set_task_factory(create)
+
+
+def reset_call() -> bool:
+    """Reset the call of the running handler, without a status, and free what gRPC still holds of its answer.
+
+    The handler must end next: gRPC resets a call that nobody waits for or refers to any more. Returns whether the task that
+    owns the call is known, as it is in every handler.
+    """
+    task = asyncio.current_task()
+    owner = _owners.get(task) if task else None
+    return owner is not None and owner.cancel()

@@ -10,7 +10,13 @@ import pytest
 from grpc._cython import cygrpc
 
 from benchmarks.raw_http2 import END_HEADERS, HEADERS, PREFACE, SETTINGS, frame
-from server.grpc_front.grpc_server import AioServer, GrpcServer
+from server.grpc_front.grpc_server import (
+    HANDLER_TASK,
+    AioServer,
+    GrpcServer,
+    remember_owners,
+    reset_call,
+)
 from tests.server.conftest import Served, png, refusal
 
 # Not UTF-8, not a path, very long.
@@ -57,6 +63,33 @@ def test_grpc_still_has_what_is_overridden() -> None:
     for name in ("_make_request_call_future", "_request_call"):
         assert hasattr(cygrpc.AioServer, name)
     assert AioServer._make_request_call_future is not cygrpc.AioServer._make_request_call_future
+    for name in ("_handle_rpc", "_schedule_rpc_coro", HANDLER_TASK):
+        assert getattr(cygrpc, name).__name__ == name
+
+
+async def test_the_owner_of_a_call_is_known_to_its_handler() -> None:
+    """That its client is rid of the call then, and the server of its answer: tests/server/test_transit.py."""
+    loop = asyncio.get_running_loop()
+    owner_is_known: asyncio.Future[bool] = loop.create_future()
+
+    async def handle(messages: object, context: object) -> None:
+        owner_is_known.set_result(reset_call())
+        raise asyncio.CancelledError
+
+    assert not reset_call()  # no handler
+    remember_owners(loop)
+    server = GrpcServer((), ())
+    server.add_methods("test.Test", {"Reset": grpc.stream_stream_rpc_method_handler(handle)})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/test.Test/Reset", None, None)(b"")
+            assert await asyncio.wait_for(owner_is_known, 30)
+            call.cancel()
+    finally:
+        await server.stop(None)
+        loop.set_task_factory(None)
 
 
 async def test_a_server_that_stops_by_itself_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
