@@ -1,6 +1,6 @@
 """Admission control: decides which requests start now, which wait in the queue and which are refused.
 
-server/core/resources.py calls `Admission.enter` for each request before it decodes any pixel. It gets a Ticket, whose future
+server/core/shared.py calls `Admission.enter` for each request before it decodes any pixel. It gets a Ticket, whose future
 completes when the request may start, or the request is refused. The limits hold exactly: memory and disk of the running
 requests, pixels and estimated seconds of the waiting ones. Requests of different sizes have lanes of their own
 (runtime/lane.py), so a thumbnail never waits behind photographs, nor a photograph behind posters. A request that needs

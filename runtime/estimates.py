@@ -1,7 +1,7 @@
 """Estimates: seconds per pixel, learned from what ran, and from them the seconds that a request will take.
 
 runtime/scheduling/stats.py learns the speed of each engine from its batches. server/core/images.py and samples.py let
-`Estimates.learn` the speed of the codecs from each answered request. server/core/resources.py asks `Estimates.cost` before it
+`Estimates.learn` the speed of the codecs from each answered request. server/core/shared.py asks `Estimates.cost` before it
 admits one.
 
 How fast an estimate follows: each thing that ran counts nine tenths of what the one after it counts, so after ten to twenty

@@ -1,7 +1,7 @@
 """The connections of this process: who is at the other end, and how many bytes the kernel has received from there.
 
 gRPC keeps a message that is not complete to itself: nothing in its API says how much of it has arrived. The kernel knows,
-per connection (TCP_INFO of Linux; elsewhere nothing is known here). server/receiving.py asks, so that half-sent messages
+per connection (TCP_INFO of Linux; elsewhere nothing is known here). server/core/transit.py asks, so that half-sent messages
 count.
 """
 

@@ -25,7 +25,7 @@ from server.core.params import image_params
 from server.core.pipeline import OnProgress, run_picture
 from server.core.progress import LatestProgress
 from server.core.requests import ImageAnswer, ImageRequest, PieceIn, PieceOut
-from server.core.resources import ANSWER_COPIES, Resources, new_flow, note_facts
+from server.core.shared import ANSWER_COPIES, Shared, new_flow, note_facts
 from server.limits import CHUNK_BYTES
 from server.models.models import Model
 
@@ -33,8 +33,8 @@ from server.models.models import Model
 class Images:
     """The requests for pictures of one server."""
 
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
 
     async def answer(
         self,
@@ -48,12 +48,12 @@ class Images:
         async with AsyncExitStack() as stack:
             file, answer = await self._process(task, request, image, call, stack)
             advice = "use the streaming call, or ask for JPEG"
-            self._resources.check_fits("image", file.seek(0, os.SEEK_END), advice)
+            self._shared.check_fits("image", file.seek(0, os.SEEK_END), advice)
             file.seek(0)
             answer = replace(answer, image=await asyncio.to_thread(file.read))
             file.close()
             leaving_bytes = ANSWER_COPIES * len(answer.image)
-            await self._resources.send(send, answer, call, leaving_bytes=leaving_bytes)
+            await self._shared.send(send, answer, call, leaving_bytes=leaving_bytes)
 
     async def stream(
         self,
@@ -66,10 +66,10 @@ class Images:
         async with AsyncExitStack() as stack:
             file, answer = await self._process_upload(task, pieces, send, call, stack)
             held_bytes = file.seek(0, os.SEEK_END) if isinstance(file, io.BytesIO) else 0
-            await self._resources.send(send, answer, call, held_bytes=held_bytes)
+            await self._shared.send(send, answer, call, held_bytes=held_bytes)
             file.seek(0)
             while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                await self._resources.send(send, piece, call, leaving_bytes=len(piece), held_bytes=held_bytes)
+                await self._shared.send(send, piece, call, leaving_bytes=len(piece), held_bytes=held_bytes)
 
     async def _process_upload(
         self,
@@ -80,7 +80,7 @@ class Images:
         stack: AsyncExitStack,
     ) -> tuple[BinaryIO, ImageAnswer]:
         """Receive the upload, then do as `_process` and send the progress. The upload is deleted at the end."""
-        uploads = self._resources.uploads
+        uploads = self._shared.uploads
         with uploads.begin() as upload:
             request = await uploads.receive(upload, pieces, call)
             latest = LatestProgress()
@@ -90,7 +90,7 @@ class Images:
             work.add_done_callback(lambda _: latest.end())
             try:
                 async for progress in latest:
-                    await self._resources.send(send, progress, call)
+                    await self._shared.send(send, progress, call)
                 return await work
             except BaseException:
                 work.cancel()
@@ -110,7 +110,7 @@ class Images:
 
         stack: closes the file, and keeps its disk admitted until then. Its memory is counted while it is sent.
         """
-        async with self._resources.using(task, request.model, call) as model:
+        async with self._shared.using(task, request.model, call) as model:
             return await self._process_with(model, request, image, call, stack, on_progress)
 
     async def _process_with(
@@ -123,8 +123,8 @@ class Images:
         on_progress: OnProgress,
     ) -> tuple[BinaryIO, ImageAnswer]:
         """As `_process`, with this model."""
-        resources = self._resources
-        codecs, limits = resources.codecs, resources.limits
+        shared = self._shared
+        codecs, limits = shared.codecs, shared.limits
         opened = await codecs.run(CHECKING, call, open_picture, image, max_pixels=limits.max_pixels)
         header = opened.header
         params = image_params(request, header, model.manifest, limits)
@@ -145,12 +145,12 @@ class Images:
         coded_px = header.pixels + params.width * params.height
         coding = Coding(params.encoding, coded_px, overlaps=not picture.in_memory)
         ticket = await stack.enter_async_context(
-            resources.admitted(picture, model, call, items=picture.tiles_total, coding=coding, flow=flow)
+            shared.admitted(picture, model, call, items=picture.tiles_total, coding=coding, flow=flow)
         )
-        file, items = await run_picture(model, picture, codecs, resources.disk, call, on_progress)
+        file, items = await run_picture(model, picture, codecs, shared.disk, call, on_progress)
         stack.enter_context(file)
         picture.free()
-        resources.estimates.learn(coding, call.stopwatch.times().codec_s)
+        shared.estimates.learn(coding, call.stopwatch.times().codec_s)
         in_memory = isinstance(file, io.BytesIO)
         ticket.hold_only(memory_bytes=0, disk_bytes=0 if in_memory else file.seek(0, os.SEEK_END))
         if not in_memory:

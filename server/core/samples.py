@@ -15,15 +15,15 @@ from server.core.codec_threads import CHECKING
 from server.core.params import sample_params
 from server.core.pipeline import encode_samples, run_job
 from server.core.requests import SamplesAnswer, SamplesRequest
-from server.core.resources import ANSWER_COPIES, Resources, new_flow, note_facts
+from server.core.shared import ANSWER_COPIES, Shared, new_flow, note_facts
 from server.models.models import Model
 
 
 class Samples:
     """The requests for samples of one server."""
 
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
 
     async def answer(
         self,
@@ -33,7 +33,7 @@ class Samples:
         call: Call,
     ) -> None:
         """As `Service.samples`."""
-        async with self._resources.using(task, request.model, call) as model:
+        async with self._shared.using(task, request.model, call) as model:
             await self._answer_with(model, request, send, call)
 
     async def _answer_with(
@@ -44,22 +44,22 @@ class Samples:
         call: Call,
     ) -> None:
         """As `answer`, with this model."""
-        resources = self._resources
-        codecs, limits = resources.codecs, resources.limits
+        shared = self._shared
+        codecs, limits = shared.codecs, shared.limits
         params = await codecs.run(CHECKING, call, sample_params, request, model.manifest, limits)
         flow = new_flow(request, call)
         note_facts(call, model, flow, f"{params.count}×{params.width}×{params.height}")
         samples = SampleWork(model.engine, params.latents, params.labels, params.encoding, flow)
         coding = Coding(params.encoding, samples.cost.pixels, files=params.count)
-        async with resources.admitted(
+        async with shared.admitted(
             samples, model, call, items=params.count, coding=coding, flow=flow
         ) as ticket:
             await run_job(model, samples.job(call.deadline_s), call)
             images = await encode_samples(samples, params, codecs, call)
             samples.free()
-            resources.estimates.learn(coding, call.stopwatch.times().codec_s)
+            shared.estimates.learn(coding, call.stopwatch.times().codec_s)
             size_bytes = sum(map(len, images))
-            resources.check_fits("count", size_bytes, "ask for fewer samples, or for JPEG")
+            shared.check_fits("count", size_bytes, "ask for fewer samples, or for JPEG")
             answer = SamplesAnswer(
                 images=tuple(images),
                 format=params.encoding.format,
@@ -72,4 +72,4 @@ class Samples:
             )
             del images
             ticket.hold_only(memory_bytes=0, disk_bytes=0)
-            await resources.send(send, answer, call, leaving_bytes=ANSWER_COPIES * size_bytes)
+            await shared.send(send, answer, call, leaving_bytes=ANSWER_COPIES * size_bytes)

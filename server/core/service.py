@@ -8,7 +8,7 @@ dropped before the next batch.
     receive ─► check ─► admission ─► decode ─► tiles or samples, batched with others' ─► stitch ─► encode ─► send
                         (bounded)    (codec threads)    (the device's scheduler)        (codec threads)
 
-The steps are in server/core/images.py and server/core/samples.py; what they share is in server/core/resources.py. The call
+The steps are in server/core/images.py and server/core/samples.py; what they share is in server/core/shared.py. The call
 counts as open, and an answer keeps its share of the budget, until the answer has left.
 """
 
@@ -35,8 +35,8 @@ from server.core.requests import (
     SamplesAnswer,
     SamplesRequest,
 )
-from server.core.resources import Ready, Resources
 from server.core.samples import Samples
+from server.core.shared import Ready, Shared
 from server.health import Health
 from server.limits import Limits
 from server.models.entry import Entry
@@ -71,11 +71,11 @@ class Service:
         self.limits = limits
         self.health = Health()
         self.administration = Administration()
-        self._resources = Resources(limits, self.health, codec_threads=codec_threads)
-        self.transit = self._resources.transit
+        self._shared = Shared(limits, self.health, codec_threads=codec_threads)
+        self.transit = self._shared.transit
         self._calls = Calls(limits, self.transit.end_idle)
-        self._images = Images(self._resources)
-        self._samples = Samples(self._resources)
+        self._images = Images(self._shared)
+        self._samples = Samples(self._shared)
 
     def ready(self, models: Models) -> None:
         """Start serving these models, and those that are added to them later."""
@@ -85,7 +85,7 @@ class Service:
             max_queue_px=self.limits.max_queue_pixels,
             max_queue_s=self.limits.max_queue_s,
         )
-        self._resources.ready = Ready(models, admission)
+        self._shared.ready = Ready(models, admission)
 
     def observe(self, observer: Observer) -> None:
         """Tell `observer` of every call from now on."""
@@ -93,22 +93,22 @@ class Service:
 
     def stats(self) -> ServiceStats:
         """What is open and held now. From any thread, at any time."""
-        resources = self._resources
-        ready = resources.ready
+        shared = self._shared
+        ready = shared.ready
         return ServiceStats(
             self._calls.open_now,
-            resources.uploads.held_bytes,
-            resources.transit.held_bytes,
+            shared.uploads.held_bytes,
+            shared.transit.held_bytes,
             ready.models if ready else None,
             ready.admission.stats() if ready else None,
             self.administration.reloads(),
-            resources.codecs.stats(),
+            shared.codecs.stats(),
         )
 
     @property
     def models(self) -> Models:
         """The served models. Raises NotReady before `ready`."""
-        return self._resources.warm().models
+        return self._shared.warm().models
 
     def open(self, call: Call) -> AbstractAsyncContextManager[None]:
         """Context manager around all that a front does for a call: receiving, answering, sending.
@@ -160,15 +160,15 @@ class Service:
 
     async def list_models(self, caller: Caller = ANYBODY) -> tuple[ModelInfo, ...]:
         """Describe the served models that the caller may use, sorted by name."""
-        catalog = self._resources.warm().models.catalog
+        catalog = self._shared.warm().models.catalog
         entries = [entry for entry in catalog.entries.values() if caller.may_use(entry.name)]
         return tuple(_info(entry, catalog.is_default(entry)) for entry in entries)
 
     def close(self) -> None:
         """Stop the codec threads and close the models. No call may be running."""
-        self._resources.codecs.close()
-        if self._resources.ready is not None:
-            self._resources.ready.models.close()
+        self._shared.codecs.close()
+        if self._shared.ready is not None:
+            self._shared.ready.models.close()
 
 
 def _info(entry: Entry, is_default: bool) -> ModelInfo:

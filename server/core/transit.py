@@ -22,7 +22,7 @@ from runtime.errors import DeadlineExceeded, GanforgeError, Overloaded
 from server.core.calls import Call
 from server.core.connections import Connections, machine
 from server.limits import Limits
-from server.models import memory
+from server.machine import allocator
 
 CHECK_EVERY_S = 0.1
 RETRY_AFTER_S = 2.0
@@ -246,7 +246,7 @@ class Transit:
             most_bytes = max(most_bytes, self.held_bytes)
             if most_bytes > limit_bytes // MUCH and self.held_bytes < limit_bytes // LITTLE:
                 most_bytes = 0
-                await asyncio.to_thread(memory.give_back)
+                await asyncio.to_thread(allocator.trim)
 
     def _end_slow(self, connection: Connection, now_s: float) -> None:
         """End the calls of a connection on which too little has arrived for `idle_s`."""

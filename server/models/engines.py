@@ -15,6 +15,7 @@ from runtime.errors import BundleError, Cancelled, Overloaded
 from runtime.scheduler import Scheduler
 from server.background import in_background
 from server.logs import log
+from server.machine import allocator
 from server.models import memory
 from server.models.entry import Entry, Model
 from server.models.opening import check_channels
@@ -177,7 +178,7 @@ class Engines:
             model.engine.close()
             with self._lock:
                 self._bytes.pop(model.engine, None)
-            memory.give_back()
+            allocator.trim()
         finally:
             with self.changed:
                 self._closing -= 1

@@ -1,11 +1,10 @@
-"""Memory for models: what opening one takes, how much this process may still take, and giving freed memory back.
+"""Memory for models: what opening one takes, and how much this process may still take.
 
 server/models/models.py asks before it opens a model while others serve: a refused model is better than a killed server.
 """
 
 from __future__ import annotations
 
-import ctypes
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,13 +48,6 @@ def available_bytes() -> int | None:
     The least of what the machine has, and what each of the process's control groups and RLIMIT_AS still allow.
     """
     return min([*_machine(), *_control_groups(), *_address_space()], default=None)
-
-
-def give_back() -> None:
-    """Return freed memory to the system. glibc keeps it otherwise: ONNX Runtime's 45 MiB of a closed ESRGAN."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _machine() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""The models of a server, which come and go while it serves. server/core/resources.py takes the model of each request from here.
+"""The models of a server, which come and go while it serves. server/core/shared.py takes the model of each request from here.
 
 A request uses an entry of the catalog from the moment it finds it until it is computed. `add` and `remove` swap the
 catalog: later requests find the new entry, and the old one is closed after its last user. server/models/reloading.py calls them.

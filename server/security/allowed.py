@@ -1,4 +1,4 @@
-"""Keeps callers to the models that they may use. server/core/resources.py asks for each request."""
+"""Keeps callers to the models that they may use. server/core/shared.py asks for each request."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from runtime.errors import InvalidInput
 from server.logs import log
-from server.security.reloading import Reloaded
+from server.security.reloaded import Reloaded
 
 # An expiry is announced this long before, or for the last fifth of a shorter life.
 WARN_BEFORE = timedelta(days=14)

@@ -1,4 +1,4 @@
-"""Quotas: pixels in flight and per second of each caller, held exactly. server/core/resources.py asks before admission.
+"""Quotas: pixels in flight and per second of each caller, held exactly. server/core/shared.py asks before admission.
 
 Pixels are those that admission counts (`Cost.pixels` in runtime/cost.py): what the device computes, halos included. A
 request is refused, never queued, if it would exceed its caller's quota; RetryInfo is the time after which it would be

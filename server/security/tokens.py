@@ -27,7 +27,7 @@ from typing import Any
 
 from runtime.errors import InvalidInput
 from server.security.callers import Caller, Quota
-from server.security.reloading import Reloaded
+from server.security.reloaded import Reloaded
 
 TOKEN_BYTES = 32
 # What names a token: it is logged, and a label of metrics.

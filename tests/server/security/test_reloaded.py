@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from server.security.reloading import Reloaded
+from server.security.reloaded import Reloaded
 from tests.server.clock import Clock
 
 

@@ -1,4 +1,4 @@
-"""Resources: what the requests of a server share, and the steps that every request takes with them.
+"""Shared: what the requests of a server share, and the steps that every request takes with them.
 
 Service makes one; server/core/images.py and server/core/samples.py take each request through it: permission and model,
 admission, sending.
@@ -49,7 +49,7 @@ class Ready:
     admission: Admission
 
 
-class Resources:
+class Shared:
     """Codec threads, budgets, quotas and estimates of one server, and its models once they are warm.
 
     codec_threads: `threads` of Codecs. ready: None until the models are warm.
