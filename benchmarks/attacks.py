@@ -255,9 +255,8 @@ def attacked(bundles: Path, attack: Callable[[Attacker], None], seconds: float) 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         log, served = Path(folder) / "server.log", Path(folder) / "bundles"
         shutil.copytree(bundles, served)
-        write_enlarger(
-            served, ENLARGER
-        )  # a network that costs nothing: codecs and answers are what is attacked
+        # A network that costs nothing: codecs and answers are what is attacked.
+        write_enlarger(served, ENLARGER)
         server = stack.enter_context(
             launched(served, log=log, flags=("--default", f"upscale={VICTIMS_MODEL}"))
         )

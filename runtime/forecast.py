@@ -26,9 +26,8 @@ class Sharing:
         # Seconds by weight that each request has had so far, had it been there from the start.
         self._level = 0.0
         self._weight = 0.0
-        self._ends: list[
-            tuple[float, int, Ticket]
-        ] = []  # a heap by the level at which a request has had all it needs
+        # A heap by the level at which a request has had all it needs.
+        self._ends: list[tuple[float, int, Ticket]] = []
         self._numbers = count()
 
     def add(self, ticket: Ticket, work_s: float) -> None:

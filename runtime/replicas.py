@@ -147,10 +147,8 @@ class Replica:
                     return
                 comeback_s = min(2 * comeback_s, LONGEST_COMEBACK_S)
                 self._stuck = [thread for thread in self._stuck if thread.is_alive()]
-                if (
-                    not self._stuck
-                ):  # else the device still hangs, and another try would only take more memory
-                    break
+                if not self._stuck:
+                    break  # else the device still hangs, and another try would only take more memory
             way = 0
             with self._lock:
                 self._useless.clear()

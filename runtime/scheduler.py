@@ -96,9 +96,8 @@ class Scheduler:
             self._queue.add(job)
             self._changed.notify_all()
         job.done.add_done_callback(lambda done: self.cancel(job) if done.cancelled() else None)
-        self._end_if_hopeless(
-            BatchItem(job, 0)
-        )  # the engine may have changed before the job was in the queue
+        # The engine may have become unavailable before the job was in the queue.
+        self._end_if_hopeless(BatchItem(job, 0))
 
     def cancel(self, job: Job) -> None:
         """Cancel a job. Its waiting items are dropped; items on the device finish, but are not delivered."""

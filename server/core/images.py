@@ -154,7 +154,7 @@ class Images:
         in_memory = isinstance(file, io.BytesIO)
         ticket.hold_only(memory_bytes=0, disk_bytes=0 if in_memory else file.seek(0, os.SEEK_END))
         if not in_memory:
-            stack.enter_context(resources.answers.leaving(ticket, call))
+            stack.enter_context(shared.answers.leaving(ticket, call))
         return file, ImageAnswer(
             image=b"",
             format=params.encoding.format,

@@ -52,7 +52,7 @@ class Ready:
 class Shared:
     """Codec threads, budgets, quotas and estimates of one server, and its models once they are warm.
 
-    codec_threads: `threads` of Codecs. ready: None until the models are warm.
+    health: is told whether the disk works. codec_threads: `threads` of Codecs. ready: None until the models are warm.
     """
 
     def __init__(self, limits: Limits, health: Health, *, codec_threads: int = os.cpu_count() or 1) -> None:

@@ -28,11 +28,11 @@ CHECK_EVERY_S = 0.1
 RETRY_AFTER_S = 2.0
 # A call that got something from its client within this time is not ended to make room for another call.
 IDLE_FROM_S = 0.25
-# After so large a part of the limit, and when so little of it is left, freed memory is returned to the system: gRPC takes in
-# messages in small pieces, of which the allocator would keep hundreds of MiB.
-MUCH, LITTLE = 4, 16
-# A message of fewer bytes, such as an empty piece, is nothing.
-SOMETHING_BYTES = 64
+# gRPC takes in messages in small pieces, of which the allocator keeps hundreds of MiB after they are freed. They are returned
+# to the system once messages took more than the first part of `max_transit_bytes`, and again take less than the second.
+TRIM_AFTER, TRIM_BELOW = 1 / 4, 1 / 16
+# A client that sends shorter messages, such as empty pieces, counts as idle.
+LEAST_HEARD_BYTES = 64
 
 
 @dataclass(eq=False)
@@ -113,9 +113,8 @@ class Transit:
     @property
     def held_bytes(self) -> int:
         """Bytes in transit, by the last check. May be read from any thread."""
-        connections = [
-            *self._connections.values()
-        ]  # copies, here and in Connection: a scrape reads while calls come and go
+        # Copies, here and in Connection: a scrape reads while calls come and go.
+        connections = [*self._connections.values()]
         return sum(each.total_bytes(self._limits.max_message_bytes) for each in connections)
 
     async def receive(self, message: Awaitable[bytes | None], call: Call) -> bytes | None:
@@ -132,7 +131,7 @@ class Transit:
         async with self._wait(waiting, connection.reading, sentence):
             data = await message
             connection.done_bytes += len(data or b"")
-            if data is not None and len(data) >= SOMETHING_BYTES:
+            if data is not None and len(data) >= LEAST_HEARD_BYTES:
                 call.heard_s = time.monotonic()
         return data
 
@@ -244,7 +243,7 @@ class Transit:
                     del self._connections[peer]
             self._make_room()
             most_bytes = max(most_bytes, self.held_bytes)
-            if most_bytes > limit_bytes // MUCH and self.held_bytes < limit_bytes // LITTLE:
+            if most_bytes > TRIM_AFTER * limit_bytes and self.held_bytes < TRIM_BELOW * limit_bytes:
                 most_bytes = 0
                 await asyncio.to_thread(allocator.trim)
 

@@ -20,7 +20,7 @@ import grpc
 from grpc._cython import cygrpc
 from grpc.aio import _server as grpc_aio
 
-# Its length and content matter to nobody: the answer to an unknown method is the same for all.
+# The path that gRPC is told of every call for an unknown method: all get the same answer.
 UNKNOWN = "/unknown"
 # The coroutine in which grpc.aio runs a handler, on a task of its own, which the task that owns the call starts.
 HANDLER_TASK = "_handle_exceptions"
@@ -41,21 +41,21 @@ class AioServer(cygrpc.AioServer):
 
     async def _refuse_unknown(self) -> None:
         """Answer calls for unknown methods until the server stops, which raises the error that grpc.aio expects."""
-        loop, nothing = asyncio.get_running_loop(), Nothing()
+        loop, no_methods = asyncio.get_running_loop(), NoMethods()
         answering: set[asyncio.Task[Any]] = set()
         while True:
             call = await self._request_call()
-            refusal = cygrpc._handle_rpc(UNKNOWN, nothing, self.refusers, call, loop, False)
+            refusal = cygrpc._handle_rpc(UNKNOWN, no_methods, self.refusers, call, loop, False)
             task = loop.create_task(cygrpc._schedule_rpc_coro(refusal, call, loop, UNKNOWN))
             answering.add(task)  # the loop itself keeps only a weak reference
             task.add_done_callback(answering.discard)
 
 
-class Nothing:
-    """Finds no method."""
+class NoMethods:
+    """A handler of a service that has no methods."""
 
     def resolve_handler(self, details: object) -> None:
-        return None
+        """gRPC asks for the handler of a call; there is none."""
 
 
 class GrpcServer(grpc_aio.Server):

@@ -105,7 +105,7 @@ class Engines:
     def open(self, bundle: Bundle) -> tuple[Model, str]:
         """Load and warm up a bundle. Returns its model and why this engine was chosen. Takes seconds or minutes.
 
-        Raises BundleError, BackendUnavailable or EngineError if it cannot be served here, Cancelled after `close`.
+        Raises BundleError, BackendUnavailable or EngineError if it cannot be served here, Cancelled after `close_all`.
         """
         engine, reason = self._open_bundle(bundle)
         try:
@@ -115,7 +115,7 @@ class Engines:
             raise
 
     def adopt(self, engine: Engine) -> Model:
-        """The model of a warm engine, which is closed with the others. Raises Cancelled after `close`."""
+        """The model of a warm engine, which is closed with the others. Raises Cancelled after `close_all`."""
         with self._lock:
             if self._closed:
                 raise Cancelled("the server is shutting down")

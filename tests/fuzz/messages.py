@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from runtime import pixels
 
 VARINT, FIXED64, BYTES, GROUP, END_GROUP, FIXED32 = range(6)
+# All other types of ganforge.proto are varints.
 WIRE_TYPES = {
     FieldDescriptor.TYPE_STRING: BYTES,
     FieldDescriptor.TYPE_BYTES: BYTES,
     FieldDescriptor.TYPE_MESSAGE: BYTES,
     FieldDescriptor.TYPE_FLOAT: FIXED32,
     FieldDescriptor.TYPE_DOUBLE: FIXED64,
-}  # all others of ganforge.proto are varints
+}
 DEEPEST = 4
 FORMATS = ("png", "jpeg", "webp", "tiff")
 Case = st.SearchStrategy[bytes]

@@ -116,9 +116,8 @@ def test_a_client_that_pings_no_more_often_than_allowed_keeps_its_connection(ser
 def test_a_peer_that_answers_no_ping_is_disconnected(serve: Serve) -> None:
     served = serve(FakeUpscaler(), keepalive=Keepalive(ping_after_ms=50, answer_within_ms=50))
     with connected(served) as connection:
-        kinds = [
-            kind for kind, _ in frames(connection)
-        ]  # until the server ends it; else the socket times out
+        # Until the server ends it; else the socket times out.
+        kinds = [kind for kind, _ in frames(connection)]
     assert PING in kinds
 
 
@@ -204,9 +203,8 @@ class Slow(FakeUpscaler):
 def test_the_server_knows_the_callers_deadline(serve: Serve, streamed: bool) -> None:
     """A request that cannot be done in time is refused at once, long before the client's own deadline."""
     served = serve(Slow())
-    assert (
-        served.client.upscale(png(32, 32)).width == 128
-    )  # now the server knows its speed: 20 ms for 1024 px
+    # Now the server knows its speed: 20 ms for 1024 px.
+    assert served.client.upscale(png(32, 32)).width == 128
     large = png(2000, 1500)  # 100 s at that speed
     if streamed:
         error = refusal(lambda: list(served.stub.UpscaleStream(iter(pieces(large)), timeout=20)))

@@ -147,9 +147,8 @@ def test_nothing_sent_for_a_while_ends_the_call_and_frees_its_bytes(serve: Serve
     assert sender.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert "nothing was uploaded" in sender.call.details()
     error = refusal(lambda: list(served.stub.UpscaleStream(iter(too_large()))))
-    assert (
-        error.code() == grpc.StatusCode.INVALID_ARGUMENT
-    )  # not RESOURCE_EXHAUSTED: the budget is free again
+    # Not RESOURCE_EXHAUSTED: the budget is free again.
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     sender.finish()
 
 

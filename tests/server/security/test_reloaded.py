@@ -44,9 +44,8 @@ def test_a_change_that_keeps_length_and_time_is_seen(file: Path) -> None:
     os.utime(file, ns=(0, 0))
     assert value.current() == "old"
     before = file.stat()
-    while (
-        file.stat().st_ctime_ns == before.st_ctime_ns
-    ):  # the clock of a file system has steps of milliseconds
+    # The clock of a file system has steps of milliseconds.
+    while file.stat().st_ctime_ns == before.st_ctime_ns:
         file.write_text("new")
         os.utime(file, ns=(0, 0))
     assert (file.stat().st_mtime_ns, file.stat().st_size) == (before.st_mtime_ns, before.st_size)
