@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.latents import draw, draw_labels
+from runtime.latents import draw, draw_labels, normal
 
 seeds = st.integers(0, 2**64 - 1)
 samples = st.integers(0, 2**40)
@@ -38,6 +38,15 @@ def test_shapes_and_dtypes() -> None:
     assert (draw_labels(1, 0, 3, 10).shape, draw_labels(1, 0, 3, 10).dtype.name) == ((3,), "int64")
     assert draw(1, 0, 0, 128).shape == (0, 128)
     assert (draw_labels(1, 0, 0, 10).shape, draw_labels(1, 0, 0, 10).dtype.name) == ((0,), "int64")
+
+
+def test_values_are_those_of_the_standard_library() -> None:
+    levels = np.concatenate(
+        [np.random.default_rng(0).random(20_000), [0.075, 0.5, 0.925, 2.0**-53, 1 - 2.0**-53]]
+    )
+    expected = np.array([NormalDist().inv_cdf(level) for level in levels.tolist()])
+    # C compilers may fuse multiplications and additions, numpy does not: some units in the last place of 52 bits.
+    np.testing.assert_array_max_ulp(normal(levels), expected, maxulp=16)
 
 
 # Written down once, so that a change of numpy's or of ours is noticed: people keep seeds of pictures they like.
