@@ -68,7 +68,7 @@ class CodecStats:
 class Codecs:
     """Three pools of threads, each shared fairly among the calls.
 
-    "quick" is for headers and small pictures and "slow" for large pictures, so that a thumbnail never waits for a poster.
+    "quick" is for headers and small answers and "slow" for large ones, so that a thumbnail never waits for a poster.
     "writers" is for answers that are encoded while their bands are still being computed.
     threads: size of "quick" and of "slow".
     """

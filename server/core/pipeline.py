@@ -32,6 +32,11 @@ BANDS_RUNNING = 2
 SAMPLES_PX = 2**16
 
 
+def pool_for(files: int, pixels: int) -> Pool:
+    """The threads that code an answer of so many files and pixels: nothing large keeps small answers waiting."""
+    return "quick" if (files - 1) * FILE_PX + pixels <= QUICK_PIXELS else "slow"
+
+
 async def run_picture(
     model: Model, picture: PictureWork, codecs: Codecs, disk: Disk, call: Call, on_progress: OnProgress
 ) -> tuple[BinaryIO, int]:
@@ -63,7 +68,7 @@ async def _run_whole(
 ) -> tuple[BinaryIO, list[Job]]:
     """Process a small picture in memory."""
     output = picture.output
-    pool: Pool = "quick" if output.to_width * output.to_height <= QUICK_PIXELS else "slow"
+    pool = pool_for(1, output.to_width * output.to_height)
     await codecs.run(_decoding(pool, picture), call, picture.decode, 0)
     job = picture.job(0, call.deadline_s, on_tiles_done)
     await run_job(model, job, call)
@@ -114,7 +119,8 @@ async def encode_samples(
     """Encode all samples of a request whose job is done. Small ones are encoded several at a time. Returns their files."""
     sample_px = params.width * params.height
     at_once = max(1, SAMPLES_PX // (FILE_PX + sample_px))
-    work = Work("quick", "encode", params.encoding.format, at_once * sample_px, at_once)
+    pool = pool_for(params.count, params.count * sample_px)
+    work = Work(pool, "encode", params.encoding.format, at_once * sample_px, at_once)
     parts = await asyncio.gather(
         *(
             codecs.run(work, call, samples.files, first, min(first + at_once, params.count), call.stop)

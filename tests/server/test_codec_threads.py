@@ -145,6 +145,17 @@ def test_a_thumbnail_waits_for_few_samples_however_small_they_are(side: int) -> 
     codecs.close()
 
 
+def test_many_samples_leave_the_threads_of_thumbnails_alone() -> None:
+    async def pools(count: int) -> set[str]:
+        params: Any = SimpleNamespace(count=count, width=32, height=32, encoding=Encoding("png"))
+        codecs = Recorder()
+        await encode_samples(cast(Any, Tiny()), params, codecs, Call.begin("a"))
+        codecs.close()
+        return {work.pool for work in codecs.works}
+
+    assert [asyncio.run(pools(count)) for count in (1, 16, 256)] == [{"quick"}, {"quick"}, {"slow"}]
+
+
 # What is stopped. The pictures take far longer to encode than the test waits.
 
 SIDE = 12_000
