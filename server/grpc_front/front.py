@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection as grpc_reflection
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -20,7 +21,7 @@ from runtime.errors import BackendUnavailable
 from server.core.calls import Call
 from server.core.requests import ImageAnswer, PieceOut, SamplesAnswer
 from server.core.service import Service
-from server.grpc_front import messages
+from server.grpc_front import messages, wire
 from server.grpc_front.admin_front import NAME as ADMIN_NAME
 from server.grpc_front.admin_front import AdminFront
 from server.grpc_front.exchange import STATUS_S, Answer, Exchange, Exchanges
@@ -111,13 +112,9 @@ class Front:
 
     async def _image(self, kind: ImageMessages, exchange: Exchange, call: Call) -> None:
         async def send(answer: ImageAnswer) -> None:
-            message = messages.image_response(kind, answer)
-            # On a thread: to copy tens of MiB takes as long as a thumbnail.
-            large = len(answer.image) > QUICK_BYTES
-            data = (
-                await asyncio.to_thread(message.SerializeToString) if large else message.SerializeToString()
-            )
-            del message, answer
+            message = messages.image_response(kind, replace(answer, image=b""))
+            data = await _joined(message, messages.ANSWER_IMAGE, [answer.image])
+            del answer
             await exchange.send(data)
 
         message, image = await exchange.request_with(kind.request, messages.IMAGE)
@@ -132,7 +129,10 @@ class Front:
 
     async def _generate(self, exchange: Exchange, call: Call) -> None:
         async def send(answer: SamplesAnswer) -> None:
-            await exchange.send(messages.generate_response(answer).SerializeToString())
+            message = messages.generate_response(replace(answer, images=()))
+            data = await _joined(message, messages.ANSWER_IMAGES, answer.images)
+            del answer
+            await exchange.send(data)
 
         limits = self._service.limits
         entries = self._service.models.catalog.entries.values()
@@ -147,6 +147,14 @@ class Front:
         models = await self._service.list_models(call.caller)
         answer = pb.ListModelsResponse(models=map(messages.model_info, models))
         await exchange.send(answer.SerializeToString())
+
+
+async def _joined(message: Message, number: int, files: Sequence[bytes]) -> bytes:
+    """The bytes of a message with these files in its field `number`; large ones are copied on a thread."""
+    data = message.SerializeToString()
+    if sum(map(len, files)) <= QUICK_BYTES:
+        return wire.join(data, number, files)
+    return await asyncio.to_thread(wire.join, data, number, files)
 
 
 class Reflection:

@@ -30,6 +30,8 @@ from server.limits import MESSAGE_MARGIN_BYTES
 
 # Numbers of the fields that hold bytes of pictures: of requests, and of the pieces of streamed ones.
 IMAGE, DATA = 2, 2
+# And those of answers: of an UpscaleResponse and a TranslateResponse, and of a GenerateResponse.
+ANSWER_IMAGE, ANSWER_IMAGES = 1, 1
 # Bytes of a value in a message at most: a float or a label with its tag, and a latent's own tag and length.
 VALUE_BYTES, LATENT_BYTES = 6, 12
 

@@ -1,11 +1,13 @@
-"""Checks the bytes of a protobuf message before it is parsed, since parsed it may take twenty times as much memory.
+"""Checks the bytes of a protobuf message before it is parsed, since parsed it may take twenty times as much memory, and puts
+large fields into messages without protobuf, which copies them several times while it holds Python's lock.
 
 server/grpc_front/exchange.py calls `split` for messages with a picture, or a piece of one, which it takes out without parsing it;
-and `check_size` for all others.
+and `check_size` for all others. server/grpc_front/front.py calls `join` for answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 from runtime.errors import InvalidInput
@@ -74,6 +76,23 @@ def split(data: bytes, number: int) -> tuple[bytes, bytes | None]:
                 f"{MOST_FIELDS} fields and {MESSAGE_MARGIN_BYTES} bytes",
             )
     return b"".join(others), None if value is None else bytes(value)
+
+
+def join(message: bytes, number: int, values: Sequence[bytes]) -> bytes:
+    """Add values of the field `number`, of bytes, to a message that has none. More than 1 MiB is copied without Python's lock."""
+    parts = [message]
+    for value in values:
+        parts += [_encoded(number << 3 | Wire.LENGTH) + _encoded(len(value)), value]
+    return b"".join(parts)
+
+
+def _encoded(number: int) -> bytes:
+    """A number as a varint."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*encoded, number])
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import grpc
 import pytest
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 
 from protos import ganforge_pb2 as pb
 from runtime.errors import InvalidInput
+from server.grpc_front import messages as answers
 from server.grpc_front import wire
 from server.grpc_front.exchange import Exchange
+from server.grpc_front.messages import ANSWER_IMAGE, ANSWER_IMAGES
 from server.limits import MESSAGE_MARGIN_BYTES, Limits
 from tests.server.conftest import (
     LATENT,
@@ -46,6 +50,36 @@ def test_the_last_of_several_values_counts_and_an_absent_one_is_none() -> None:
     assert wire.split(first + second, 2) == (b"", b"second")
     assert wire.split(pb.UpscaleRequest(model="m").SerializeToString(), 2)[1] is None
     assert wire.split(b"\x12\x00", 2) == (b"", b"")
+
+
+@given(images=st.lists(st.binary(max_size=300), max_size=5), model=st.text(max_size=20))
+def test_files_are_joined_to_a_message_as_protobuf_writes_them(images: list[bytes], model: str) -> None:
+    without = pb.GenerateResponse(model=model, seed=2**64 - 1)
+    joined = wire.join(without.SerializeToString(), ANSWER_IMAGES, images)
+    assert pb.GenerateResponse.FromString(joined) == pb.GenerateResponse(
+        model=model, seed=2**64 - 1, images=images
+    )
+    for kind in (pb.UpscaleResponse, pb.TranslateResponse):
+        for image in images:
+            joined = wire.join(kind(model=model).SerializeToString(), ANSWER_IMAGE, [image])
+            assert kind.FromString(joined) == kind(model=model, image=image)
+
+
+def test_protobuf_does_not_see_the_files_of_answers(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It would copy them several times while it holds Python's lock, and with it all other calls.
+    seen: list[bytes] = []
+
+    def watched(make: Callable[..., Any], *arguments: Any) -> Any:
+        seen.append(make(*arguments).SerializeToString())
+        return make(*arguments)
+
+    for name in ("image_response", "generate_response"):
+        monkeypatch.setattr(answers, name, partial(watched, getattr(answers, name)))
+    image = served.stub.Upscale(pb.UpscaleRequest(image=png(9, 9))).image
+    images = served.stub.Generate(pb.GenerateRequest(model="generator", count=3, seed=1)).images
+    assert len(seen) == 2
+    assert len(images) == 3
+    assert not any(file in data for file in (image, *images) for data in seen)
 
 
 @given(st.binary(max_size=60))
