@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from runtime.pictures import resizing
 from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
 
 MIB = 2**20
-# Lines of a picture that libvips' caches and regions hold while it is read, resized or written row by row.
-LINES_READ, LINES_RESIZED, LINES_WRITTEN = 3_000, 1_950, 1_400
+# Lines of a picture that libvips' caches and regions hold while it is read or written row by row.
+LINES_READ, LINES_WRITTEN = 3_000, 1_400
 # Of a picture that is lower than that: so many copies of it, and so many lines more.
 LOW_COPIES, LOW_LINES = 2, 256
 # Decoders that hold the whole picture → bytes per pixel with 8 bits a channel, and with more.
@@ -71,11 +72,11 @@ def encoder_bytes(
 
     given: format of the pixels given, of `size` (width, height). The file has `to_size` and `bits` per channel.
     """
-    (width, height), (to_width, to_height) = size, to_size
+    to_width, to_height = to_size
     to_row_bytes = to_width * given.channels * (bits // 8)
     lines = _lines(to_height, LINES_WRITTEN) * to_row_bytes
-    if size != to_size:
-        lines += _lines(height, LINES_RESIZED) * width * given.pixel_bytes
+    if size != to_size:  # by runtime/pictures/resizing.py, before libvips writes it
+        lines += resizing.memory_bytes(size, to_size, given.channels)
     if WRITABLE[encoding.format].by_rows:
         return lines
     lossy = WEBP_LOSSY_ALPHA if given.alpha else WEBP_LOSSY

@@ -6,7 +6,7 @@ runtime/picture_work.py and runtime/pixels.py make an `Output` (input pixels, ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from runtime.errors import Cancelled, InvalidInput
 from runtime.pictures.codec import pyvips, reason
 from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
 from runtime.pictures.metadata import NONE, Metadata
+from runtime.pictures.resizing import pieces, resized_down
 from runtime.pictures.rowfile import RowFile
 from runtime.pictures.scaling import scaled
 from runtime.pictures.target import FileTarget
@@ -62,7 +63,9 @@ class Output:
         """
         stop = stop or never()
         try:
-            image, options = self._prepared(as_image(pixels, self.pixel_format))
+            if self.resized:
+                pixels = np.concatenate(list(self._resized_rows(lambda: pixels, stop)))
+            image, options = self._prepared(as_image(pixels, self._given))
             with stop.on_stop(_interrupt(image)):
                 return image.write_to_buffer(f".{self.encoding.format}", **options)
         except pyvips.Error as error:
@@ -86,12 +89,13 @@ class Output:
 
     def _written(self, next_rows: Callable[[], Array], descriptor: int, stop: Stop) -> BaseException | None:
         """Encode, and return the error, None on success. Returning it lets libvips' objects and descriptor be freed now."""
-        rows = RowFile(self.width, self.height, self.pixel_format, next_rows)
+        if self.resized:
+            next_rows = self._resized_rows(next_rows, stop).__next__
+        rows = RowFile(self.to_width, self.to_height, self._given, next_rows)
+        del next_rows  # `rows` releases it
         file = FileTarget(descriptor, stop)
         try:
-            image, options = self._prepared(
-                rows.image().copy(interpretation=self.pixel_format.interpretation)
-            )
+            image, options = self._prepared(rows.image().copy(interpretation=self._given.interpretation))
             with stop.on_stop(_interrupt(image)):
                 image.write_to_target(file.target, f".{self.encoding.format}", **options)
         except pyvips.Error as error:
@@ -104,21 +108,49 @@ class Output:
             rows.free()
         return None
 
-    def _prepared(self, image: pyvips.Image) -> tuple[pyvips.Image, dict[str, Any]]:
-        """The image in the file's size and pixel format, with metadata, and the options of libvips' saver."""
-        if self.resized:
-            # Resizing kernels overshoot black and white.
-            image = scaled(image, self.to_width, self.to_height).clamp()
-        held = WRITABLE[self.encoding.format].hold(self.pixel_format)
-        if self.pixel_format.alpha and not held.alpha:
+    @property
+    def _stored(self) -> PixelFormat:
+        """The pixel format of the file."""
+        return PixelFormat(
+            self.pixel_format.colours, WRITABLE[self.encoding.format].hold(self.pixel_format).alpha, self.bits
+        )
+
+    @property
+    def _given(self) -> PixelFormat:
+        """The pixel format in which libvips' saver gets the rows."""
+        return self._stored if self.resized else self.pixel_format
+
+    def _resized_rows(self, next_rows: Callable[[], Array], stop: Stop) -> Iterator[Array]:
+        """The file's rows, in pieces from the top down: [rows, W, C] in the file's pixel format."""
+        # As libvips does: a picture that grows is resized with its colours weighted.
+        weighted = self.pixel_format.alpha and self.to_height > self.height
+        for rows in resized_down(next_rows, self.height, self.to_height, weighted=weighted):
+            for piece in pieces(rows, self.to_width):
+                stop.check()
+                image = as_image(piece, self.pixel_format)
+                image = scaled(image, self.to_width, len(piece), premultiplied=weighted)
+                if weighted:
+                    image = image.unpremultiply(max_alpha=1.0)
+                # Resizing kernels overshoot black and white.
+                stored = self._as_stored(image.clamp()).numpy()
+                yield stored.reshape(len(piece), self.to_width, -1)
+
+    def _as_stored(self, image: pyvips.Image) -> pyvips.Image:
+        """An image of `pixel_format` with the channels and the depth of the file."""
+        if self.pixel_format.alpha and not self._stored.alpha:
             white = 1.0 if self.pixel_format.bits == 32 else float(np.iinfo(self.pixel_format.dtype).max)
             image = image.flatten(background=[white], max_alpha=white)
         if self.pixel_format.bits == 32 and self.bits != 32:
             image = (image * float(2**self.bits - 1)).rint().cast({8: "uchar", 16: "ushort"}[self.bits])
-        pixel_format = PixelFormat(self.pixel_format.colours, held.alpha, self.bits)
-        image, keep = self.metadata.put(image, pixel_format, self.resolution_scale)
-        image = image.copy(interpretation=pixel_format.interpretation)
-        return image, self._options(pixel_format) | {"keep": keep}
+        return image
+
+    def _prepared(self, image: pyvips.Image) -> tuple[pyvips.Image, dict[str, Any]]:
+        """The image in the file's pixel format, with metadata, and the options of libvips' saver."""
+        if not self.resized:
+            image = self._as_stored(image)
+        image, keep = self.metadata.put(image, self._stored, self.resolution_scale)
+        image = image.copy(interpretation=self._stored.interpretation)
+        return image, self._options(self._stored) | {"keep": keep}
 
     def _options(self, pixel_format: PixelFormat) -> dict[str, Any]:
         encoding = self.encoding

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pyvips
 
 from runtime.admission import LARGEST_SHARE
 from runtime.picture_work import IN_MEMORY_BYTES, PictureWork
@@ -45,6 +47,8 @@ def saved(folder: Path, kind: str) -> Path:
             vips(texture(900, 900, 4), "srgb").pngsave(str(path), compression=1)
         case "low.png":
             vips(texture(30_000, 4), "srgb").pngsave(str(path), compression=1)
+        case "wide.jpeg":
+            vips(texture(8064, 300), "srgb").jpegsave(str(path))
         case "float.tiff":
             vips(texture(64, 64, 4).astype(np.float32) / 255, "scrgb").tiffsave(str(path))
     return path
@@ -60,6 +64,9 @@ def saved(folder: Path, kind: str) -> Path:
         ("hidden.png", {"format": "png"}),
         ("low.png", {"format": "tiff", "outscale": 3}),
         ("float.tiff", {"format": "tiff", "outscale": 50, "compression": 0}),
+        ("wide.jpeg", {"format": "jpeg", "outscale": 2}),
+        ("wide.jpeg", {"format": "png", "outscale": 0.5}),
+        ("hidden.png", {"format": "jpeg", "outscale": 5}),
     ],
 )
 def test_a_picture_needs_no_more_memory_than_its_cost_says(
@@ -78,11 +85,13 @@ def test_a_picture_needs_no_more_memory_than_its_cost_says(
     assert measured["peak"] <= measured["bound"]
 
 
-def work(file: bytes, outscale: float = SCALE, **encoding: Any) -> PictureWork:
+def work(
+    file: bytes, outscale: float = SCALE, *, engine: FakeUpscaler | None = None, **encoding: Any
+) -> PictureWork:
     opened = open_picture(file, max_pixels=2**26)
     width, height = (max(1, round(side * outscale)) for side in (opened.header.width, opened.header.height))
     return PictureWork(
-        FakeUpscaler(),
+        engine or FakeUpscaler(),
         opened,
         width=width,
         height=height,
@@ -95,12 +104,29 @@ def test_a_thumbnail_costs_little() -> None:
     assert work(png(32, 32), format="png").cost.memory_bytes < 8 * 2**20
 
 
-@pytest.mark.parametrize("outscale", [2, SCALE])
-def test_the_photograph_of_a_phone_fits_into_the_default_budget(outscale: float) -> None:
-    photograph = vips(np.zeros((3000, 4000, 3), np.uint8), "srgb").jpegsave_buffer()
-    most_bytes = Limits().max_active_bytes * LARGEST_SHARE
-    for format in ("png", "jpeg"):
-        assert work(photograph, outscale, format=format).cost.memory_bytes <= most_bytes
+@pytest.mark.parametrize(
+    ("width", "height", "kind"),
+    [
+        (4000, 3000, "jpeg"),  # 12 megapixels
+        (5700, 4280, "jpeg"),  # 24
+        (8064, 6048, "jpeg"),  # 48
+        (4000, 3000, "rgba.png"),
+    ],
+)
+def test_the_photograph_of_a_phone_fits_into_the_default_budget(width: int, height: int, kind: str) -> None:
+    """At any scale, in every format that is written row by row, with the tiles of the model that is shipped."""
+    limits, engine = Limits(), FakeUpscaler()
+    engine.manifest = replace(engine.manifest, tile_sizes=(96,), halo=8)
+    most_bytes = limits.max_active_bytes * LARGEST_SHARE
+    most_disk_bytes = limits.max_disk_bytes * LARGEST_SHARE
+    black = pyvips.Image.black(width, height, bands=3 + (kind == "rgba.png")).copy(interpretation="srgb")
+    photograph = black.jpegsave_buffer() if kind == "jpeg" else black.pngsave_buffer(compression=1)
+    for outscale in (0.5, 1, 1.5, 2, 3, 3.9, SCALE):
+        assert width * height * outscale**2 <= limits.max_output_pixels
+        for format in ("jpeg", "png", "tiff"):
+            cost = work(photograph, outscale, engine=engine, format=format).cost
+            assert cost.memory_bytes <= most_bytes, (outscale, format)
+            assert cost.disk_bytes <= most_disk_bytes, (outscale, format)
 
 
 def test_a_small_picture_made_large_goes_to_disk_where_its_format_can() -> None:
