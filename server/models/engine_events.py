@@ -7,11 +7,15 @@ from collections.abc import Callable
 from runtime.healing import Event
 from server.logs import log
 
+# Events to warn of, though the model may still be served (runtime/replicas.py).
+TROUBLES = ("engine failed", "device out")
+
 
 def log_event(event: Event) -> None:
     """Log an event of a model's engines. May be called from any thread."""
-    say = log.info if event.serving and not event.what.endswith(("failed", "out")) else log.warning
-    say(
+    is_trouble = not event.serving or event.what in TROUBLES
+    write = log.warning if is_trouble else log.info
+    write(
         event.what, model=event.model, device=event.device, reason=event.reason, model_available=event.serving
     )
 
@@ -28,6 +32,11 @@ class EngineEvents:
 
     def __call__(self, event: Event) -> None:
         log_event(event)
-        if event.serving == (event.model in self._unavailable):
-            (self._unavailable.discard if event.serving else self._unavailable.add)(event.model)
-            self.changed()
+        was_serving = event.model not in self._unavailable
+        if event.serving == was_serving:
+            return
+        if event.serving:
+            self._unavailable.discard(event.model)
+        else:
+            self._unavailable.add(event.model)
+        self.changed()

@@ -57,7 +57,7 @@ MACHINE = (
     ("ganforge_memory_limit_bytes", "Memory that the process may use.", resources.memory_bytes),
     ("ganforge_temporary_free_bytes", "Free space for temporary files (TMPDIR).", resources.temporary_bytes),
 )
-# Small and large requests have lanes of their own: runtime/admission.py.
+# Requests of different sizes have lanes of their own: runtime/admission.py.
 LANES: Sequence[Reading[LaneStats]] = (
     ("ganforge_queue_requests", "Requests that wait for admission.", lambda lane: lane.waiting),
     ("ganforge_queue_pixels", "Pixels of the requests that wait.", lambda lane: lane.waiting_px),

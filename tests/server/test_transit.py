@@ -23,7 +23,8 @@ from protos import ganforge_pb2_grpc as pb_grpc
 from runtime.errors import Overloaded
 from server.core.calls import Call
 from server.core.connections import Connections, machine
-from server.core.transit import Transit, Waiting
+from server.core.transit import Transit
+from server.core.waiting import Waiting
 from server.launch import launched
 from server.limits import MIB, Limits
 from tests.server.bundles import write_enlarger, write_generator
