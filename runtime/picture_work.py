@@ -39,7 +39,7 @@ class PictureWork:
     opened: the input. width, height: of the answer, in px. encoding: of the answer's file.
     file_bytes: memory held by the input file, 0 if it is on disk. flow: of its jobs; None for a new one.
     stop: ends `decode`, `whole` and `write` with Cancelled.
-    in_memory: whether `whole` encodes the answer; else `write` does, to a file.
+    source_bytes: of the input file. in_memory: whether `whole` encodes the answer; else `write` does, to a file.
     cost: what admission is asked for.
     Raises InvalidInput if the model takes whole pictures only and this one is too large for it.
     """
@@ -57,6 +57,7 @@ class PictureWork:
         stop: Stop | None = None,
     ) -> None:
         self._manifest, self.header = engine.manifest, opened.header
+        self.source_bytes = opened.size_bytes
         self._opened: OpenedPicture | None = opened
         self._stop = stop or never()
         self._rows: Rows | None = None

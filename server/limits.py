@@ -15,8 +15,10 @@ SPOOL_FROM_BYTES = MIB
 CHUNK_BYTES = MIB
 # Room in a message for everything but its image.
 MESSAGE_MARGIN_BYTES = 64 * 1024
-# Answers with at most this many pixels are encoded on the "quick" codec threads.
+# Pictures of at most this many pixels, input and answer each, from files of at most so many bytes, get the "quick" codec
+# threads. A file's bytes count too: a picture of 32×32 pixels may be followed by data that take minutes to decompress.
 QUICK_PIXELS = 2**20
+QUICK_FILE_BYTES = 2**20
 
 
 @dataclass(frozen=True)

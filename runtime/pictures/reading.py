@@ -76,12 +76,13 @@ class Header:
 class OpenedPicture:
     """A file whose header was read and is within the limits.
 
-    by_rows: whether it is decoded a band at a time; else as a whole. decoder_bytes: the most memory that the decoder
-    takes, beside the decoded rows.
+    size_bytes: of the file. by_rows: whether it is decoded a band at a time; else as a whole. decoder_bytes: the most memory
+    that the decoder takes, beside the decoded rows.
     """
 
     header: Header
     metadata: Metadata
+    size_bytes: int
     by_rows: bool
     decoder_bytes: int
     _decoded: Callable[[], pyvips.Image]
@@ -179,7 +180,7 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> OpenedPicture:
         needed = costs.decoder_bytes(
             bitmap.NAME, width=bmp.width, height=bmp.height, source_bytes=4, bits=8, by_rows=False
         )
-        return OpenedPicture(header, bmp.metadata, False, needed, lambda: bitmap.decoded(source))
+        return OpenedPicture(header, bmp.metadata, size, False, needed, lambda: bitmap.decoded(source))
     try:
         image = open_image(source, "sequential")
         loader = image.get("vips-loader").split("_")[0]
@@ -219,7 +220,7 @@ def open_picture(source: bytes | Path, *, max_pixels: int) -> OpenedPicture:
     if tags is not None:
         rows, tiled = tifftags.rows_of_unit(tags, image.height)
         needed += costs.tiff_bytes(image.width, source_bytes, rows_of_unit=rows, tiled=tiled)
-    return OpenedPicture(Header(*size_px, pixel_format, format), metadata, by_rows, needed, decoded)
+    return OpenedPicture(Header(*size_px, pixel_format, format), metadata, size, by_rows, needed, decoded)
 
 
 def open_image(source: bytes | Path, access: str) -> pyvips.Image:

@@ -18,6 +18,7 @@ from typing import Literal, ParamSpec, TypeVar
 from runtime.stopwatch import Activity
 from server.core.calls import Call
 from server.core.fair_threads import FairThreads
+from server.limits import QUICK_FILE_BYTES, QUICK_PIXELS
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,8 +49,18 @@ class Work:
         return self.files * FILE_PX + self.pixels
 
 
-# Reading headers and checking parameters.
-CHECKING = Work("quick", "decode")
+def pool_for(files: int, pixels: int, source_bytes: int = 0) -> Pool:
+    """The threads for an answer of so many files and pixels: nothing large keeps small answers waiting.
+
+    source_bytes: of the file that the picture comes in.
+    """
+    small = (files - 1) * FILE_PX + pixels <= QUICK_PIXELS
+    return "quick" if small and source_bytes <= QUICK_FILE_BYTES else "slow"
+
+
+def checking(source_bytes: int = 0) -> Work:
+    """Reading a header and checking parameters."""
+    return Work(pool_for(1, 0, source_bytes), "decode")
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runtime.estimates import Coding
+from runtime.picture_cost import FILE_BYTES_PER_PIXEL
 from runtime.picture_work import PictureWork
 from runtime.pictures.reading import open_picture
 from runtime.tensors import TaskName
 from server.core.calls import Call
-from server.core.codec_threads import CHECKING
+from server.core.codec_threads import checking
 from server.core.params import image_params
 from server.core.pipeline import OnProgress, run_picture
 from server.core.progress import LatestProgress
@@ -125,7 +126,9 @@ class Images:
         """As `_process`, with this model."""
         shared = self._shared
         codecs, limits = shared.codecs, shared.limits
-        opened = await codecs.run(CHECKING, call, open_picture, image, max_pixels=limits.max_pixels)
+        size_bytes = len(image) if isinstance(image, bytes) else image.stat().st_size
+        work = checking(size_bytes)
+        opened = await codecs.run(work, call, open_picture, image, max_pixels=limits.max_pixels)
         header = opened.header
         params = image_params(request, header, model.manifest, limits)
         flow = new_flow(request, call)
@@ -150,7 +153,8 @@ class Images:
         file, items = await run_picture(model, picture, codecs, shared.disk, call, on_progress)
         stack.enter_context(file)
         picture.free()
-        shared.estimates.learn(coding, call.stopwatch.times().codec_s)
+        if size_bytes <= FILE_BYTES_PER_PIXEL * coded_px:  # else its time says nothing about pixels
+            shared.estimates.learn(coding, call.stopwatch.times().codec_s)
         in_memory = isinstance(file, io.BytesIO)
         ticket.hold_only(memory_bytes=0, disk_bytes=0 if in_memory else file.seek(0, os.SEEK_END))
         if not in_memory:

@@ -18,11 +18,10 @@ from runtime.sample_work import SampleWork
 from runtime.tiling.tiled_picture import OnTilesDone
 from server.core.band_queue import BandQueue
 from server.core.calls import Call
-from server.core.codec_threads import FILE_PX, Codecs, Pool, Work
+from server.core.codec_threads import FILE_PX, Codecs, Pool, Work, pool_for
 from server.core.disk import Disk
 from server.core.params import SampleParams
 from server.core.requests import Progress
-from server.limits import QUICK_PIXELS
 from server.models.models import Model
 
 OnProgress = Callable[[Progress], None]
@@ -30,11 +29,6 @@ OnProgress = Callable[[Progress], None]
 BANDS_RUNNING = 2
 # Samples that together cost about so many pixels are encoded by one task: a few milliseconds, for which others wait.
 SAMPLES_PX = 2**16
-
-
-def pool_for(files: int, pixels: int) -> Pool:
-    """The threads that code an answer of so many files and pixels: nothing large keeps small answers waiting."""
-    return "quick" if (files - 1) * FILE_PX + pixels <= QUICK_PIXELS else "slow"
 
 
 async def run_picture(
@@ -68,7 +62,8 @@ async def _run_whole(
 ) -> tuple[BinaryIO, list[Job]]:
     """Process a small picture in memory."""
     output = picture.output
-    pool = pool_for(1, output.to_width * output.to_height)
+    pixels = max(picture.header.pixels, output.to_width * output.to_height)
+    pool = pool_for(1, pixels, picture.source_bytes)
     await codecs.run(_decoding(pool, picture), call, picture.decode, 0)
     job = picture.job(0, call.deadline_s, on_tiles_done)
     await run_job(model, job, call)

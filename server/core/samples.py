@@ -11,7 +11,7 @@ from runtime.estimates import Coding
 from runtime.sample_work import SampleWork
 from runtime.tensors import TaskName
 from server.core.calls import Call
-from server.core.codec_threads import CHECKING
+from server.core.codec_threads import checking
 from server.core.params import sample_params
 from server.core.pipeline import encode_samples, run_job
 from server.core.requests import SamplesAnswer, SamplesRequest
@@ -46,7 +46,7 @@ class Samples:
         """As `answer`, with this model."""
         shared = self._shared
         codecs, limits = shared.codecs, shared.limits
-        params = await codecs.run(CHECKING, call, sample_params, request, model.manifest, limits)
+        params = await codecs.run(checking(), call, sample_params, request, model.manifest, limits)
         flow = new_flow(request, call)
         note_facts(call, model, flow, f"{params.count}×{params.width}×{params.height}")
         samples = SampleWork(model.engine, params.latents, params.labels, params.encoding, flow)
