@@ -61,7 +61,7 @@ class Overloaded(GanforgeError):
 
 
 class OutOfSpace(Overloaded):
-    """The server cannot write its temporary files: the disk is full. Its own trouble, so it is logged as an error."""
+    """The server cannot write its temporary files: the disk is full. No fault of the caller's, so it is logged as an error."""
 
 
 class NotReady(GanforgeError):

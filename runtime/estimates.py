@@ -21,10 +21,11 @@ from runtime.pictures.formats import Encoding
 
 # Weight of what ran before, each time something runs: in the current estimate and in the long-term average.
 DECAY, SLOW_DECAY = 0.9, 0.99
-MOST_AT_ONCE = 4.0
+# What ran counts at most as so many times the current estimate.
+LARGEST_FACTOR = 4.0
 HALF_LIFE_S = 60.0
 # Seconds per pixel of input and output together, on one slow core, until something was learned; by `Coding.kind`.
-FIRST_GUESSES: Mapping[str, float] = {
+FIRST_GUESSES_S_PER_PX: Mapping[str, float] = {
     "png 0": 30e-9,
     "png 9": 700e-9,
     "jpeg": 30e-9,
@@ -33,7 +34,7 @@ FIRST_GUESSES: Mapping[str, float] = {
     "tiff 0": 30e-9,
     "tiff 9": 300e-9,
 }
-FIRST_GUESS = 80e-9
+FIRST_GUESS_S_PER_PX = 80e-9
 
 
 class Rate:
@@ -41,32 +42,32 @@ class Rate:
 
     def __init__(self, guess: float | None = None) -> None:
         self._guess = guess
-        # Decayed sums of seconds and pixels: of late, and in the long term.
-        self._late, self._long = (0.0, 0.0), (0.0, 0.0)
+        # Decayed sums of seconds and pixels: recent, and long-term.
+        self._recent, self._long = (0.0, 0.0), (0.0, 0.0)
         self._learned_at_s = 0.0
 
     def learn(self, seconds: float, pixels: int, now_s: float) -> None:
         """Take something into account that ran. now_s: on any clock, the same as for `value`."""
         expected = self.value(now_s)
-        if _rate(self._late) is not None and expected is not None:
-            # What `value` has gone back to while nothing ran, it does not forget.
-            self._late = (expected * self._late[1], self._late[1])
-        self._late = _learned(self._late, DECAY, seconds, pixels)
+        if _rate(self._recent) is not None and expected is not None:
+            # Start from what `value` has gone back to while nothing ran.
+            self._recent = (expected * self._recent[1], self._recent[1])
+        self._recent = _learned(self._recent, DECAY, seconds, pixels)
         self._long = _learned(self._long, SLOW_DECAY, seconds, pixels)
         self._learned_at_s = now_s
 
     def value(self, now_s: float) -> float | None:
         """The estimate; None if nothing is known."""
-        late, long = _rate(self._late), _rate(self._long)
-        if late is None or long is None:
+        recent, long = _rate(self._recent), _rate(self._long)
+        if recent is None or long is None:
             return self._guess
-        return long + (late - long) * 0.5 ** ((now_s - self._learned_at_s) / HALF_LIFE_S)
+        return long + (recent - long) * 0.5 ** ((now_s - self._learned_at_s) / HALF_LIFE_S)
 
 
 def _learned(sums: tuple[float, float], decay: float, seconds: float, pixels: int) -> tuple[float, float]:
     rate = _rate(sums)
     if rate is not None:
-        seconds = min(seconds, MOST_AT_ONCE * rate * pixels)
+        seconds = min(seconds, LARGEST_FACTOR * rate * pixels)
     return decay * sums[0] + seconds, decay * sums[1] + pixels
 
 
@@ -101,7 +102,7 @@ class Speed:
         size = _size(size_px)
         nearest = min(self._by_size, key=lambda known: abs(known - size))
         rate = self._by_size[nearest].value(now_s)
-        # What small things cost for each pixel, large ones hardly do: no poster is refused because of a few thumbnails.
+        # Small items cost more for each pixel than large ones: no poster is refused because of a few thumbnails.
         return min(rate, self._guess) if rate and self._guess and nearest < size else rate
 
 
@@ -173,5 +174,5 @@ class Estimates:
         return self._speed(coding).value(self._clock(), coding.size_px) or 0.0
 
     def _speed(self, coding: Coding) -> Speed:
-        guess = FIRST_GUESSES.get(coding.kind, FIRST_GUESS)
+        guess = FIRST_GUESSES_S_PER_PX.get(coding.kind, FIRST_GUESS_S_PER_PX)
         return self._codecs.setdefault(coding.kind, Speed(guess))

@@ -1,7 +1,7 @@
 """Forecast: when requests will be admitted and done, if nothing else arrives. runtime/admission.py asks it whether a deadline
 can be met, and after what time a refused request would be taken.
 
-It plays the future on copies of the lanes: running requests share the device, and the codec threads, in proportion to their
+It simulates the future on copies of the lanes: running requests share the device, and the codec threads, in proportion to their
 weights; when one has had all the seconds that it was estimated to need, it leaves, and the lane admits who is next.
 """
 
@@ -149,7 +149,7 @@ def answered_s(lanes: Sequence[Lane], index: int, ticket: Ticket) -> float:
 
 
 def _answered_at_once_s(lanes: Sequence[Lane], ticket: Ticket) -> float:
-    """As Forecast.answered_s for a request that need not wait while nobody else does: no need to play the future.
+    """As Forecast.answered_s for a request that need not wait while nobody else does: no need to simulate the future.
 
     Of device or codec threads, each other request takes what it needs, or as much by weight as this one needs.
     """

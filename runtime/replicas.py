@@ -7,8 +7,8 @@ An engine is condemned when it fails on an input that is known to be good (that 
 and opened again; if that fails, or happens too often, the next way takes its place, and stays until the model is loaded
 again. A replica without a way left is out, and tries again from the first way at growing intervals.
 
-An item that fails on an engine that is well is the item's own trouble: only this item goes on to the next way, whose
-engine is opened for it and kept.
+If an engine fails on an item and still runs a good input, the item is at fault: only this item goes on to the next way,
+whose engine is opened for it and kept.
 
 The scheduler asks for `engine(way)` before each batch and calls `condemn`. Opening and closing happen on threads of their
 own, because they take from a second to minutes, and may hang where the device does.

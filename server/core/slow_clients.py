@@ -1,8 +1,8 @@
 """Calls that hold disk while they wait for their clients: images that arrive in pieces, and answers on disk that leave.
 
-A client may take its time as long as nobody else needs that disk. When others do, `limits.idle_s` was time enough: the call
-that has waited longest for its client is then ended, of the client that holds most. server/core/uploads.py asks for the disk
-of uploads, and server/core/images.py shows which answers are on disk.
+A client may take its time as long as nobody else needs that disk. When others do, a call that has held it for `limits.idle_s`
+may be ended: of the client that holds most, the one that has held it longest. server/core/uploads.py asks for room for
+uploads, and server/core/images.py registers the answers on disk.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Bounds the memory of messages in transit: those that arrive, those whose calls hold them, and answers that leave.
 
-What waits for a client never makes another wait: beyond `limits.max_transit_bytes`, the call that has waited longest for
+A slow client never makes another wait: beyond `limits.max_transit_bytes`, the call that has waited longest for
 its client is ended, of the connection that holds most, of the client that holds most. A thumbnail is in transit for a
 moment and waits for nobody.
 

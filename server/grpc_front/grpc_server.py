@@ -20,7 +20,7 @@ import grpc
 from grpc._cython import cygrpc
 from grpc.aio import _server as grpc_aio
 
-# The path that gRPC is told of every call for an unknown method: all get the same answer.
+# The path that gRPC is given for every call of an unknown method: all get the same answer.
 UNKNOWN = "/unknown"
 # The coroutine in which grpc.aio runs a handler, on a task of its own, which the task that owns the call starts.
 HANDLER_TASK = "_handle_exceptions"

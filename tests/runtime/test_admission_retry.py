@@ -1,6 +1,6 @@
 """What a refusal promises: after `retry_after_s`, if nothing else arrives, the request is taken, and not noticeably before.
 
-The device and the codec threads are played here in small steps, with none of the code that makes the promise.
+The device and the codec threads are simulated here in small steps, with none of the code that makes the promise.
 """
 
 from __future__ import annotations

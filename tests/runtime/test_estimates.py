@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.cost import Cost
-from runtime.estimates import FIRST_GUESS, Coding, Estimates, OnDevice, Rate, Speed
+from runtime.estimates import FIRST_GUESS_S_PER_PX, Coding, Estimates, OnDevice, Rate, Speed
 from runtime.pictures.formats import Encoding
 
 PX = 1000
@@ -114,8 +114,8 @@ def test_a_small_picture_is_decoded_computed_and_encoded_one_after_the_other() -
     estimates = Estimates(4)
     cost = costs(estimates, Coding(Encoding("png"), 10 * MEGAPIXEL))
     assert cost.device_s == pytest.approx(0.5)  # two slots
-    assert cost.codec_s == pytest.approx(FIRST_GUESS * 10 * MEGAPIXEL / 4)
-    assert cost.alone_s == pytest.approx(0.5 + FIRST_GUESS * 10 * MEGAPIXEL)
+    assert cost.codec_s == pytest.approx(FIRST_GUESS_S_PER_PX * 10 * MEGAPIXEL / 4)
+    assert cost.alone_s == pytest.approx(0.5 + FIRST_GUESS_S_PER_PX * 10 * MEGAPIXEL)
 
 
 def test_a_single_tile_has_only_one_of_the_slots() -> None:
@@ -128,9 +128,9 @@ def test_a_single_tile_has_only_one_of_the_slots() -> None:
 def test_the_steps_of_a_large_picture_overlap_and_samples_are_encoded_side_by_side() -> None:
     estimates = Estimates(4)
     large = costs(estimates, Coding(Encoding("png"), 10 * MEGAPIXEL, overlaps=True))
-    assert large.alone_s == pytest.approx(max(0.5, FIRST_GUESS * 10 * MEGAPIXEL))
+    assert large.alone_s == pytest.approx(max(0.5, FIRST_GUESS_S_PER_PX * 10 * MEGAPIXEL))
     samples = costs(estimates, Coding(Encoding("png"), 10 * MEGAPIXEL, files=16))
-    assert samples.alone_s == pytest.approx(0.5 + FIRST_GUESS * 10 * MEGAPIXEL / 4)
+    assert samples.alone_s == pytest.approx(0.5 + FIRST_GUESS_S_PER_PX * 10 * MEGAPIXEL / 4)
 
 
 def test_codecs_are_learned_by_format_and_effort_and_size() -> None:
@@ -147,7 +147,7 @@ def test_codecs_are_learned_by_format_and_effort_and_size() -> None:
     estimates.learn(best, 3.0)
     assert costs(estimates, best).codec_s == pytest.approx(3.0)
     assert costs(estimates, Coding(Encoding("png"), MEGAPIXEL)).codec_s == pytest.approx(
-        FIRST_GUESS * MEGAPIXEL
+        FIRST_GUESS_S_PER_PX * MEGAPIXEL
     )
 
 
