@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from runtime.niceness import give_way, niceness
 from runtime.pictures.codec import pyvips
 from runtime.pictures.formats import PixelFormat
 from runtime.tensors import Array
@@ -30,12 +31,13 @@ class RowFile:
     width, height: of the whole picture, in px. pixel_format: of its rows.
     next_rows: returns the next band, [rows, W, C] in the format's dtype. If it raises, the reading ends, and the
         exception is kept in `error`, because libvips only reports that a read failed.
+    libvips computes on threads that it keeps for all pictures; those that read this one become as nice as this thread is.
     """
 
     def __init__(
         self, width: int, height: int, pixel_format: PixelFormat, next_rows: Callable[[], Array]
     ) -> None:
-        self._next_rows = next_rows
+        self._next_rows, self._niceness = next_rows, niceness()
         self._header = header(width, height, pixel_format)
         self._size = len(self._header) + height * width * pixel_format.pixel_bytes
         self._at = 0
@@ -57,6 +59,7 @@ class RowFile:
         self._next_rows, self._band = _no_rows, memoryview(b"")
 
     def _read(self, count: int) -> bytes:
+        give_way(self._niceness)
         if self._at < len(self._header):
             data = self._header[self._at : self._at + count]
         elif self.error is not None or self._at >= self._size:

@@ -8,13 +8,14 @@ keep the process from ending.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
+
+from runtime.niceness import give_way, niceness
 
 
 @dataclass(eq=False)
@@ -104,9 +105,7 @@ class FairThreads:
         thread.start()
 
     def _work(self) -> None:
-        if self._niceness and hasattr(os, "setpriority"):
-            own = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + self._niceness)
+        give_way(niceness() + self._niceness)
         while (task := self._next()) is not None:
             task.done.set_running_or_notify_cancel()
             try:

@@ -6,6 +6,7 @@ import gc
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import pyvips
 
 from runtime.errors import Cancelled
+from runtime.niceness import PER_THREAD, give_way, niceness
 from runtime.pictures.formats import WRITABLE, Encoding, PixelFormat
 from runtime.pictures.rowfile import STRIP_BYTES, RowFile
 from runtime.pictures.writing import Output
@@ -134,3 +136,22 @@ def test_bands_are_freed_without_garbage_collection(fails: bool) -> None:
         assert [each() for each in alive if each() is not None] == []
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(not PER_THREAD, reason="needs a niceness of each thread")
+def test_threads_that_read_become_as_nice_as_the_one_that_encodes() -> None:
+    # libvips keeps its threads: those that a thumbnail started would compete for posters as urgently as for thumbnails.
+    def encoding() -> tuple[int, RowFile]:
+        give_way(niceness() + 1)
+        return niceness(), RowFile(4, 4, PixelFormat(3), bands_of(np.zeros((4, 4, 3), np.uint8), 4))
+
+    def reading(rows: RowFile) -> tuple[int, int]:
+        before = niceness()
+        rows._read(1)
+        return before, niceness()
+
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        nice, rows = first.submit(encoding).result()
+        before, after = second.submit(reading, rows).result()
+    assert before == niceness()
+    assert after == nice == before + 1
