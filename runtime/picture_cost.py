@@ -12,6 +12,7 @@ from runtime.manifest import Manifest
 from runtime.pictures import costs
 from runtime.pictures.formats import WRITABLE
 from runtime.pictures.reading import OpenedPicture
+from runtime.pictures.transparency import ROWS_SEEN_BEYOND, STRIPE_PX
 from runtime.pictures.writing import Output
 from runtime.tiling.tiled_picture import TiledPicture
 from runtime.values import UNIT, value_range
@@ -19,7 +20,8 @@ from runtime.values import UNIT, value_range
 FLOAT_BYTES = 4
 # At most three bands are in memory: two on the way through the network, one being written.
 BANDS_ALIVE = 3
-# Copies of a band's rows as floats: while colours under transparency are filled, and while an alpha channel is enlarged.
+# Copies of a band's rows as floats: while colours under transparency are filled, a stripe at a time, and while an alpha
+# channel is enlarged.
 FILL_COPIES, ENLARGE_COPIES = 7, 3
 # Copies of a whole picture's floats at the network: the batch, the output, and its conversion to levels.
 WHOLE_COPIES = 3
@@ -86,13 +88,16 @@ def _planes_bytes(manifest: Manifest, opened: OpenedPicture, tiled: TiledPicture
     header = opened.header
     pixel_format, rows = header.pixel_format, tiled.most_rows_needed
     row_px = header.width
-    plane = row_px * rows * pixel_format.channels * FLOAT_BYTES
-    # Beside those in work: the rows kept for the next band, padding to the size multiple, and the model's own range.
-    copies = alive + 2 + (value_range(manifest.inputs[0]) != UNIT)
-    needed = plane * copies
+    row_bytes = row_px * pixel_format.channels * FLOAT_BYTES
+    # Of the windows, beside those in work: padding to the size multiple, and the model's own range.
+    needed = tiled.most_window_rows * row_bytes * (alive + 1 + (value_range(manifest.inputs[0]) != UNIT))
+    needed += rows * row_bytes  # kept for the next band
     scale_px = manifest.scale**2
     if pixel_format.alpha:
-        needed += plane * FILL_COPIES
+        # The rows around the windows are decoded and filled, too.
+        needed += rows * row_bytes * 2
+        stripe_px = min(row_px, STRIPE_PX + 2 * ROWS_SEEN_BEYOND)
+        needed += rows * row_bytes * FILL_COPIES * stripe_px // row_px
         if tasks.of(manifest).alpha == "beside":
             needed += row_px * rows * scale_px * FLOAT_BYTES * ENLARGE_COPIES
     if tasks.items_of(manifest) == "whole":

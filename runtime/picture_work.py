@@ -143,10 +143,12 @@ class PictureWork:
         answer = answer_format(header.pixel_format, self._manifest)
         bits = WRITABLE[encoding.format].hold(answer).bits
         own_size = (header.width * scale, header.height * scale)
+        # Pixels that will be resized are not rounded to the answer's levels before: 16 bits are enough for 8, floats for more.
+        given_bits = bits if own_size == (width, height) else 16 if bits == 8 else 32
         return Output(
             width=own_size[0],
             height=own_size[1],
-            pixel_format=replace(answer, bits=bits if own_size == (width, height) else 32),
+            pixel_format=replace(answer, bits=given_bits),
             to_width=width,
             to_height=height,
             bits=bits,

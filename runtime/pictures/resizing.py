@@ -1,4 +1,4 @@
-"""Resizes a picture of floats in bands, in little memory. runtime/pictures/writing.py calls it for answers of another size.
+"""Resizes a picture in bands, in little memory. runtime/pictures/writing.py calls it for answers of another size.
 
 libvips' own resize would hold nearly two thousand lines of the network's output, because each of its steps keeps a cache
 for rows that are asked for out of order. Here the rows come in order: each block of them is added to the answer's rows that
@@ -141,9 +141,10 @@ def resized_down(
 ) -> Iterator[Array]:
     """The rows of a picture of `size` rows, resized to `to_size` rows, in pieces from the top down.
 
-    next_rows: returns the next band, [rows, W, C] float32. weighted: whether colours are multiplied with alpha, the last
-    channel, which is in [0, 1]; the result then is, too. Yields [rows, W, C] float32, at least one row, to be used before
-    the next. Kernels swing beyond black and white. Raises what `next_rows` raises.
+    next_rows: returns the next band, [rows, W, C] uint8, uint16 or float32 in [0, 1].
+    weighted: whether colours are multiplied with alpha, the last channel; in the result they then still are.
+    Yields [rows, W, C] float32, at least one row, to be used before the next. Kernels swing beyond 0 and 1.
+    Raises what `next_rows` raises.
     """
     axis = Axis(size, to_size)
     begun: Array | None = None  # sums of the answer's rows [done, done + len(begun))
@@ -198,7 +199,10 @@ def _blocks(next_rows: Callable[[], Array], axis: Axis) -> Iterator[tuple[int, A
                 del band  # free its memory while waiting for the next
                 band, used = next_rows(), 0
             step = min(count - filled, len(band) - used)
-            held[filled : filled + step] = band[used : used + step]
+            rows = held[filled : filled + step]
+            rows[:] = band[used : used + step]
+            if band.dtype != np.float32:
+                rows /= np.float32(np.iinfo(band.dtype).max)
             filled, used = filled + step, used + step
         yield low, held[:count]
 

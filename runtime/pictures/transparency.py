@@ -16,6 +16,8 @@ LEVELS = 5
 SQUARE_PX = 2**LEVELS
 # At most so many rows beyond those to fill are looked at, above and below.
 ROWS_SEEN_BEYOND = 2 * SQUARE_PX
+# Columns that are filled at a time: copies of them are many, and of the whole width they would need much memory.
+STRIPE_PX = 32 * SQUARE_PX
 
 
 def rows_seen(start: int, stop: int, height: int) -> tuple[int, int]:
@@ -37,7 +39,15 @@ def fill(colour: Array, alpha: Array) -> Array:
     visible = alpha > 0
     if visible.all():
         return colour
-    return _filled(np.where(visible, colour, np.float32(0)), visible, LEVELS)
+    width = colour.shape[2]
+    filled = np.empty_like(colour)
+    for left in range(0, width, STRIPE_PX):
+        right = min(left + STRIPE_PX, width)
+        first, last = rows_seen(left, right, width)  # the same holds across
+        seen = visible[:, first:last]
+        stripe = _filled(np.where(seen, colour[:, :, first:last], np.float32(0)), seen, LEVELS)
+        filled[:, :, left:right] = stripe[:, :, left - first : right - first]
+    return filled
 
 
 def _filled(colour: Array, visible: Array, levels: int) -> Array:

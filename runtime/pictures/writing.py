@@ -7,7 +7,7 @@ runtime/picture_work.py and runtime/pixels.py make an `Output` (input pixels, ou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,8 @@ class Output:
     """A picture to encode.
 
     width, height, pixel_format: of the pixels given, in px; floats are in [0, 1].
-    to_width, to_height: of the file, in px. If they differ from width and height, the pixels are resized; give floats
-        then, so that rounding comes last.
+    to_width, to_height: of the file, in px. If they differ from width and height, the pixels are resized; give more
+        bits than the file has then, so that rounding comes last.
     bits: per channel in the file. metadata: of the input. resolution_scale: factor of the metadata's resolution
         (horizontal, vertical).
     """
@@ -124,30 +124,31 @@ class Output:
         """The file's rows, in pieces from the top down: [rows, W, C] in the file's pixel format."""
         # As libvips does: a picture that grows is resized with its colours weighted.
         weighted = self.pixel_format.alpha and self.to_height > self.height
+        floats = replace(self.pixel_format, bits=32)
         for rows in resized_down(next_rows, self.height, self.to_height, weighted=weighted):
             for piece in pieces(rows, self.to_width):
                 stop.check()
-                image = as_image(piece, self.pixel_format)
+                image = as_image(piece, floats)
                 image = scaled(image, self.to_width, len(piece), premultiplied=weighted)
                 if weighted:
                     image = image.unpremultiply(max_alpha=1.0)
                 # Resizing kernels overshoot black and white.
-                stored = self._as_stored(image.clamp()).numpy()
+                stored = self._as_stored(image.clamp(), floats).numpy()
                 yield stored.reshape(len(piece), self.to_width, -1)
 
-    def _as_stored(self, image: pyvips.Image) -> pyvips.Image:
-        """An image of `pixel_format` with the channels and the depth of the file."""
-        if self.pixel_format.alpha and not self._stored.alpha:
-            white = 1.0 if self.pixel_format.bits == 32 else float(np.iinfo(self.pixel_format.dtype).max)
+    def _as_stored(self, image: pyvips.Image, given: PixelFormat) -> pyvips.Image:
+        """An image with the channels and the depth of the file. given: its pixel format now."""
+        if given.alpha and not self._stored.alpha:
+            white = 1.0 if given.bits == 32 else float(np.iinfo(given.dtype).max)
             image = image.flatten(background=[white], max_alpha=white)
-        if self.pixel_format.bits == 32 and self.bits != 32:
+        if given.bits == 32 and self.bits != 32:
             image = (image * float(2**self.bits - 1)).rint().cast({8: "uchar", 16: "ushort"}[self.bits])
         return image
 
     def _prepared(self, image: pyvips.Image) -> tuple[pyvips.Image, dict[str, Any]]:
         """The image in the file's pixel format, with metadata, and the options of libvips' saver."""
         if not self.resized:
-            image = self._as_stored(image)
+            image = self._as_stored(image, self.pixel_format)
         image, keep = self.metadata.put(image, self._stored, self.resolution_scale)
         image = image.copy(interpretation=self._stored.interpretation)
         return image, self._options(self._stored) | {"keep": keep}

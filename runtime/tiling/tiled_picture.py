@@ -98,9 +98,14 @@ class TiledPicture:
         return min(self.height, self.bands.most_rows + spare)
 
     @property
+    def most_window_rows(self) -> int:
+        """At least the rows that the windows of any band cover."""
+        return min(self.height, self.bands.most_rows)
+
+    @property
     def most_canvas_rows(self) -> int:
         """At least the rows of the input that any band's cores fill."""
-        return min(self.height, self.bands.most_rows)
+        return self.most_window_rows
 
     def begin(self, index: int, planes: Array) -> None:
         """Start a band. planes: the rows of `rows_needed`, [C, rows, W] float32 in [0, 1]."""
@@ -119,8 +124,8 @@ class TiledPicture:
             colours, alpha = planes[:-1], planes[-1]
             if self._alpha_beside:
                 canvas.put(self._enlarged(alpha, band, top), self.channels - 1)
-            planes = np.concatenate((fill(colours, alpha), planes[-1:]))
-        planes = planes[:, band.start - top : min(band.stop, self.height) - top]
+            window = slice(band.start - top, min(band.stop, self.height) - top)
+            planes = np.concatenate((fill(colours, alpha)[:, window], planes[-1:, window]))
         planes = to_model(planes, manifest.inputs[0])
         planes = pad_to_multiple(planes, manifest.size_multiple)
         parts = [TilesOfPass(pass_, self._to_run(band, planes, pass_, canvas)) for pass_ in self.passes]

@@ -111,6 +111,18 @@ def test_filling_by_bands_equals_filling_the_whole_picture(
     np.testing.assert_array_equal(part[:, start - first : stop - first], fill(colour, alpha)[:, start:stop])
 
 
+@settings(max_examples=20)
+@given(SEEDS, st.integers(1, 70), st.integers(1, 700), st.floats(0, 1))
+def test_filling_by_stripes_equals_filling_the_whole_width(
+    seed: int, height: int, width: int, shown: float
+) -> None:
+    colour, alpha = scene(seed, height, width, shown)
+    whole = fill(colour, alpha)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runtime.pictures.transparency.STRIPE_PX", 3 * SQUARE_PX)
+        np.testing.assert_array_equal(fill(colour, alpha), whole)
+
+
 @pytest.mark.parametrize("shape", [(1, 100_000), (100_000, 1), (1500, 1500)])
 def test_large_hidden_areas_cost_no_more_than_small_ones(shape: tuple[int, int]) -> None:
     """One visible pixel in a large hidden area against every other pixel visible; ten times is far from either."""
