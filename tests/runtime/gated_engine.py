@@ -1,4 +1,4 @@
-"""What the tests of the scheduler share: engines that keep what they saw, a clock that stands still, jobs.
+"""What the tests of the scheduler share: engines that keep what they saw, and jobs.
 
 Nothing sleeps. `Gated` is an engine that says which batch it holds and waits to be let go, so a test decides what is queued at
 the moment when a worker is free.
@@ -69,14 +69,6 @@ class Gated(Echo):
         batch = self.held()
         self.let_go()
         return batch
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from runtime.stopwatch import Stopwatch, Times
+from tests.clock import Clock
 from tests.runtime.gated_engine import (
     TILE_PX,
     TIMEOUT_S,
-    Clock,
     Echo,
     Gated,
     job,

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from runtime.errors import Cancelled, DeadlineExceeded
+from tests.clock import Clock
 from tests.runtime.gated_engine import (
     TIMEOUT_S,
-    Clock,
     Echo,
     Gated,
     job,

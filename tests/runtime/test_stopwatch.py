@@ -6,16 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.stopwatch import ACTIVITIES, MOST_PERIODS, Activity, Period, Stopwatch, Times
-
-
-class Clock:
-    """A clock that stands still until it is turned. now_s: seconds."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.clock import Clock
 
 
 def test_items_that_overlap_on_the_device_count_once() -> None:

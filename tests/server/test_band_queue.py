@@ -13,6 +13,7 @@ from runtime.errors import Cancelled
 from runtime.stopwatch import Activity, Stopwatch, Times
 from runtime.tensors import Array
 from server.core.band_queue import BandQueue
+from tests.clock import Clock
 
 TIMEOUT_S = 10  # of a wait that ends at once unless the code is wrong
 
@@ -32,16 +33,6 @@ def in_thread(function: Callable[[], None]) -> asyncio.Future[None]:
 
     threading.Thread(target=run, daemon=True).start()
     return ended
-
-
-class Clock:
-    """A clock that stands still until it is turned. now_s: seconds."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Watched(Stopwatch):

@@ -20,6 +20,7 @@ from runtime.stopwatch import Stopwatch
 from server.models import memory, models
 from server.models.entry import Entry
 from server.models.models import Models
+from tests.clock import Clock
 from tests.server.conftest import until
 from tests.server.versions import Opener, write_version
 
@@ -94,19 +95,19 @@ def test_requests_for_a_model_that_is_being_opened_wait_for_it_together(tmp_path
 
 
 def test_waiting_for_a_model_counts_as_queue_time(tmp_path: Path) -> None:
-    now_s = [0.0]
+    clock = Clock()
     with lazily(tmp_path) as lazy:
         lazy.opener.gate.clear()
-        stopwatch = Stopwatch(lambda: now_s[0])
+        stopwatch = Stopwatch(clock)
 
         async def timed() -> None:
             async with lazy.models.using("upscale", "b", stopwatch):
-                now_s[0] += 5
+                clock.now_s += 5
 
         async def opening_takes_3_s() -> None:
             call = asyncio.create_task(timed())
             await asyncio.to_thread(lazy.opener.entered.wait, 30)
-            now_s[0] += 3
+            clock.now_s += 3
             lazy.opener.gate.set()
             await call
 

@@ -20,8 +20,8 @@ from server.security.access import Access
 from server.security.callers import ANYBODY, Caller, Quota
 from server.security.quotas import Quotas
 from server.security.tokens import Tokens, new_token, table
+from tests.clock import Clock
 from tests.server.bundles import SIDE, write_generator
-from tests.server.clock import Clock
 from tests.server.conftest import FakeUpscaler, Serve, Served, held, png, until
 
 

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from server.security.reloaded import Reloaded
-from tests.server.clock import Clock
+from tests.clock import Clock
 
 
 @pytest.fixture
