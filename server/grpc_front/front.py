@@ -55,12 +55,15 @@ class Keepalive:
     shortest_ping_ms: the shortest interval at which clients may ping during a call. gRPC's default of 5 minutes would
         end the calls of clients that ping every 10 s, which is common behind proxies.
     handshake_within_ms: a connection that has not begun to speak HTTP/2 after this time, over TLS if that is used, is closed.
+    settings_within_ms: so is one that has not acknowledged the server's settings. gRPC keeps to the limit on headers only
+        from then on; before, 16 kB on the wire may be 16 MiB of headers.
     """
 
     ping_after_ms: int = 30_000
     answer_within_ms: int = 10_000
     shortest_ping_ms: int = 5_000
     handshake_within_ms: int = 20_000
+    settings_within_ms: int = 5_000
     idle_ms: int = 300_000
 
 
@@ -79,6 +82,7 @@ def channel_options(limits: Limits, keepalive: Keepalive) -> tuple[tuple[str, in
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", keepalive.shortest_ping_ms),
         ("grpc.server_handshake_timeout_ms", keepalive.handshake_within_ms),
+        ("grpc.http2.settings_timeout", keepalive.settings_within_ms),
         ("grpc.max_connection_idle_ms", keepalive.idle_ms),
         ("grpc.max_allowed_incoming_connections", most_connections()),
         ("grpc.max_metadata_size", METADATA_BYTES),

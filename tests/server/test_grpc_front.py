@@ -121,6 +121,16 @@ def test_a_peer_that_answers_no_ping_is_disconnected(serve: Serve) -> None:
     assert PING in kinds
 
 
+def test_a_peer_that_does_not_take_note_of_the_settings_is_disconnected(serve: Serve) -> None:
+    """Until then, gRPC allows 16 MiB of headers for each call, which a thousandth of it on the wire can stand for."""
+    served = serve(FakeUpscaler(), keepalive=Keepalive(settings_within_ms=100))
+    with connected(served) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS))
+        while connection.recv(4096):  # until the server ends it; else the socket times out
+            pass
+    assert Keepalive().settings_within_ms <= 10_000
+
+
 def test_a_connection_has_room_for_twice_the_calls_of_the_server(serve: Serve) -> None:
     served = serve(FakeUpscaler(), limits=Limits(max_calls=7))
     with connected(served) as connection:
