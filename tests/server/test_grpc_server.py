@@ -9,7 +9,6 @@ import grpc
 import pytest
 from grpc._cython import cygrpc
 
-from benchmarks.raw_http2 import END_HEADERS, HEADERS, PREFACE, SETTINGS, frame
 from server.grpc_front.grpc_server import (
     HANDLER_TASK,
     AioServer,
@@ -17,29 +16,18 @@ from server.grpc_front.grpc_server import (
     remember_owners,
     reset_call,
 )
+from tests.fuzz.frames import END_HEADERS, HEADERS, PREFACE, SETTINGS, call_headers, frame
 from tests.server.conftest import Served, png, refusal
 
 # Not UTF-8, not a path, very long.
 PATHS = (b"/ga\xd1forge.v1.ImageGenerator/Upscale", b"/\xff\xfe", b"*", b"/" + b"x" * 100)
 
 
-def header(name: bytes, value: bytes) -> bytes:
-    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
 def send_call(address: str, path: bytes) -> None:
     """Begin a call for that path, and wait for the server to say something about its stream."""
-    headers = [
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", path),
-        (b":authority", b"localhost"),
-        (b"te", b"trailers"),
-        (b"content-type", b"application/grpc"),
-    ]
     host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), 10) as connection:
-        begin = frame(HEADERS, END_HEADERS, 1, b"".join(header(*pair) for pair in headers))
+        begin = frame(HEADERS, END_HEADERS, 1, call_headers(path))
         connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + begin)
         heard, file = b"", connection.makefile("rb")
         while len(heard := file.read(9)) == 9:
