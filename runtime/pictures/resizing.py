@@ -19,7 +19,7 @@ import numpy as np
 from runtime.tensors import Array
 
 # Source rows of a block, at most, and the answer's rows that a block completes, about.
-BLOCK_ROWS, BLOCK_TO_ROWS = 32, 16
+BLOCK_ROWS, BLOCK_TO_ROWS = 16, 8
 # Complete rows are resized across in pieces of about so many bytes, at least a row.
 PIECE_BYTES = 2 * 2**20
 # libvips' copies of a piece, for each step across and to levels: most that was measured, of one that shrinks or grows.
@@ -179,7 +179,7 @@ def memory_bytes(size: tuple[int, int], to_size: tuple[int, int], channels: int)
     row_bytes = size[0] * channels * np.dtype(np.float32).itemsize
     wide_bytes = max(size[0], to_size[0]) * channels * np.dtype(np.float32).itemsize
     # The block; sums of this block, of those before it, and those that are kept for the next.
-    lines = axis.block_rows + 3 * min(axis.rows_begun, axis.to_size)
+    lines = axis.block_rows + 4 * min(axis.rows_begun, axis.to_size)
     piece = max(wide_bytes, min(PIECE_BYTES, wide_bytes * min(axis.rows_begun, axis.to_size)))
     copies = PIECE_COPIES if to_size <= size else GROWN_PIECE_COPIES
     return lines * row_bytes + copies * piece
