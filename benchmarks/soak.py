@@ -60,9 +60,9 @@ class Sample:
 class Caller:
     """One client: its connection, its own random numbers and the pictures it sends."""
 
-    def __init__(self, address: str, number: int, record: Callable[[str, str, float], None]) -> None:
+    def __init__(self, address: str, name: str, record: Callable[[str, str, float], None]) -> None:
         self.address = address
-        self.random = random.Random(number)
+        self.random = random.Random(name)
         self.client = Client(address, timeout_s=120.0, retry=False)
         self._record = record
 
@@ -190,7 +190,7 @@ class Soak:
                 thread.join()
 
     def _calls(self, name: str, kind: Kind, pause_s: float, number: int) -> None:
-        caller = Caller(self._address, hash((name, number)), self._count)
+        caller = Caller(self._address, f"{name} {number}", self._count)
         with caller.client:
             while not self._over.wait(caller.random.uniform(0, 2 * pause_s)):
                 caller.run(name, kind)
