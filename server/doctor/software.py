@@ -35,9 +35,10 @@ def check() -> Iterator[Finding]:
     except metadata.PackageNotFoundError:
         yield Finding(SECTION, "ganforge", "runs from a folder without being installed", "warning")
         return
-    for extra, names in wanted.items():
-        for name in names:
-            yield _package(name, extra)
+    # The server may bound the version of a package that the client needs too.
+    extras = {name: extra for extra, names in reversed(wanted.items()) for name in names}
+    for name, extra in sorted(extras.items(), key=lambda item: list(wanted).index(item[1])):
+        yield _package(name, extra)
 
 
 def _package(name: str, extra: str) -> Finding:
