@@ -78,7 +78,11 @@ def test_make_help_lists_every_target_for_people() -> None:
 
 def client_commands() -> list[list[str]]:
     """The words of each call of a server, behind `python -m server.client` or `ganforge`."""
-    calls = [words[1:] for words in commands("ganforge") if SUBCOMMANDS[words[1]].extra == "client"]
+    calls = [
+        words[1:]
+        for words in commands("ganforge")
+        if SUBCOMMANDS[words[1]].command.startswith("server.client")
+    ]
     return [words[3:] for words in commands("python -m server.client")] + calls
 
 

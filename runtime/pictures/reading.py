@@ -39,7 +39,8 @@ READABLE = (
 # Formats that are decoded a band at a time, unless the file is interlaced or progressive.
 BY_ROWS = {"png", "jpeg", "tiff"}
 # libvips' name of a sample's type → its bytes in a decoder's output.
-SAMPLE_BYTES = {"uchar": 1, "ushort": 2, "float": 4, "double": 8}
+SAMPLE_BYTES = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8}
+SAMPLE_BYTES |= {"complex": 8, "dpcomplex": 16}
 # libvips' name of a sample's type → bits. The other types (signed, 32-bit integers) have no agreed value of white.
 BITS = {"uchar": 8, "ushort": 16, "float": 32, "double": 32}
 # Colour spaces that are converted to sRGB → bits of the result; None to keep the bits of the samples.

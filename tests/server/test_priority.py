@@ -19,7 +19,7 @@ from server.client import Client
 from tests.server.client_runs import done, make_photos
 from tests.server.conftest import FakeGenerator, FakeUpscaler, Serve, Served, held, png, refusal, until
 
-FLOOD = 40
+FLOOD = 20  # as many run at once in the lane of thumbnails, at the default limits
 
 
 class Recorder(FakeUpscaler):
