@@ -16,10 +16,13 @@ from runtime.errors import InvalidInput
 from runtime.shares import Priority
 from runtime.tensors import Array
 from server.client import Client
+from server.limits import Limits
 from tests.server.client_runs import done, make_photos
 from tests.server.conftest import FakeGenerator, FakeUpscaler, Serve, Served, held, png, refusal, until
 
-FLOOD = 20  # as many run at once in the lane of thumbnails, at the default limits
+FLOOD = 40
+# So many thumbnails run at once: at the default limits, the rest would wait for admission and not for the device.
+ROOM = Limits(max_active_bytes=2**31)
 
 
 class Recorder(FakeUpscaler):
@@ -56,7 +59,7 @@ def ran_after(served: Served, engine: Recorder, flood: Any, one: Any) -> int:
 
 def test_the_flood_of_one_client_hardly_delays_another(serve: Serve) -> None:
     engine = Recorder()
-    served = serve(engine)
+    served = serve(engine, limits=ROOM)
     # With other options than the first client's, gRPC makes another connection.
     with Client(served.address, retry=False, max_message_bytes=2**25) as other:
         first = ran_after(
@@ -70,7 +73,7 @@ def test_of_one_clients_requests_the_interactive_one_goes_before_the_batch(
     serve: Serve, priority: Priority
 ) -> None:
     engine = Recorder()
-    served = serve(engine)
+    served = serve(engine, limits=ROOM)
     first = ran_after(
         served,
         engine,
@@ -82,7 +85,7 @@ def test_of_one_clients_requests_the_interactive_one_goes_before_the_batch(
 
 def test_batch_requests_go_on_while_interactive_ones_wait(serve: Serve) -> None:
     engine = Recorder()
-    served = serve(engine)
+    served = serve(engine, limits=ROOM)
     first = ran_after(
         served,
         engine,
