@@ -38,9 +38,8 @@ class FairQueue:
         self._jobs: list[Job] = []
         self._shares = Shares()
         self._times: dict[Account, VirtualTime] = {}
-        self._latest_px = (
-            0.0  # virtual time never runs backwards, also for an account that had nothing waiting
-        )
+        # Virtual time never runs backwards, also for an account that had nothing waiting.
+        self._latest_px = 0.0
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -106,9 +105,8 @@ class FairQueue:
             latest = batch[-1].job
             following = _next_item(latest, placed) if latest in self._jobs else None
             if following is not None and _fits(following, first):
-                fitting[latest] = (
-                    following  # keeps its place, so that the bands of a picture run one after the other
-                )
+                # It keeps its place, so that the bands of a picture run one after the other.
+                fitting[latest] = following
             else:
                 fitting.pop(latest, None)
             if not fitting:

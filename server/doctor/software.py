@@ -31,14 +31,15 @@ def check() -> Iterator[Finding]:
     yield Finding(SECTION, "python", f"{platform.python_version()} ({sys.executable})")
     try:
         yield Finding(SECTION, "ganforge", metadata.version("ganforge"))
-        wanted = {extra: requirements(extra) for extra in ("", "serve")}
+        base = requirements("")
     except metadata.PackageNotFoundError:
         yield Finding(SECTION, "ganforge", "runs from a folder without being installed", "warning")
         return
-    # The server may bound the version of a package that the client needs too.
-    extras = {name: extra for extra, names in reversed(wanted.items()) for name in names}
-    for name, extra in sorted(extras.items(), key=lambda item: list(wanted).index(item[1])):
-        yield _package(name, extra)
+    for name in base:
+        yield _package(name, "")
+    for name in requirements("serve"):
+        if name not in base:  # the server may bound the version of a package that the client needs too
+            yield _package(name, "serve")
 
 
 def _package(name: str, extra: str) -> Finding:
