@@ -11,49 +11,28 @@ relativistic means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
-import torch
 from torch import nn
-from torch.nn import functional as F
 
-from export import data
-from export.evaluation.metrics import psnr_y_db
 from export.models.esrgan.bilinear import start_as_bilinear
 from export.models.esrgan.discriminator import Discriminator
 from export.models.esrgan.generator import SPEC, RRDBNet
 from export.networks import features
 from export.networks.discriminators import DiscriminatorOutput
 from export.training import losses
-from export.training.adversarial import AdversarialOptions, AdversarialTrainer, adam
+from export.training.adversarial import AdversarialOptions, AdversarialTrainer
 from export.training.machine import Machine
-from export.training.recipe import (
-    NEEDED,
-    Batch,
-    LossTerms,
-    Recipe,
-    Source,
-    Stateful,
-    Trainer,
-    TrainingOptions,
-)
+from export.training.recipe import NEEDED, Batch, LossTerms, Recipe, Source
+from export.training.restoration import CropTrainer, PixelOptions, PixelTrainer
 from runtime.errors import InvalidInput
-
-SAMPLE_CROPS = 6  # in a picture of samples
 
 
 @dataclass(frozen=True)
-class PsnrOptions(TrainingOptions):
-    """patch_px: side of the low-resolution crops. cache_gib: memory for decoded pictures.
+class PsnrOptions(PixelOptions):
+    """beginning: the initial weights: "random", or "bilinear" to start as bilinear interpolation (bilinear.py)."""
 
-    beginning: the initial weights: "random", or "bilinear" to start as bilinear interpolation (bilinear.py).
-    """
-
-    patch_px: int = 32
-    cache_gib: float = 8.0
     beginning: str = "random"
 
 
@@ -75,88 +54,25 @@ class GanOptions(AdversarialOptions):
     feature_net: str = "vgg19-conv5_4"
 
 
-class CropTrainer(Trainer):
-    """What both stages share: RGB crops to train on, held-out pictures to measure on, and the picture of samples."""
-
-    settings: Any
-
-    def read(self, config: Any, options: Any, source: Source, machine: Machine) -> None:
-        """Read the crops and the held-out pictures. A stage calls it once, in its constructor. Raises InvalidInput."""
-        if config.in_channels != 3 or config.out_channels != 3:
-            raise InvalidInput(
-                "set", "in_channels and out_channels: expected 3 for both, since this recipe trains on RGB"
-            )
-        self.size_multiple = SPEC.signature(config).size_multiple
-        self.scale, self.seed, self.rows = config.scale, source.seed, machine.rows(options.batch)
-        self.crops = data.Crops(
-            source.data, scale=config.scale, patch_px=options.patch_px, cache_gib=options.cache_gib
-        )
-        self.skipped = self.crops.skipped
-        self.held_out = data.read_held_out(source.validation, config.scale) if source.validation else {}
-        side_px = options.patch_px * config.scale
-        self.dataset = f"{len(self.crops.names):,} pictures from {source.data}, {self.crops.sizes}, in crops of {side_px} px"
-        if source.validation:
-            self.dataset += f"; validated on {len(self.held_out)} from {source.validation}"
-
-    def batch(self, number: int) -> Batch:
-        """inputs: low [N, 3, H, W]; real: high [N, 3, S·H, S·W]; float32 in [0, 1]."""
-        random = data.generator(self.seed, number)
-        low, high = self.crops.batch(random, self.settings.batch, part=self.rows)
-        return Batch(high, (low,))
-
-    @torch.inference_mode()
-    def samples(self, generator: nn.Module) -> np.ndarray:
-        """A picture with columns for the input (enlarged), the output and the original. It shows the same crops each time."""
-        low, high = self.crops.batch(data.generator(self.seed + 1, 0), SAMPLE_CROPS)
-        nearest = F.interpolate(low, scale_factor=self.scale, mode="nearest")
-        output = generator(low.to(self.machine.device)).cpu()
-        rows = torch.stack((nearest, output, high), dim=1)  # [N, 3 columns, 3, H, W]
-        return data.as_grid(rows.flatten(0, 1), columns=3)
-
-    @torch.inference_mode()
-    def validate(self, generator: nn.Module) -> Mapping[str, float]:
-        figures = []
-        for pair in self.held_out.values():
-            low = data.as_floats(pair.low[None]).to(self.machine.device)
-            height, width = low.shape[2:]
-            padding = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
-            output = generator(F.pad(low, padding, mode="replicate"))[0].cpu()
-            output = data.as_picture(output[:, : height * self.scale, : width * self.scale])
-            figures.append(psnr_y_db(output, pair.high.permute(1, 2, 0).numpy(), self.scale))
-        return {"psnr_y_db": float(np.mean(figures))} if figures else {}
-
-
-class PsnrTrainer(CropTrainer):
+class PsnrTrainer(PixelTrainer):
     """First stage: L1 between the upscaled crops and the originals."""
+
+    spec = SPEC
 
     def __init__(
         self, generator: nn.Module, config: Any, options: PsnrOptions, source: Source, machine: Machine
     ) -> None:
-        self.settings, self.machine, self.generator = options, machine, generator
-        self.parallel_generator = machine.parallel(generator)
-        self.read(config, options, source, machine)
         if options.beginning not in ("random", "bilinear"):
             raise InvalidInput("beginning", f"got {options.beginning!r}, expected random or bilinear")
+        super().__init__(generator, config, options, source, machine)
         if options.beginning == "bilinear" and not source.pretrained:
             start_as_bilinear(cast(RRDBNet, generator))
-        self.optimizer = adam(generator, options)
-
-    def generator_step(self, batch: Batch) -> LossTerms:
-        with self.machine.autocast():
-            loss = losses.pixel(self.parallel_generator(*batch.inputs).float(), batch.real)
-        self.machine.step(self.optimizer, loss)
-        return {"l1": loss.detach()}
-
-    def optimizers(self) -> Mapping[str, Any]:
-        return {"optimizer": self.optimizer}
-
-    def parts(self) -> Mapping[str, Stateful]:
-        return {"generator": self.generator, "optimizer": self.optimizer}
 
 
 class GanTrainer(AdversarialTrainer, CropTrainer):
     """Second stage: perceptual, adversarial and pixel losses."""
 
+    spec = SPEC
     settings: GanOptions
 
     def __init__(
