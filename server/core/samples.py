@@ -33,17 +33,14 @@ class Samples:
         call: Call,
     ) -> None:
         """As `Service.samples`."""
+        # A slow reader must hold neither the model, which may have to be closed, nor a place in the queue.
         async with self._shared.using(task, request.model, call) as model:
-            await self._answer_with(model, request, send, call)
+            answer = await self._drawn(model, request, call)
+        leaving_bytes = ANSWER_COPIES * sum(map(len, answer.images))
+        await self._shared.send(send, answer, call, leaving_bytes=leaving_bytes)
 
-    async def _answer_with(
-        self,
-        model: Model,
-        request: SamplesRequest,
-        send: Callable[[SamplesAnswer], Awaitable[None]],
-        call: Call,
-    ) -> None:
-        """As `answer`, with this model."""
+    async def _drawn(self, model: Model, request: SamplesRequest, call: Call) -> SamplesAnswer:
+        """The answer to a request, drawn with this model."""
         shared = self._shared
         codecs, limits = shared.codecs, shared.limits
         params = await codecs.run(checking(), call, sample_params, request, model.manifest, limits)
@@ -51,16 +48,12 @@ class Samples:
         note_facts(call, model, flow, f"{params.count}×{params.width}×{params.height}")
         samples = SampleWork(model.engine, params.latents, params.labels, params.encoding, flow)
         coding = Coding(params.encoding, samples.cost.pixels, files=params.count)
-        async with shared.admitted(
-            samples, model, call, items=params.count, coding=coding, flow=flow
-        ) as ticket:
+        async with shared.admitted(samples, model, call, items=params.count, coding=coding, flow=flow):
             await run_job(model, samples.job(call.deadline_s), call)
             images = await encode_samples(samples, params, codecs, call)
-            samples.free()
             shared.estimates.learn(coding, call.stopwatch.times().codec_s)
-            size_bytes = sum(map(len, images))
-            shared.check_fits("count", size_bytes, "ask for fewer samples, or for JPEG")
-            answer = SamplesAnswer(
+            shared.check_fits("count", sum(map(len, images)), "ask for fewer samples, or for JPEG")
+            return SamplesAnswer(
                 images=tuple(images),
                 format=params.encoding.format,
                 width=params.width,
@@ -70,6 +63,3 @@ class Samples:
                 seed=params.seed,
                 timing=call.timing(model, params.count),
             )
-            del images
-            ticket.hold_only(memory_bytes=0, disk_bytes=0)
-            await shared.send(send, answer, call, leaving_bytes=ANSWER_COPIES * size_bytes)

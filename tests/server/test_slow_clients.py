@@ -14,10 +14,11 @@ from runtime import pixels
 from runtime.admission import Admission
 from runtime.cost import Cost
 from server.core.calls import Call
+from server.core.requests import ImageRequest, SamplesRequest
 from server.core.slow_clients import Holding, SlowClients
 from server.core.transit import Transit
 from server.limits import MIB, Limits
-from tests.server.conftest import FakeUpscaler, Serve, Served, png, refusal, until
+from tests.server.conftest import FakeGenerator, FakeUpscaler, Serve, Served, png, refusal, until
 
 PATH = "/ganforge.v1.ImageGenerator/UpscaleStream"
 # One answer of `large` fits on the disk, two do not.
@@ -68,6 +69,32 @@ def test_a_slow_reader_is_let_be_while_nobody_needs_its_disk(serve: Serve) -> No
         assert served.client.upscale(png(8, 8)).width == 32  # it needs no disk
         assert not connection.wait_for_end(stream, 4 * LIMITS.idle_s)
         assert leaving_bytes(served) > 19e6
+
+
+@pytest.mark.parametrize("kind", ["image", "samples"])
+def test_an_answer_that_leaves_holds_neither_its_model_nor_a_share_of_the_memory(
+    serve: Serve, kind: str
+) -> None:
+    served = serve(FakeUpscaler(), FakeGenerator())
+    entries = served.models.catalog.entries
+    seen: list[tuple[int, int]] = []
+
+    async def send(answer: object) -> None:
+        stats = served.service.stats().admission
+        assert stats
+        held_bytes = sum(lane.working_bytes for lane in stats.lanes.values())
+        seen.append((sum(len(entry.uses) for entry in entries.values()), held_bytes))
+
+    async def answered() -> None:
+        call = Call.begin(kind)
+        async with served.service.open(call):
+            if kind == "image":
+                await served.service.image("upscale", ImageRequest(), png(8, 8), send, call)
+            else:
+                await served.service.samples("generate", SamplesRequest(count=2), send, call)
+
+    served.run(answered())
+    assert seen == [(0, 0)]
 
 
 def test_a_dripping_upload_makes_room_for_the_next(serve: Serve) -> None:
