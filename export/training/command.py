@@ -52,7 +52,7 @@ def start(arguments: Arguments) -> bool:
     Raises InvalidInput naming an option that cannot work, before anything is written; EngineError if a loss or a weight
     is not finite.
     """
-    recipes.get(arguments.model, arguments.recipe)  # an unknown name is reported before anything else
+    _, recipe = recipe_of(arguments)  # an unknown name is reported before anything else
     run = Run(arguments.output or Path("runs") / arguments.model, arguments.model)
     if arguments.resume:
         arguments = with_saved_options(arguments, run.saved_options())
@@ -60,8 +60,10 @@ def start(arguments: Arguments) -> bool:
         raise InvalidInput(
             "output", f"{run.folder} holds a run already; add --resume, or choose another folder"
         )
-    elif run.weights.exists() and not arguments.dry_run:
-        raise InvalidInput("output", f"{run.weights} exists and would be overwritten; choose another folder")
+    elif not arguments.dry_run:
+        for path in map(run.weights, recipe.trainer.exports):
+            if path.exists():
+                raise InvalidInput("output", f"{path} exists and would be overwritten; choose another folder")
     if arguments.data is None:
         raise InvalidInput(
             "data", "is missing; give a folder of pictures, IDX or CIFAR files, or an .npz archive"

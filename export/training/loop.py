@@ -164,7 +164,9 @@ class Loop:
         )
 
     def save_weights(self, generator: nn.Module) -> None:
-        checkpoint.save(self.run.weights, self.model, self.config, generator, self.trainer.class_names)
+        for name, part in self.trainer.exports.items():
+            module = generator.get_submodule(part)
+            checkpoint.save(self.run.weights(name), self.model, self.config, module, self.trainer.class_names)
 
     def restore(self) -> None:
         """Load the last checkpoint into the networks, optimizers and average. Raises InvalidInput if it does not fit them."""

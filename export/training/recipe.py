@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,7 +43,8 @@ class TrainingOptions:
     steps: generator updates in the whole run. batch: pictures in each, over all processes.
     minutes: the run ends after so many minutes even if steps are left, and schedules end with it; 0 for no such limit.
     lr: Adam's peak learning rate, for every network. beta1, beta2: its decays.
-    schedule: "constant", "cosine" (down to 0), or "halving" at each share of the run in halve_at ("0.5,0.75").
+    schedule: one of SCHEDULES: "constant", "cosine" (down to 0), "linear" (constant for half of the run, then down to 0), or
+    "halving" at each share of the run in halve_at ("0.5,0.75").
     warmup: the share of the run in which the learning rate rises linearly.
     workers: threads that prepare batches in advance.
     ema_decay: decay of the averaged weights, which are exported.
@@ -125,8 +127,11 @@ class Trainer(ABC):
     discriminator_steps: updates of the discriminator for each update of the generator; 0 if there is no discriminator.
     dataset: what it trains on, in words: what, how many, which sizes.
     skipped: the files that could not be used, each with the reason.
+    exports: what the run leaves as files of weights: a name for the end of the file's name → the submodule of the generator
+    that it holds. "" is no addition to the name, and the generator itself. Several need `generator` to be a module of them.
     """
 
+    exports: Mapping[str, str] = MappingProxyType({"": ""})
     discriminator_steps: int = 0
     generator: nn.Module
     machine: Machine
@@ -197,16 +202,34 @@ class Recipe:
 
 def learning_rate(options: TrainingOptions, progress: float) -> float:
     """The learning rate when the share `progress`, in [0, 1), of the run is done. Raises InvalidInput for an unknown schedule."""
+    if options.schedule not in SCHEDULES:
+        raise InvalidInput("schedule", f"got {options.schedule!r}, expected one of {', '.join(SCHEDULES)}")
     if progress < options.warmup:
         return options.lr * (progress + 1e-3 * options.warmup) / options.warmup
-    if options.schedule == "cosine":
-        after = (progress - options.warmup) / (1 - options.warmup)
-        return options.lr * (0.5 + 0.5 * math.cos(math.pi * after))
-    if options.schedule == "halving":
-        return options.lr * 0.5 ** sum(progress >= share for share in halvings(options))
-    if options.schedule != "constant":
-        raise InvalidInput("schedule", f"got {options.schedule!r}, expected constant, cosine or halving")
-    return options.lr
+    return options.lr * SCHEDULES[options.schedule](options, progress)
+
+
+def cosine(options: TrainingOptions, progress: float) -> float:
+    after = (progress - options.warmup) / (1 - options.warmup)
+    return 0.5 + 0.5 * math.cos(math.pi * after)
+
+
+def halving(options: TrainingOptions, progress: float) -> float:
+    return 0.5 ** sum(progress >= share for share in halvings(options))
+
+
+def linear(options: TrainingOptions, progress: float) -> float:
+    """As in CycleGAN (Zhu et al. 2017): constant in the first half of the run, then falling to 0."""
+    return min(1.0, 2 - 2 * progress)
+
+
+# Name → the share of the peak learning rate after the warm-up, when the share `progress` of the run is done.
+SCHEDULES: Mapping[str, Callable[[TrainingOptions, float], float]] = {
+    "constant": lambda options, progress: 1.0,
+    "cosine": cosine,
+    "halving": halving,
+    "linear": linear,
+}
 
 
 def halvings(options: TrainingOptions) -> list[float]:

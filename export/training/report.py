@@ -36,15 +36,18 @@ def print_start(loop: Loop, recipe: tuple[str, Recipe], *, writes: bool = True) 
 
 
 def print_end(loop: Loop, complete: bool) -> None:
-    """Print where the weights are, the command that builds them, and how to continue if the run is not complete."""
-    weights = loop.run.weights
+    """Print where the weights are, the commands that build them, and how to continue if the run is not complete."""
+    written = [path for name in loop.trainer.exports if (path := loop.run.weights(name)).is_file()]
     if not complete and loop.run.checkpoints():
         click.echo("stopped before the end; the same command with --resume continues")
-    if weights.is_file():
-        click.echo(f"weights: {weights}")
+    for path in written:
+        click.echo(f"weights: {path}")
+    if written:
         click.echo(f"samples and curves: {loop.run.folder / 'samples'}, {loop.run.folder / 'losses.png'}")
-        command = ["python", "-m", "export.build", "--model", loop.model, "--weights", str(weights)]
-        click.echo(f"build them: {shlex.join(command)}")
+    for path in written:
+        command = ["python", "-m", "export.build", "--model", loop.model, "--weights", str(path)]
+        name = ["--name", path.stem] if len(written) > 1 else []  # else the bundles would replace one another
+        click.echo(f"build them: {shlex.join([*command, *name])}")
 
 
 def parameter_counts(trainer: Trainer) -> dict[str, int]:

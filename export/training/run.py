@@ -7,6 +7,7 @@ RUN/tensorboard/                   the log and the samples for `tensorboard --lo
 RUN/samples/step-00000500.png
 RUN/checkpoints/step-00000500.pt   the last two, to resume from
 RUN/<model>.safetensors            the averaged generator's weights, for `export.build --weights`
+RUN/<model>-<name>.safetensors     in its place, one for each generator if the recipe trains several (Trainer.exports)
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ class Run:
     """A run's folder. Files are written completely or not at all, by an atomic rename."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        self.folder = folder
-        self.weights = folder / f"{model}.safetensors"
+        self.folder, self.model = folder, model
         self.log_file = folder / "log.jsonl"
         self.board: SummaryWriter | None = None
         self.resumed_at: int | None = None
+
+    def weights(self, name: str = "") -> Path:
+        """The file of one of the run's generators. name: as in Trainer.exports; "" where there is only one."""
+        return self.folder / f"{self.model}{'-' if name else ''}{name}.safetensors"
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints' paths, the oldest first."""
@@ -73,10 +77,11 @@ class Run:
         path = self.checkpoints()[-1]
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state.get("format") != FORMAT:
+            weights = " or ".join(str(path) for path in sorted(self.folder.glob("*.safetensors")))
             raise InvalidInput(
                 "resume",
                 f"{path} was written by another version of ganforge (format {state.get('format', 1)}, expected {FORMAT}); "
-                f"begin a new run from its weights: --start {self.weights}, with another --output",
+                f"begin a new run from its weights: --start {weights}, with another --output",
             )
         return state
 

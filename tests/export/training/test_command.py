@@ -42,7 +42,7 @@ def test_a_start_that_does_not_fit_is_named(train: Train, photographs: Path, tmp
         ("ema_decay=2", "ema_decay: got 2.0, expected 0 to 1"),
         ("discriminator_norm=layer", "got 'layer', expected one of batch, instance, spectral, none"),
         ("discriminator_steps=0", "discriminator_steps: got 0, expected 1 or more"),
-        ("schedule=linear", "got 'linear', expected constant, cosine or halving"),
+        ("schedule=falling", "got 'falling', expected one of constant, cosine, halving, linear"),
     ],
 )
 def test_an_option_that_does_not_fit_is_named(
@@ -77,7 +77,7 @@ def test_a_bad_schedule_is_refused_before_the_first_step(
         tmp_path / "run",
         *words(TINY["esrgan"]),
     )
-    assert "schedule: got 'linear'" in train(*arguments, "--set", "schedule=linear").output
+    assert "schedule: got 'falling'" in train(*arguments, "--set", "schedule=falling").output
     assert not (tmp_path / "run").exists()
 
 

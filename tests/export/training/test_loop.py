@@ -78,7 +78,7 @@ def loop(tmp_path: Path) -> MakeLoop:
 
 
 def exported(loop: Loop) -> dict[str, torch.Tensor]:
-    return load_file(loop.run.weights)
+    return load_file(loop.run.weights())
 
 
 def logged_steps(loop: Loop) -> list[int]:
@@ -95,6 +95,15 @@ def test_the_exported_weights_are_the_moving_average(loop: MakeLoop) -> None:
     assert float(run.trainer.generator.state_dict()["0.weight"]) == 3, (
         "what is trained is not what is exported"
     )
+
+
+def test_several_networks_are_exported_to_a_file_each(loop: MakeLoop) -> None:
+    run = loop(steps=2, ema_decay=0.0)
+    run.trainer.exports = {"scale": "0", "norm": "1"}
+    run.train()
+    assert not run.run.weights().exists()
+    assert load_file(run.run.folder / "esrgan-scale.safetensors")["weight"].item() == 2
+    assert "running_mean" in load_file(run.run.folder / "esrgan-norm.safetensors")
 
 
 def test_with_decay_0_the_average_is_the_last_weight(loop: MakeLoop) -> None:
@@ -145,7 +154,7 @@ def test_a_run_that_was_complete_has_its_results_made_again(loop: MakeLoop) -> N
     complete = loop(steps=2)
     assert complete.train()
     before = exported(complete)
-    results = [complete.run.weights, complete.run.folder / "samples/step-00000002.png"]
+    results = [complete.run.weights(), complete.run.folder / "samples/step-00000002.png"]
     results.append(complete.run.folder / "losses.png")
     for path in results:
         path.unlink()
