@@ -26,6 +26,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--classes", default="", help="Class names in the order of the labels, separated by commas.")
 @click.option("--start", metavar="PATH|shipped:NAME", help="Weights to start from.")
 @click.option("--vgg19", type=FOLDER, help="Weights of the perceptual loss's feature network.")
+@click.option("--style", metavar="PICTURE", type=FOLDER, help="The picture whose style is learned.")
 @click.option("--steps", type=click.IntRange(min=1), help="Updates of the generator in the whole run.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",

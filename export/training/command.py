@@ -34,6 +34,7 @@ class Arguments:
     classes: str
     start: str | None
     vgg19: Path | None
+    style: Path | None
     steps: int | None
     settings: tuple[str, ...]
     seed: int | None
@@ -100,7 +101,7 @@ def prepare(arguments: Arguments, data: Path, run: Run) -> Loop:
     torch.manual_seed(seed)
     generator, config, options, pretrained = prepare_generator(arguments, recipe)
     class_names = tuple(name.strip() for name in arguments.classes.split(",")) if arguments.classes else ()
-    source = Source(data, arguments.validate, class_names, seed, arguments.vgg19, pretrained)
+    source = Source(data, arguments.validate, class_names, seed, arguments.vgg19, arguments.style, pretrained)
     trainer = recipe.trainer(machine.place(generator), config, options, source, machine)
     learning_rate(options, 1 - 1e-9)  # an unknown schedule is reported before the first step
     if not machine.first:
@@ -154,13 +155,16 @@ def with_saved_options(arguments: Arguments, saved: dict[str, Any]) -> Arguments
                 f"the run in {arguments.output} has {saved[key]!r}, got {value!r}; choose another --output",
             )
     settings = [f"{key}={value}" for key, value in (saved["config"] | saved["options"]).items()]
-    paths = {key: Path(saved[key]) if saved[key] else None for key in ("data", "validate", "vgg19")}
+    paths = {
+        key: Path(saved[key]) if saved.get(key) else None for key in ("data", "validate", "vgg19", "style")
+    }
     return replace(
         arguments,
         recipe=saved["recipe"],
         data=arguments.data or paths["data"],
         validate=arguments.validate or paths["validate"],
         vgg19=arguments.vgg19 or paths["vgg19"],
+        style=arguments.style or paths["style"],
         classes=arguments.classes or saved["classes"],
         threads=arguments.threads or saved["threads"],
         start=arguments.start or saved["start"],
@@ -211,6 +215,7 @@ def record(arguments: Arguments, loop: Loop) -> dict[str, Any]:
         "data": str(arguments.data),
         "validate": str(arguments.validate) if arguments.validate else None,
         "vgg19": str(arguments.vgg19) if arguments.vgg19 else None,
+        "style": str(arguments.style) if arguments.style else None,
         "start": arguments.start,
         "classes": arguments.classes,
         "class_names": loop.trainer.class_names,

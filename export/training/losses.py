@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,3 +42,23 @@ def feature_matching(fake: Tensor, real: Tensor) -> Tensor:
     arXiv 1606.03498). No gradient flows to `real`: it is the generator's loss.
     """
     return (real.detach().mean(0) - fake.mean(0)).square().mean()
+
+
+def style(output: Iterable[Tensor], wanted: Iterable[Tensor]) -> Tensor:
+    """How far Gram matrices are from those of a style picture (Johnson et al. 2016, arXiv 1603.08155, section 3.2).
+
+    output: of each layer, [N, C, C]. wanted: of the same layers, [1, C, C]. Of each layer the squared Frobenius norm of the
+    difference, averaged over N; summed over the layers.
+    """
+    pairs = zip(output, wanted, strict=True)
+    return torch.stack([(grams - target).square().sum((1, 2)).mean() for grams, target in pairs]).sum()
+
+
+def total_variation(output: Tensor) -> Tensor:
+    """The mean squared difference of neighbouring pixels, along rows plus along columns, of [N, C, H, W] float32 in [0, 1].
+
+    Mahendran and Vedaldi 2015 (arXiv 1412.0035) with β = 2, as means instead of sums.
+    """
+    down = output[..., 1:, :] - output[..., :-1, :]
+    across = output[..., 1:] - output[..., :-1]
+    return down.square().mean() + across.square().mean()

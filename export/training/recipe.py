@@ -25,12 +25,13 @@ UNLIMITED = math.inf
 # Option → its least and largest value, for the options of all recipes.
 RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(
-        ("steps", "batch", "patch_px", "workers", "discriminator_steps", "discriminator_width"),
+        ("steps", "batch", "patch_px", "crop_px", "workers", "discriminator_steps", "discriminator_width"),
         (1, UNLIMITED),
     ),
     **dict.fromkeys(
         ("log_every", "sample_every", "validate_every", "checkpoint_every", "minutes"), (0, UNLIMITED)
     ),
+    **dict.fromkeys(("style_px", "content", "style", "variation"), (0, UNLIMITED)),
     **dict.fromkeys(("lr", "cache_gib", "minibatch_kernels", "balance", "activation_noise"), (0, UNLIMITED)),
     **dict.fromkeys(("beta1", "beta2", "warmup", "ema_decay", "dropout", "mirrored"), (0, 1)),
 }
@@ -80,8 +81,9 @@ class Source:
     """What a recipe needs from the command line to read its data.
 
     data: pictures to train on. validation: held-out pairs. class_names: as the user gave them, or (). seed: of everything
-    random. vgg19: the file of the perceptual loss's weights; None to download it. pretrained: whether the generator has
-    trained weights, which the recipe must not initialise again.
+    random. vgg19: the file of the perceptual loss's weights; None to download it. style: the picture whose style is learned;
+    None for recipes that learn none. pretrained: whether the generator has trained weights, which the recipe must not
+    initialise again.
     """
 
     data: Path
@@ -89,6 +91,7 @@ class Source:
     class_names: tuple[str, ...] = ()
     seed: int = 0
     vgg19: Path | None = None
+    style: Path | None = None
     pretrained: bool = False
 
 
