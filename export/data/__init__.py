@@ -1,5 +1,5 @@
 """Reads pictures to train on and to measure with: labelled pictures (labelled.py), crops and pairs for super-resolution
-(crops.py, pairs.py).
+(crops.py, pairs.py), photographs made worse as they really are (degradation.py).
 
 Recipes, the training loop and the evaluation import from here. Pictures are kept in memory as uint8. Crops may come from
 more pictures than fit in memory: the others are decoded again for each crop.
@@ -7,6 +7,7 @@ more pictures than fit in memory: the others are decoded again for each crop.
 
 from export.data.batches import Prefetcher, generator
 from export.data.crops import Crops
+from export.data.degradation import DegradationOptions
 from export.data.labelled import read_labelled
 from export.data.pairs import Pair, read_held_out, read_pairs
 from export.data.pictures import (
@@ -23,6 +24,7 @@ from export.data.sets import Labelled, Split
 
 __all__ = [
     "Crops",
+    "DegradationOptions",
     "Labelled",
     "Pair",
     "Prefetcher",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.data.degradation import Reduction
 from export.data.pictures import as_floats, decode_all, pictures_under, read_picture
 from export.data.resize import resized_part
 from runtime.errors import InvalidInput
@@ -20,6 +21,7 @@ DRAWN_BELOW = 2**62
 class Crops:
     """Aligned low- and high-resolution crops of every picture in a folder and its subfolders. Thread-safe.
 
+    reduction: makes the low-resolution crops; None for MATLAB's bicubic reduction.
     scale: S, high-resolution pixels per low-resolution pixel along a side. patch_px: side of the low-resolution crops.
     cache_gib: memory for decoded pictures; those beyond it are decoded again for each crop, so that any dataset fits.
     names: of the pictures in use. sizes: the range of their sides, in words. skipped: the reasons why others cannot be
@@ -29,8 +31,16 @@ class Crops:
     bit for bit, a crop of the whole picture's reduction.
     """
 
-    def __init__(self, folder: Path, *, scale: int, patch_px: int, cache_gib: float = 8.0) -> None:
-        self.scale, self.patch_px = scale, patch_px
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        scale: int,
+        patch_px: int,
+        cache_gib: float = 8.0,
+        reduction: Reduction | None = None,
+    ) -> None:
+        self.scale, self.patch_px, self.reduction = scale, patch_px, reduction
         self.paths: list[Path] = []
         self.cache: dict[Path, np.ndarray] = {}  # [S·H, S·W, 3] uint8
         left_bytes, skipped = cache_gib * GIB, []
@@ -60,7 +70,9 @@ class Crops:
         A row depends only on `random` and `count`, so that processes can share a batch. Returns
         low [N, 3, patch, patch] and high [N, 3, S·patch, S·patch], float32 in [0, 1], channels last.
         """
-        drawn = torch.randint(DRAWN_BELOW, (count, 4), generator=random)[part].tolist()
+        drawn = torch.randint(DRAWN_BELOW, (count, 5 if self.reduction else 4), generator=random)[
+            part
+        ].tolist()
         low, high = (
             np.empty((len(drawn), side, side, 3), np.uint8)
             for side in (self.patch_px, self.scale * self.patch_px)
@@ -69,8 +81,10 @@ class Crops:
             low[row], high[row] = self.crop(*choice)
         return as_floats(channels_second(low)), as_floats(channels_second(high))
 
-    def crop(self, picture: int, top: int, left: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
-        """The crop that is chosen by four numbers, each taken modulo its range.
+    def crop(
+        self, picture: int, top: int, left: int, turn: int, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The crop that is chosen by four numbers, each taken modulo its range. seed: for `reduction`.
 
         Returns low [patch, patch, 3] and high [S·patch, S·patch, 3], uint8.
         """
@@ -79,7 +93,10 @@ class Crops:
         side, scale = self.patch_px, self.scale
         top %= image.shape[0] // scale - side + 1
         left %= image.shape[1] // scale - side + 1
-        low = resized_part(image, 1 / scale, range(top, top + side), range(left, left + side))
+        place = range(top, top + side), range(left, left + side)
+        low = (
+            self.reduction(image, *place, seed) if self.reduction else resized_part(image, 1 / scale, *place)
+        )
         rows, columns = (slice(scale * start, scale * (start + side)) for start in (top, left))
         return turned(low, turn % 8), turned(image[rows, columns], turn % 8)
 

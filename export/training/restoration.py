@@ -60,8 +60,13 @@ class CropTrainer(Trainer):
         self.in_range, self.out_range = image.range, upscaled.range
         self.size_multiple, self.scale = signature.size_multiple, signature.scale
         self.seed, self.rows = source.seed, machine.rows(options.batch)
+        degrades = isinstance(options, data.DegradationOptions)
         self.crops = data.Crops(
-            source.data, scale=self.scale, patch_px=options.patch_px, cache_gib=options.cache_gib
+            source.data,
+            scale=self.scale,
+            patch_px=options.patch_px,
+            cache_gib=options.cache_gib,
+            reduction=options.reduction(self.scale) if degrades else None,
         )
         self.skipped = self.crops.skipped
         self.held_out = data.read_held_out(source.validation, self.scale) if source.validation else {}
