@@ -104,6 +104,12 @@ class ServerSubject(Subject):
     type=click.Path(path_type=Path),
     help="Folder of the network's inputs.  [default for upscalers: --hr reduced as MATLAB does]",
 )
+@click.option(
+    "--jpeg",
+    metavar="QUALITY",
+    type=click.IntRange(1, 100),
+    help="Save the network's inputs as JPEG of this quality (4:2:0) first.",
+)
 @click.option("--vgg19", type=click.Path(path_type=Path), help="VGG19's weights; adds a perceptual distance.")
 @click.option(
     "--features",

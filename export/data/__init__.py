@@ -18,6 +18,7 @@ from export.data.pictures import (
     pictures_under,
     planes,
     read_picture,
+    saved_as_jpeg,
     write_picture,
 )
 from export.data.sets import Labelled, Split
@@ -40,5 +41,6 @@ __all__ = [
     "read_labelled",
     "read_pairs",
     "read_picture",
+    "saved_as_jpeg",
     "write_picture",
 ]

@@ -8,24 +8,25 @@ perhaps JPEG. A crop depends only on the picture, its place and a seed. Recipes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pyvips
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from export.data import kernels
+from export.data.pictures import saved_as_jpeg
 from export.data.resize import resized_part
 from runtime.errors import InvalidInput
 
 # (picture [S·H, S·W, 3] uint8, rows and columns of its reduction, seed) → that part of the reduction, uint8.
 Reduction = Callable[[np.ndarray, range, range, int], np.ndarray]
 
+Range = tuple[float, float]  # least and most
 SHAPES = tuple((profile, isotropic) for profile in kernels.PROFILES for isotropic in (True, False))
-BETAS = {"gaussian": (1.0, 1.0), "generalised": (0.5, 4.0), "plateau": (1.0, 2.0)}
+BETAS: Mapping[str, Range] = {"gaussian": (1.0, 1.0), "generalised": (0.5, 4.0), "plateau": (1.0, 2.0)}
 RESIZES = ("area", "bilinear", "bicubic")
 SUBSAMPLED = (
     0.75  # the share of JPEGs whose colours have half the resolution, as cameras and phones write them
@@ -84,11 +85,11 @@ class Round:
 
     blur: float
     sinc: float
-    sigma: tuple[float, ...]
+    sigma: Range
     resize: tuple[float, ...]
-    factor: tuple[float, ...]
-    noise_sigma: tuple[float, ...]
-    poisson: tuple[float, ...]
+    factor: Range
+    noise_sigma: Range
+    poisson: Range
 
 
 class Degradation:
@@ -126,7 +127,7 @@ class Degradation:
         if random.random() < self.options.plain:
             low = resized_part(image, 1 / self.scale, *around)
             if random.random() < self.options.plain_jpeg:
-                low = saved_as_jpeg(low, self.quality, random)
+                low = self.saved(low, random)
         else:
             top, left = (slice(self.scale * part.start, self.scale * part.stop) for part in around)
             low = self.degraded(image[top, left], random)
@@ -183,7 +184,13 @@ class Degradation:
     def jpeg(self, x: Tensor, random: np.random.Generator) -> Tensor:
         if random.random() >= self.options.jpeg:
             return x
-        return floats(saved_as_jpeg(bytes_of(x), self.quality, random))
+        return floats(self.saved(bytes_of(x), random))
+
+    def saved(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """[H, W, 3] uint8 → the same shape, after saving it as JPEG at a random quality."""
+        subsampled = random.random() < SUBSAMPLED
+        least, most = (round(end) for end in self.quality)
+        return saved_as_jpeg(image, int(random.integers(least, most, endpoint=True)), subsampled=subsampled)
 
     def end(self, x: Tensor, size: tuple[int, ...], random: np.random.Generator) -> Tensor:
         """`x` at `size`, with a sinc filter or without."""
@@ -225,16 +232,6 @@ def filtered(x: Tensor, kernel: Tensor) -> Tensor:
     return F.conv2d(planes, kernel[None, None]).transpose(0, 1).clamp(0, 1)
 
 
-def saved_as_jpeg(image: np.ndarray, quality: tuple[float, ...], random: np.random.Generator) -> np.ndarray:
-    """[H, W, 3] uint8 → the same shape, as it is after saving it at a random quality."""
-    mode = "on" if random.random() < SUBSAMPLED else "off"
-    chosen = int(random.integers(round(quality[0]), round(quality[1]), endpoint=True))
-    data = pyvips.Image.new_from_array(np.ascontiguousarray(image)).jpegsave_buffer(
-        Q=chosen, subsample_mode=mode
-    )
-    return pyvips.Image.new_from_buffer(data, "").numpy()
-
-
 def floats(image: np.ndarray) -> Tensor:
     """[H, W, 3] uint8 → [1, 3, H, W] float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].float() / 255
@@ -256,14 +253,14 @@ def numbers(options: DegradationOptions, name: str, count: int) -> tuple[float, 
     return found
 
 
-def limits(options: DegradationOptions, name: str, least: float, most: float) -> tuple[float, ...]:
+def limits(options: DegradationOptions, name: str, least: float, most: float) -> Range:
     """The range "least,most". Raises InvalidInput unless `least` ≤ its ends ≤ `most`, in this order."""
-    found = numbers(options, name, 2)
-    if not least <= found[0] <= found[1] <= most:
+    low, high = numbers(options, name, 2)
+    if not least <= low <= high <= most:
         raise InvalidInput(
             name, f"got {getattr(options, name)!r}, expected two numbers from {least:g} to {most:g}, rising"
         )
-    return found
+    return low, high
 
 
 def shares(options: DegradationOptions, name: str, count: int) -> tuple[float, ...]:

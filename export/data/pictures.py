@@ -56,6 +56,17 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         raise InvalidInput("output", f"{path} cannot be written as a picture: {error}") from error
 
 
+def saved_as_jpeg(image: np.ndarray, quality: int, *, subsampled: bool = True) -> np.ndarray:
+    """[H, W, 3] uint8 RGB → the same shape, as it is after saving it as JPEG.
+
+    quality: 1 to 100. subsampled: whether the colours have half the resolution (4:2:0), as cameras and most programs save.
+    """
+    data = pyvips.Image.new_from_array(np.ascontiguousarray(image)).jpegsave_buffer(
+        Q=quality, subsample_mode="on" if subsampled else "off"
+    )
+    return pyvips.Image.new_from_buffer(data, "").numpy()
+
+
 def pictures_under(folder: Path, field: str = "data") -> list[Path]:
     """The paths of all pictures in `folder` and its subfolders, sorted. Raises InvalidInput for `field` if there is none."""
     if not folder.is_dir():

@@ -31,6 +31,7 @@ class Parameters:
 
     hr: Path | None
     lr: Path | None
+    jpeg: int | None
     vgg19: Path | None
     features: str | None
     data: Path | None
@@ -47,7 +48,7 @@ def measure_restoration(subject: Subject, parameters: Parameters) -> dict[str, A
     """Run the network over pictures, compare the answers with the originals, and print a table. Returns the figures."""
     if parameters.hr is None:
         raise InvalidInput("hr", f"is missing; {subject.name} is compared with originals: give --hr FOLDER")
-    pictures = restoration.pairs(parameters.hr, parameters.lr, subject)
+    pictures = restoration.pairs(parameters.hr, parameters.lr, subject, parameters.jpeg)
     features, distance = None, None
     if parameters.features or parameters.vgg19:
         features = parameters.features or feature_nets.DEFAULT
@@ -55,11 +56,13 @@ def measure_restoration(subject: Subject, parameters: Parameters) -> dict[str, A
         distance = restoration.perceptual_distance(network, parameters.device)
     qualities = restoration.measure(subject, pictures, distance)
     scale = f" ×{subject.scale}" if subject.scale > 1 else ""
-    report.show(report.qualities_table(qualities, f"{subject.name}{scale} on {parameters.hr}"))
+    saved = f", inputs saved as JPEG of quality {parameters.jpeg}" if parameters.jpeg else ""
+    report.show(report.qualities_table(qualities, f"{subject.name}{scale} on {parameters.hr}{saved}"))
     return {
         "scale": subject.scale,
         "hr": str(parameters.hr),
         "lr": str(parameters.lr) if parameters.lr else None,
+        "jpeg": parameters.jpeg,
         "border_px": subject.scale,
         "features": features,
         "mean": asdict(restoration.mean(qualities)),

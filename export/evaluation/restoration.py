@@ -7,14 +7,14 @@ each, and `mean`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from export.data import Pair, read_pairs
+from export.data import Pair, planes, read_pairs, saved_as_jpeg
 from export.evaluation.metrics import inside, luma, psnr_db, ssim
 from export.evaluation.progress import with_progress
 from export.evaluation.subjects import Subject
@@ -37,10 +37,11 @@ class Quality:
     perceptual: float | None = None
 
 
-def pairs(originals: Path, inputs: Path | None, subject: Subject) -> dict[str, Pair]:
+def pairs(originals: Path, inputs: Path | None, subject: Subject, jpeg: int | None = None) -> dict[str, Pair]:
     """Every picture in the folder `originals` and the network's input for it, by the picture's name.
 
     inputs: the folder of the inputs. None makes them by reducing the originals, which works only for upscalers.
+    jpeg: save each input as JPEG of this quality (4:2:0) first.
     Raises InvalidInput naming a picture that cannot be read, or whose input is missing or of the wrong size.
     """
     if inputs is None and not subject.task.outscale:
@@ -50,9 +51,15 @@ def pairs(originals: Path, inputs: Path | None, subject: Subject) -> dict[str, P
             "give the folder of its inputs",
         )
     try:
-        return read_pairs(originals, inputs, subject.scale)
+        found = read_pairs(originals, inputs, subject.scale)
     except InvalidInput as error:
         raise InvalidInput("hr", error.problem) from error
+    if jpeg is None:
+        return found
+    return {
+        name: replace(pair, low=planes(saved_as_jpeg(as_image(pair.low), jpeg)))
+        for name, pair in found.items()
+    }
 
 
 def measure(

@@ -53,7 +53,7 @@ FOLDER = click.Path(path_type=Path)
     "--resume", is_flag=True, help="Continue from the last checkpoint in --output, with its options."
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Read the data, take two steps, estimate the time; write nothing."
+    "--dry-run", is_flag=True, help="Read the data, take two steps, estimate the time; write no run."
 )
 @click.option("--list", "lists", is_flag=True, help="List the recipes of --model, or of all models.")
 def main(lists: bool, model: str | None, **arguments: Any) -> None:

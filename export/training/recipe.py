@@ -179,6 +179,10 @@ class Trainer(ABC):
     def samples(self, generator: nn.Module) -> np.ndarray:
         """A picture that shows progress, drawn with `generator` in eval mode: [H, W, C] uint8."""
 
+    def preview(self) -> np.ndarray | None:
+        """A picture of what the generator is given, for a rehearsal: [H, W, C] uint8; None if the recipe has nothing to show."""
+        return None
+
     def validate(self, generator: nn.Module) -> Mapping[str, float]:
         """Figures measured on held-out data, with units in their names; {} if there is no such data."""
         return {}

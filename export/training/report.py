@@ -10,6 +10,7 @@ from datetime import timedelta
 import click
 import torch
 
+from export.data import write_picture
 from export.training.loop import Loop, train_step
 from export.training.recipe import Recipe, Trainer
 
@@ -29,7 +30,7 @@ def print_start(loop: Loop, recipe: tuple[str, Recipe], *, writes: bool = True) 
     count = torch.get_num_threads()
     threads = f", {count} thread{'s' * (count > 1)}" if machine.device.type == "cpu" else ""
     click.echo(f"device: {processes}{device_name(machine.device)}{threads}, {machine.precision}")
-    click.echo(f"output: {loop.run.folder}" if writes else "output: nothing is written")
+    click.echo(f"output: {loop.run.folder}" if writes else "output: no run is written")
     begun = f", continued after step {loop.first_step:,}" if loop.first_step else ""
     limit = f", at most {options.minutes:g} minutes" if options.minutes else ""
     click.echo(f"steps: {options.steps:,} with a batch of {options.batch}{limit}{begun}")
@@ -73,7 +74,10 @@ def device_name(device: torch.device) -> str:
 
 
 def rehearse(loop: Loop) -> None:
-    """Train two steps, and print all options and how long the run would take. Nothing is written."""
+    """Train two steps, and print all options and how long the run would take.
+
+    Nothing is written but a picture of what the generator is given, if the recipe has one to show.
+    """
     options, machine, trainer = loop.options, loop.machine, loop.trainer
     for step in range(2):  # the first one also prepares kernels
         started_s = time.monotonic()
@@ -86,4 +90,10 @@ def rehearse(loop: Loop) -> None:
         click.echo(f"  {key} = {value}")
     click.echo(figures)
     duration = timedelta(seconds=round(step_s * options.steps))
-    click.echo(f"{step_s:.3g} s a step: {options.steps} steps in about {duration}; nothing was written")
+    written = "nothing was written"
+    if (picture := trainer.preview()) is not None:
+        target = loop.run.folder / "inputs.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(target, picture)
+        written = f"only {target} was written, crops as the generator is given them"
+    click.echo(f"{step_s:.3g} s a step: {options.steps} steps in about {duration}; {written}")

@@ -25,6 +25,7 @@ from export.training.recipe import Batch, LossTerms, Source, Stateful, Trainer, 
 from runtime.errors import InvalidInput
 
 SAMPLE_CROPS = 6  # in a picture of samples
+PREVIEW_CROPS, PREVIEW_COLUMNS = 24, 8  # columns hold input and original in turn
 PIXEL_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": losses.pixel, "mse": F.mse_loss}
 
 
@@ -97,6 +98,14 @@ class CropTrainer(Trainer):
         nearest = F.interpolate(low, scale_factor=self.scale, mode="nearest")
         rows = torch.stack((nearest, self.upscaled(generator, low), high), dim=1)  # [N, 3 columns, 3, H, W]
         return data.as_grid(rows.flatten(0, 1), columns=3)
+
+    def preview(self) -> np.ndarray | None:
+        """The run's first degraded crops, each enlarged and beside its original."""
+        if not isinstance(self.settings, data.DegradationOptions):
+            return None
+        low, high = self.crops.batch(data.generator(self.seed, 0), PREVIEW_CROPS)
+        nearest = F.interpolate(low, scale_factor=self.scale, mode="nearest")
+        return data.as_grid(torch.stack((nearest, high), dim=1).flatten(0, 1), columns=PREVIEW_COLUMNS)
 
     @torch.inference_mode()
     def validate(self, generator: nn.Module) -> Mapping[str, float]:

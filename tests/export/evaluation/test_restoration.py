@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.data import write_picture
+from export.data import saved_as_jpeg, write_picture
 from export.data.resize import resize
 from export.evaluation.metrics import psnr_db, psnr_y_db, ssim
 from export.evaluation.restoration import compare, mean, measure, pairs, perceptual_distance
@@ -120,3 +120,26 @@ def test_bicubic_on_set5_gives_the_published_figures() -> None:
     # 28.42 dB and 0.8104 in every paper; ours rounds to 8 bits between the passes.
     assert both.psnr_y_db == pytest.approx(28.42, abs=0.02)
     assert both.ssim_y == pytest.approx(0.8104, abs=0.002)
+
+
+def test_bicubic_on_set5_saved_as_jpeg_falls_behind_with_the_quality() -> None:
+    """Figures measured independently, with Pillow's encoder at its default of 4:2:0."""
+    folder = public("set5")
+    bicubic = BicubicSubject(4)
+    figures = [
+        mean(measure(bicubic, pairs(folder / "HR", folder / "LR_bicubic/X4", bicubic, jpeg))).psnr_y_db
+        for jpeg in (95, 75, 50)
+    ]
+    assert figures == pytest.approx([28.33, 27.47, 26.64], abs=0.03)
+
+
+def test_inputs_may_be_saved_as_jpeg_first(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    write_picture(folder / "a.png", noise(32, 32))
+    (plain,) = pairs(folder, None, Nearest(2)).values()
+    (saved,) = pairs(folder, None, Nearest(2), jpeg=50).values()
+    assert torch.equal(saved.high, plain.high)
+    expected = saved_as_jpeg(plain.low.permute(1, 2, 0).numpy(), 50)
+    assert np.array_equal(saved.low.permute(1, 2, 0).numpy(), expected)
+    assert not torch.equal(saved.low, plain.low)

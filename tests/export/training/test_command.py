@@ -205,3 +205,24 @@ def test_a_model_without_a_recipe_is_named(train: Train, tmp_path: Path) -> None
     result = train("--model", "ergan", "--data", tmp_path, "--output", tmp_path / "run")
     assert result.exit_code == 1
     assert "model: got 'ergan'" in result.output
+
+
+def test_a_rehearsal_shows_the_degraded_crops(train: Train, photographs: Path, tmp_path: Path) -> None:
+    """Three rows of four degraded crops, each beside its original, and nothing else is written."""
+    from export.data import read_picture
+
+    options = ("--start", "shipped:esrgan", "--set", "batch=1", "--set", "patch_px=8")
+    arguments = ("--model", "esrgan", "--recipe", "photo", "--data", photographs, *options)
+    result = train(*arguments, "--output", tmp_path / "run", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "second_blur = 0.8" in result.output
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["inputs.png"]
+    picture = read_picture(tmp_path / "run/inputs.png").astype(int)
+    assert picture.shape == (6 * 32, 8 * 32, 3)
+    blocks = picture.reshape(6, 32, 8, 32, 3)
+    differences = np.abs(blocks[:, :, ::2] - blocks[:, :, 1::2]).mean(axis=(1, 3, 4))
+    assert (differences > 1).all()  # degraded
+    assert np.median(differences) < 60  # and of the same place
+    wrong = train(*arguments, "--output", tmp_path / "run", "--dry-run", "--set", "blur=2")
+    assert wrong.exit_code == 1
+    assert "blur: got 2.0, expected a probability between 0 and 1" in wrong.output
