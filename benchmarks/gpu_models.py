@@ -98,6 +98,8 @@ def manifest(model: Model, precision: Precision, case: Case) -> Manifest:
         outputs=signature.outputs,
         scale=signature.scale,
         size_multiple=signature.size_multiple,
+        least_side_px=signature.least_side_px,
+        padding=signature.padding,
         tile_sizes=(case.side_px,) if case.side_px else (),
         latent_size=signature.latent_size,
         classes=signature.classes,

@@ -188,8 +188,12 @@ def check(manifest: Manifest) -> None:
         "outputs": len(manifest.outputs) != 1,
         "scale": manifest.scale < 1,
         "size_multiple": unit < 1,
+        "least_side_px": manifest.least_side_px < 1,
         "tile_sizes": unit > 0
-        and any(size % unit or (size - 2 * halo) // unit < 1 for size in manifest.tile_sizes),
+        and any(
+            size % unit or (size - 2 * halo) // unit < 1 or size < manifest.least_side_px
+            for size in manifest.tile_sizes
+        ),
         "halo": halo < 0,
         "latent_size": manifest.latent_size < 0,
         "classes": manifest.classes < 0,

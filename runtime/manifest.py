@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from runtime.tensors import STRICT, Precision, TaskName, TensorSpec
+from runtime.tensors import STRICT, Padding, Precision, TaskName, TensorSpec
 
 FORMAT = 2
 
@@ -48,11 +48,12 @@ class Manifest:
 
     inputs, outputs: tensors of the graph. precision: of the graph's arithmetic.
     scale: output pixels per input pixel along a side. size_multiple: heights and widths that the graph takes are
-    multiples of it, in pixels.
+    multiples of it, in pixels. least_side_px: and not below it. padding: how pictures of other sizes grow to one, at the
+    bottom and on the right.
     tiled: whether pictures are cut into tiles; networks with global statistics need whole pictures.
     tile_sizes, halo: in input pixels, measured at build; empty and 0 for models that are not tiled.
-    max_whole_px: largest picture (height × width, in pixels) of a model that takes whole pictures, measured at build;
-    0 for all other models.
+    max_whole_px: largest picture (height × width, in pixels, padded) of a model that takes whole pictures, measured at
+    build; 0 for all other models.
     latent_size, classes: values per latent and number of classes; 0 if the model takes none.
     error: measured at build against float32 torch ("psnr_db", "max_abs"). weights: where they came from. tools: versions
     used by the build. files: every file except the manifest, by path inside the bundle.
@@ -77,6 +78,8 @@ class Manifest:
     files: Mapping[str, FileInfo] = field(default_factory=dict)
     tiled: bool = True
     max_whole_px: int = 0
+    least_side_px: int = 1
+    padding: Padding = "edge"
     format: int = FORMAT
 
     __pydantic_config__ = STRICT

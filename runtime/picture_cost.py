@@ -89,8 +89,10 @@ def _planes_bytes(manifest: Manifest, opened: OpenedPicture, tiled: TiledPicture
     pixel_format, rows = header.pixel_format, tiled.most_rows_needed
     row_px = header.width
     row_bytes = row_px * pixel_format.channels * FLOAT_BYTES
-    # Of the windows, beside those in work: padding to the size multiple, and the model's own range.
-    needed = tiled.most_window_rows * row_bytes * (alive + 1 + (value_range(manifest.inputs[0]) != UNIT))
+    # Of the windows, beside those in work: the copy that is padded, and the model's own range.
+    window_px = tiled.most_window_rows * tiled.padded_width
+    window_bytes = window_px * pixel_format.channels * FLOAT_BYTES
+    needed = window_bytes * (alive + 1 + (value_range(manifest.inputs[0]) != UNIT))
     needed += rows * row_bytes  # kept for the next band
     scale_px = manifest.scale**2
     if pixel_format.alpha:
@@ -101,8 +103,6 @@ def _planes_bytes(manifest: Manifest, opened: OpenedPicture, tiled: TiledPicture
         if tasks.of(manifest).alpha == "beside":
             needed += row_px * rows * scale_px * FLOAT_BYTES * ENLARGE_COPIES
     if tasks.items_of(manifest) == "whole":
-        needed += (
-            row_px * rows * (pixel_format.channels + scale_px * tiled.channels) * FLOAT_BYTES * WHOLE_COPIES
-        )
+        needed += window_px * (pixel_format.channels + scale_px * tiled.channels) * FLOAT_BYTES * WHOLE_COPIES
     pieces = min(row_px * rows, max(row_px, 2**20 // pixel_format.pixel_bytes)) * pixel_format.channels
     return needed + pieces * PIECES

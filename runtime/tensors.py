@@ -18,6 +18,8 @@ Array = np.ndarray[Any, Any]
 Dtype = Literal["float32", "int64"]
 TaskName = Literal["upscale", "translate", "generate"]
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
+# How a picture grows to a size that the network takes: its last row and column are repeated, or it is mirrored at them.
+Padding = Literal["edge", "reflect"]
 # pydantic configuration of records read from JSON: unknown fields and values of another type are errors.
 STRICT = {"extra": "forbid", "strict": True}
 

@@ -17,12 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from export.families.spec import Signature
+from runtime.sides import side_of
 from runtime.tensors import TensorSpec
 
 # ONNX has convolutions in bfloat16 since opset 22.
 OPSET = 22
-# Sizes of the free axes while the graph is traced. Not 1: the tracer would take it for a constant.
+# Sizes of the free axes while the graph is traced: at least these, and so many of the network's least sides. One would be
+# taken for a constant by the tracer.
 TRACED = {"N": 2, "H": 12, "W": 20}
+TRACED_SIDES = {"H": 2, "W": 3}
 
 
 def example(
@@ -61,10 +64,11 @@ def write_graph(module: nn.Module, signature: Signature, path: Path) -> onnx.Mod
 
     Raises onnx.checker.ValidationError where the graph breaks the ONNX standard.
     """
-    multiple = signature.size_multiple
-    inputs = example(
-        signature, batch=TRACED["N"], height=TRACED["H"] * multiple, width=TRACED["W"] * multiple
+    height, width = (
+        side_of(signature, max(TRACED[axis], count * side_of(signature, 1)))
+        for axis, count in TRACED_SIDES.items()
     )
+    inputs = example(signature, batch=TRACED["N"], height=height, width=width)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
@@ -88,11 +92,11 @@ def write_graph(module: nn.Module, signature: Signature, path: Path) -> onnx.Mod
 def _dynamic_shapes(module: nn.Module, signature: Signature) -> tuple[Any, ...]:
     """Per input: axis number → its dimension. A size that must be a multiple of m is m times a dimension."""
     multiple = signature.size_multiple
+    least = side_of(signature, 1) // multiple
     dims = {"N": torch.export.Dim("N", min=1)}
     for axis in free_axes(signature):
-        dims[axis] = (
-            torch.export.Dim(axis, min=1) * multiple if multiple > 1 else torch.export.Dim(axis, min=1)
-        )
+        dim = torch.export.Dim(axis, min=least)
+        dims[axis] = dim * multiple if multiple > 1 else dim
     shapes = tuple(
         {i: dims[a] for i, a in enumerate(spec.shape) if isinstance(a, str)} for spec in signature.inputs
     )

@@ -12,6 +12,7 @@ from runtime import pixels, tasks
 from runtime.backends.base import Engine
 from runtime.latents import draw, draw_labels
 from runtime.sample_work import run_samples
+from runtime.sides import side_within
 from runtime.tasks.task import Source
 from runtime.tensors import Array
 from runtime.tiling.inline import run_picture
@@ -36,8 +37,7 @@ def _beside_source(engine: Engine) -> Array:
     manifest = engine.manifest
     channels = manifest.inputs[0].shape[1]
     assert isinstance(channels, int), "channels are fixed in every signature"
-    multiple = manifest.size_multiple
-    side = min(CROP_PX, math.isqrt(manifest.max_whole_px or CROP_PX**2)) // multiple * multiple
+    side = side_within(manifest, min(CROP_PX, math.isqrt(manifest.max_whole_px or CROP_PX**2)))
     source = photographs.crop(side, side, channels=channels)
     result = _showable(run_picture(engine, source).transpose(1, 2, 0))
     height, width = result.shape[:2]

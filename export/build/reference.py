@@ -61,6 +61,8 @@ def first_manifest(checkpoint: Checkpoint, *, name: str, precision: Precision) -
         outputs=signature.outputs,
         scale=signature.scale,
         size_multiple=signature.size_multiple,
+        least_side_px=signature.least_side_px,
+        padding=signature.padding,
         latent_size=signature.latent_size,
         tiled=signature.tiled,
         classes=signature.classes,

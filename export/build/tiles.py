@@ -24,6 +24,7 @@ from export.build.compare import Difference, difference
 from export.families.spec import Signature
 from runtime.backends.base import Engine
 from runtime.errors import InvalidInput
+from runtime.sides import side_of
 from runtime.tensors import Array
 from runtime.tiling.inline import run_picture, run_whole
 from runtime.values import to_model
@@ -74,10 +75,12 @@ class Choice:
 
 def check(signature: Signature, tile: int | None, halo: int | None) -> None:
     """Raises InvalidInput if a tile or halo that the user gave cannot work."""
-    multiple = signature.size_multiple
-    if tile is not None and (tile < 1 or tile % multiple):
+    multiple, least = signature.size_multiple, side_of(signature, 1)
+    if tile is not None and (tile < least or tile % multiple):
         expected = (
-            "a positive number of pixels" if multiple == 1 else f"a positive multiple of {multiple} pixels"
+            "a positive number of pixels"
+            if least == 1
+            else f"a multiple of {multiple} pixels, at least {least}"
         )
         raise InvalidInput("tile", f"got {tile}, expected {expected}")
     if halo is not None and halo < 0:
@@ -107,7 +110,8 @@ def choose(
     """
     search = TileSearch(engine, comparer, clock)
     multiple = engine.manifest.size_multiple
-    tiles = [tile] if tile else [size for size in TILES if size % multiple == 0]
+    takes = [size for size in TILES if size % multiple == 0 and size >= engine.manifest.least_side_px]
+    tiles = [tile] if tile else takes
     if halo is None:
         halo = search.least_halo(tiles[0], [size for size in HALOS if _fits(tiles[0], size, multiple)])
     chosen = search.fastest_tile(tiles, halo)

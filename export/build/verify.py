@@ -27,6 +27,7 @@ from runtime import backends
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
 from runtime.errors import EngineError
+from runtime.sides import side_of
 from runtime.tensors import Array, TensorSpec
 from runtime.values import to_model
 
@@ -136,9 +137,12 @@ def _inputs(signature: Signature, tile_sizes: tuple[int, ...]) -> Iterator[dict[
         for batch in SAMPLE_BATCHES:
             yield _named(signature, example(signature, batch=batch, seed=batch))
         return
-    multiple = signature.size_multiple
-    for batch, height, width in IMAGE_CASES:
-        rows, columns = (-(-side // multiple) * multiple for side in (height, width))
+    # Where the network's least side is longer than all of these, only this one has unequal sides.
+    oblong = (1, 1, side_of(signature, 1) + 1)
+    shapes = (
+        (batch, *(side_of(signature, side) for side in sides)) for batch, *sides in (*IMAGE_CASES, oblong)
+    )
+    for batch, rows, columns in dict.fromkeys(shapes):
         yield {spec.name: _photographs(spec, batch, rows, columns) for spec in signature.inputs}
     for tile in tile_sizes:  # the shape that nearly all requests come in
         yield {spec.name: _photographs(spec, 1, tile, tile) for spec in signature.inputs}

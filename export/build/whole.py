@@ -16,6 +16,7 @@ from export.build import photographs
 from export.families.spec import Signature
 from runtime.backends.base import Engine
 from runtime.errors import EngineError, InvalidInput
+from runtime.sides import side_of, side_within
 from runtime.tensors import Array
 from runtime.values import to_model
 
@@ -52,7 +53,7 @@ class Limit:
 
 def check(signature: Signature, max_px: int | None) -> None:
     """Raises InvalidInput if the limit that the user gave is smaller than any picture."""
-    least = signature.size_multiple**2
+    least = side_of(signature, 1) ** 2
     if max_px is not None and max_px < least:
         raise InvalidInput("max_whole_px", f"got {max_px}, expected {least} pixels or more")
 
@@ -69,18 +70,18 @@ def measure(
     clock: in seconds. peak_bytes: the process's peak memory so far.
     Raises EngineError if even the smallest picture cannot be run.
     """
-    multiple, before_bytes = engine.manifest.size_multiple, peak_bytes()
+    manifest, before_bytes = engine.manifest, peak_bytes()
 
     def run_square(side: int) -> TimedPicture:
         ms = _second_run_s(engine, side, clock) * 1e3
         return TimedPicture(side, round(ms, 3), round((peak_bytes() - before_bytes) / 2**20, 1))
 
     if max_px is not None:
-        run = run_square(max(math.isqrt(max_px) // multiple * multiple, multiple))
+        run = run_square(side_within(manifest, math.isqrt(max_px)))
         return Limit(max_px, "asked for", (asdict(run),))
     runs: list[TimedPicture] = []
     reason = "no larger one was tried"
-    for side in (side // multiple * multiple for side in SIDES):
+    for side in dict.fromkeys(side_within(manifest, side) for side in SIDES):
         try:
             run = run_square(side)
         except EngineError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from runtime.tensors import Precision, TaskName, TensorSpec
+from runtime.tensors import Padding, Precision, TaskName, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Signature:
 
     scale: output pixels per input pixel along a side; 1 for a generator of samples.
     size_multiple: height and width must be multiples of this many pixels; more than 1 where a pixel-unshuffle comes first.
+    least_side_px: and not below this many; more than 1 where reflection padding or an instance norm needs more than a pixel.
+    padding: how pictures of other sizes grow to one that the network takes, at the bottom and on the right: "edge" repeats
+    the last row and column, "reflect" mirrors the picture at them, as reflection padding inside a network does.
     tiled: whether pictures may be cut into tiles; False for networks with global statistics, which need whole pictures.
     latent_size: values in a latent; 0 if it takes none. classes: number of classes; 0 if it takes no labels.
     """
@@ -45,6 +48,8 @@ class Signature:
     latent_size: int = 0
     classes: int = 0
     tiled: bool = True
+    least_side_px: int = 1
+    padding: Padding = "edge"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from runtime.backends.precisions import narrowest
 from runtime.bundle import Bundle
 from runtime.errors import BackendUnavailable, EngineError
 from runtime.manifest import EngineFile, Manifest
+from runtime.sides import side_of
 from runtime.tensors import Array, Precision, zero_inputs
 
 NAME = "onnxruntime"
@@ -240,7 +241,7 @@ def executed_precision(bundle: Bundle, provider: Provider, index: int) -> Precis
 
     Raises EngineError if some of these nodes run on the CPU although `provider` is CUDA.
     """
-    side_px = shapes.side_of(bundle.manifest, PROBE_SIDE_PX)
+    side_px = side_of(bundle.manifest, PROBE_SIDE_PX)
     inputs = zero_inputs(bundle.manifest.inputs, height=side_px, width=side_px)
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(bundle, provider, index, str(Path(folder) / "profile"))

@@ -11,6 +11,7 @@ from typing import Literal
 
 from runtime import tasks
 from runtime.manifest import Manifest
+from runtime.sides import side_of
 from runtime.tasks import ItemKind
 
 DeviceKind = Literal["cpu", "cuda"]
@@ -29,7 +30,7 @@ WARM_UP_SIDE_PX = 64
 
 def largest_tile_px(manifest: Manifest) -> int:
     """The side of the largest tile, in input pixels."""
-    return max(manifest.tile_sizes, default=DEFAULT_TILE_PX)
+    return max(manifest.tile_sizes, default=side_of(manifest, DEFAULT_TILE_PX))
 
 
 def batch_sizes(manifest: Manifest, device: DeviceKind) -> tuple[int, ...]:
@@ -47,8 +48,3 @@ def warm_up_shapes(manifest: Manifest, batches: tuple[int, ...]) -> list[tuple[i
     if tasks.items_of(manifest) == "samples":
         return [(batch, 0) for batch in batches]
     return list(product(batches, manifest.tile_sizes or (side_of(manifest, WARM_UP_SIDE_PX),)))
-
-
-def side_of(manifest: Manifest, at_least_px: int) -> int:
-    """The shortest side of at least `at_least_px` that the graph takes, in input pixels."""
-    return -(-at_least_px // manifest.size_multiple) * manifest.size_multiple

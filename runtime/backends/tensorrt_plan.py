@@ -20,6 +20,7 @@ from runtime.backends.tensorrt_library import library_log, load_library, target_
 from runtime.bundle import file_info
 from runtime.errors import BackendUnavailable, EngineError
 from runtime.manifest import EngineFile, Manifest
+from runtime.sides import side_of, side_within
 from runtime.tasks import ItemKind
 from runtime.tensors import TensorSpec
 
@@ -66,26 +67,25 @@ def _sample_profiles(manifest: Manifest) -> tuple[Profile, ...]:
 
 
 def _tile_profiles(manifest: Manifest) -> tuple[Profile, ...]:
-    multiple, tile = manifest.size_multiple, shapes.largest_tile_px(manifest)
+    least, tile = side_of(manifest, 1), shapes.largest_tile_px(manifest)
     batch = batch_sizes(manifest)[-1]
-    tiles = Profile(batch, min(batch, OPTIMAL_TILES), tile, tile, multiple)
+    tiles = Profile(batch, min(batch, OPTIMAL_TILES), tile, tile, least)
     whole = max(tile, min(WHOLE_SIDE_PX, _longest_side_px(manifest)))
     if whole == tile:
         return (tiles,)
-    return tiles, Profile(1, 1, whole, max(tile, whole // 2 // multiple * multiple), multiple)
+    return tiles, Profile(1, 1, whole, max(tile, side_within(manifest, whole // 2)), least)
 
 
 def _whole_profiles(manifest: Manifest) -> tuple[Profile, ...]:
     """Sides up to twice the side of the largest square, for pictures up to four times as wide as high."""
-    multiple, square = manifest.size_multiple, isqrt(manifest.max_whole_px) or WHOLE_SIDE_PX
-    longest = min(shapes.side_of(manifest, 2 * square), _longest_side_px(manifest))
-    return (Profile(1, 1, longest, max(multiple, longest // 2 // multiple * multiple), multiple),)
+    square = isqrt(manifest.max_whole_px) or WHOLE_SIDE_PX
+    longest = min(side_of(manifest, 2 * square), _longest_side_px(manifest))
+    return (Profile(1, 1, longest, side_within(manifest, longest // 2), side_of(manifest, 1)),)
 
 
 def _longest_side_px(manifest: Manifest) -> int:
     """The side of the largest square whose output stays within `shapes.MAX_OUTPUT_PX`."""
-    largest = isqrt(shapes.MAX_OUTPUT_PX) // manifest.scale
-    return max(largest // manifest.size_multiple, 1) * manifest.size_multiple
+    return side_within(manifest, isqrt(shapes.MAX_OUTPUT_PX) // manifest.scale)
 
 
 PROFILES: Mapping[ItemKind, Callable[[Manifest], tuple[Profile, ...]]] = {

@@ -1,6 +1,6 @@
 """Tile geometry: cuts a picture's area into overlapping tiles and groups them into bands of rows.
 
-runtime/tiling/tiled_picture.py calls `cut` (rows and columns of windows), `bands` (tiles) and `pad_to_multiple`.
+runtime/tiling/tiled_picture.py calls `cut` (rows and columns of windows) and `bands` (tiles).
 
 A tile is a window of the picture and a core inside it. The network sees the window; only the core of its output is
 kept. The rest is the halo: every core is at least `halo` pixels away from those edges of its window that are not
@@ -17,10 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-import numpy as np
-
 from runtime.errors import InvalidInput
 from runtime.manifest import Manifest
+from runtime.sides import side_of
 from runtime.tensors import Array
 
 
@@ -198,12 +197,12 @@ class Bands(Sequence[Band]):
 
 
 def cut(height: int, width: int, manifest: Manifest) -> tuple[Axis, Axis]:
-    """Cut a height × width picture, padded to the model's size multiple, into rows and columns of windows.
+    """Cut a height × width picture, padded to a size that the model takes, into rows and columns of windows.
 
     Chooses the manifest's tile size with the fewest computed pixels; without tile sizes, the whole picture is one window.
     """
     multiple = manifest.size_multiple
-    height, width = padded_size(height, width, multiple)
+    height, width = side_of(manifest, height), side_of(manifest, width)
     tile = choose_tile(
         height,
         width,
@@ -231,7 +230,7 @@ def split(length: int, *, tile: int, halo: int, multiple: int = 1) -> Axis:
     """Split one axis into as few windows as the halo allows, spread evenly. Cores cover every pixel exactly once.
 
     length, tile, halo: in pixels of the input. multiple: every window starts and ends on a multiple of it; length and
-    tile must be multiples too (see `pad_to_multiple`). Raises InvalidInput if the halo leaves no core.
+    tile must be multiples too (see padding.py). Raises InvalidInput if the halo leaves no core.
     """
     if min(length, tile, multiple) < 1 or halo < 0 or length % multiple or tile % multiple:
         raise InvalidInput(
@@ -260,14 +259,3 @@ def choose_tile(height: int, width: int, *, tile_sizes: Sequence[int], halo: int
     return min(
         tile_sizes, key=lambda tile: computed_px(height, width, tile=tile, halo=halo, multiple=multiple)
     )
-
-
-def padded_size(height: int, width: int, multiple: int) -> tuple[int, int]:
-    """Height and width, rounded up to multiples."""
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
-
-
-def pad_to_multiple(image: Array, multiple: int) -> Array:
-    """Pad [C, H, W] to multiples of `multiple` by replicating the bottom and right edges."""
-    down, right = (-side % multiple for side in image.shape[1:])
-    return np.pad(image, ((0, 0), (0, down), (0, right)), mode="edge") if down or right else image

@@ -21,9 +21,11 @@ from runtime.jobs import Flow, Job, Runner
 from runtime.manifest import Manifest
 from runtime.pictures.formats import PixelFormat
 from runtime.pictures.transparency import ROWS_SEEN_BEYOND, enlarge, fill, rows_seen
+from runtime.sides import side_of
 from runtime.tensors import Array
 from runtime.tiling.canvas import Canvas
-from runtime.tiling.geometry import Band, Tile, bands, cut, pad_to_multiple
+from runtime.tiling.geometry import Band, Tile, bands, cut
+from runtime.tiling.padding import pad, rows_read
 from runtime.tiling.passes import Pass, answer_format, passes
 from runtime.tiling.runs import Runs, TilesOfPass, not_flat
 from runtime.values import from_model, to_model
@@ -86,9 +88,8 @@ class TiledPicture:
         return self.width * self._manifest.scale**2 * self.channels * self.dtype.itemsize
 
     def rows_needed(self, index: int) -> tuple[int, int]:
-        """[start, stop) of the picture's rows that a band needs: its windows, and more for filling transparent pixels."""
-        band = self.bands[index]
-        start, stop = band.start, min(band.stop, self.height)
+        """[start, stop) of the picture's rows that a band needs: for its windows, and more for filling transparent pixels."""
+        start, stop = self._rows_read(self.bands[index])
         return rows_seen(start, stop, self.height) if self.pixel_format.alpha else (start, stop)
 
     @property
@@ -99,13 +100,18 @@ class TiledPicture:
 
     @property
     def most_window_rows(self) -> int:
-        """At least the rows that the windows of any band cover."""
-        return min(self.height, self.bands.most_rows)
+        """At least the rows that the windows of any band cover, padding included."""
+        return self.bands.most_rows
 
     @property
     def most_canvas_rows(self) -> int:
         """At least the rows of the input that any band's cores fill."""
-        return self.most_window_rows
+        return min(self.height, self.bands.most_rows)
+
+    @property
+    def padded_width(self) -> int:
+        """Columns that the network sees."""
+        return self.bands.columns.length
 
     def begin(self, index: int, planes: Array) -> None:
         """Start a band. planes: the rows of `rows_needed`, [C, rows, W] float32 in [0, 1]."""
@@ -124,15 +130,27 @@ class TiledPicture:
             colours, alpha = planes[:-1], planes[-1]
             if self._alpha_beside:
                 canvas.put(self._enlarged(alpha, band, top), self.channels - 1)
-            window = slice(band.start - top, min(band.stop, self.height) - top)
+            first, last = self._rows_read(band)
+            window = slice(first - top, last - top)
             planes = np.concatenate((fill(colours, alpha)[:, window], planes[-1:, window]))
         planes = to_model(planes, manifest.inputs[0])
-        planes = pad_to_multiple(planes, manifest.size_multiple)
+        planes = self._padded(planes, band)
         parts = [TilesOfPass(pass_, self._to_run(band, planes, pass_, canvas)) for pass_ in self.passes]
         runs = Runs(band, parts)
         filled = len(band) * len(self.passes) - len(runs)
         self._flow.skipped_px += self.computed_px * filled // self.tiles_total
         self._in_work[index] = BandInWork(planes, canvas, runs, filled)
+
+    def _rows_read(self, band: Band) -> tuple[int, int]:
+        """[first, last) of the picture's rows that the band's windows show, in the padding too."""
+        return rows_read(band.start, band.stop, self.height, self._manifest.padding)
+
+    def _padded(self, planes: Array, band: Band) -> Array:
+        """[C, rows, W] of the rows that `_rows_read` says → [C, window rows, padded width]."""
+        first, _ = self._rows_read(band)
+        down = max(band.stop - self.height, 0)
+        padded = pad(planes, down, self.padded_width - self.width, self._manifest.padding)
+        return padded[:, band.start - first :]
 
     def _to_run(self, band: Band, planes: Array, pass_: Pass, canvas: Canvas) -> range | Array:
         """The numbers of the band's tiles that must go through the network in this pass. The others are filled."""
@@ -216,10 +234,12 @@ def check_whole_size(height: int, width: int, manifest: Manifest) -> None:
     """Raises InvalidInput if the model takes whole pictures only and this size is too large for it."""
     if tasks.items_of(manifest) != "whole" or not manifest.max_whole_px:
         return
-    if height * width > manifest.max_whole_px:
+    rows, columns = side_of(manifest, height), side_of(manifest, width)
+    if rows * columns > manifest.max_whole_px:
+        padded = "" if (rows, columns) == (height, width) else f", padded to {columns}×{rows},"
         raise InvalidInput(
             "image",
-            f"{width}×{height} is {height * width} pixels; {manifest.name} cannot be tiled and takes at most "
+            f"{width}×{height}{padded} is {rows * columns} pixels; {manifest.name} cannot be tiled and takes at most "
             f"{manifest.max_whole_px}; send a smaller image",
         )
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from export.build.graph import example
 from export.families.spec import Spec
+from runtime.sides import side_of
 
 # Spread of the last layer's output. Of an upscaler it is the picture itself; a sampler's goes through tanh.
 SPREAD = 0.3
@@ -57,7 +58,7 @@ def calibrate(module: nn.Module, spec: Spec) -> None:
         if matrix(layer) is not None
     ]
     signature = spec.signature(spec.tiny)
-    side = PX * signature.size_multiple
+    side = side_of(signature, PX * signature.size_multiple)
     module(*example(signature, batch=2, height=side, width=side))
     for hook in hooks:
         hook.remove()

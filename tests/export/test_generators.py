@@ -18,6 +18,7 @@ from runtime import bundle as bundles
 from runtime import tasks
 from runtime.backends import open_engine
 from runtime.bundle import Bundle
+from runtime.sides import side_of
 from runtime.tensors import Precision
 from tests.export.lively import lively
 
@@ -40,8 +41,7 @@ every_precision = pytest.mark.parametrize("precision", WEIGHTS)
 def test_the_module_gives_what_its_signature_says(model: str) -> None:
     spec = families.get(model)
     signature, module = spec.signature(spec.tiny), spec.module(spec.tiny).eval()
-    multiple = signature.size_multiple
-    height, width = 3 * multiple, 5 * multiple
+    height, width = (side_of(signature, count * side_of(signature, 1)) for count in (3, 5))
     sizes = {"N": 2, "H": height, "W": width, "SH": height * signature.scale, "SW": width * signature.scale}
     with torch.inference_mode():
         output = module(*example(signature, batch=2, height=height, width=width))
@@ -56,7 +56,8 @@ def test_the_module_gives_what_its_signature_says(model: str) -> None:
 @every_generator
 def test_a_sample_does_not_depend_on_its_batch(model: str) -> None:
     spec = families.get(model)
-    module, inputs = lively(spec), example(spec.signature(spec.tiny), batch=3, height=8, width=12)
+    module, signature = lively(spec), spec.signature(spec.tiny)
+    inputs = example(signature, batch=3, height=side_of(signature, 8), width=side_of(signature, 12))
     with torch.inference_mode():
         together = module(*inputs)
         alone = torch.cat([module(*(x[i : i + 1] for x in inputs)) for i in range(3)])
@@ -113,7 +114,8 @@ def test_the_bundle_says_what_was_measured(model: str, precision: Precision, tin
     if items == "whole":
         assert report["whole"]["max_px"] == manifest.max_whole_px > 0
     if items != "samples":
-        assert [1, manifest.inputs[0].shape[1], manifest.size_multiple, manifest.size_multiple] in shapes
+        least = side_of(manifest, 1)
+        assert [1, manifest.inputs[0].shape[1], least, least] in shapes
 
 
 @every_generator
@@ -123,7 +125,8 @@ def test_the_engine_computes_what_torch_does(model: str, tiny_bundle: TinyBundle
     signature, module = spec.signature(spec.tiny), lively(spec)
     engine, _ = open_engine(tiny_bundle(model, "float32"))
     sizes = [
-        (m * signature.size_multiple, n * signature.size_multiple) for m, n in ((1, 9), (2, 1), (50, 20))
+        tuple(side_of(signature, count * signature.size_multiple) for count in counts)
+        for counts in ((1, 9), (2, 1), (50, 20))
     ]
     for batch, (height, width) in zip(
         (1, 2, 7), sizes if free_axes(signature) else [(1, 1)] * 3, strict=True

@@ -218,6 +218,23 @@ def close(picture: np.ndarray, expected: Tensor) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (7, 5), (1, 40), (31, 2)])
+def test_a_picture_that_the_network_cannot_take_is_answered_as_its_reflection_is(
+    served: str, height: int, width: int
+) -> None:
+    """`restyle` takes even sides from 6 px."""
+    picture = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    beyond = [max(side + side % 2, 6) - side for side in (height, width)]
+    mirrored = np.pad(picture, ((0, beyond[0]), (0, beyond[1]), (0, 0)), "reflect")
+    values = torch.from_numpy(pixels.to_float(mirrored))[None]
+    with Client(served) as client, torch.inference_mode():
+        restyled = decoded(client.translate(pixels.encode(picture, "png"), format="png").image)
+        expected = modules()["restyle"](values)[:, :, :height, :width]
+    assert restyled.shape == picture.shape
+    assert close(restyled, expected)
+
+
+@pytest.mark.slow
 def test_the_commands_of_the_client_serve_them(served: str, tree: Path, run: Command) -> None:
     source = tree / "in.png"
     source.write_bytes(pixels.encode(np.full((20, 30, 3), 200, np.uint8), "png"))

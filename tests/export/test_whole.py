@@ -24,10 +24,23 @@ class Identity(Engine):
     backend = "identity"
 
     def __init__(
-        self, *, ns_per_px: float = 0.0, bytes_per_px: int = 0, most_px: int = 1 << 40, multiple: int = 1
+        self,
+        *,
+        ns_per_px: float = 0.0,
+        bytes_per_px: int = 0,
+        most_px: int = 1 << 40,
+        multiple: int = 1,
+        least: int = 1,
     ) -> None:
         manifest = Manifest(
-            "identity", "translate", "float32", (IMAGE,), (RESULT,), size_multiple=multiple, tiled=False
+            "identity",
+            "translate",
+            "float32",
+            (IMAGE,),
+            (RESULT,),
+            size_multiple=multiple,
+            least_side_px=least,
+            tiled=False,
         )
         super().__init__(
             Bundle(Path(), manifest), device="CPU", precision="float32", slots=1, batch_sizes=(1,)
@@ -84,3 +97,11 @@ def test_sides_keep_the_size_rule_and_what_the_user_asks_for_is_run() -> None:
     assert (limit.max_px, limit.reason, set(engine.sides)) == (10_000, "asked for", {96})
     with pytest.raises(InvalidInput, match="max_whole_px: got 60, expected 64 pixels or more"):
         whole.check(Signature((IMAGE,), (RESULT,), size_multiple=8), 60)
+
+
+def test_no_side_is_shorter_than_the_least_one() -> None:
+    engine = Identity(multiple=8, least=100)
+    assert engine.measure().max_px == 176**2
+    assert sorted(set(engine.sides)) == [104, 128, 176]
+    with pytest.raises(InvalidInput, match="max_whole_px: got 10000, expected 10816 pixels or more"):
+        whole.check(Signature((IMAGE,), (RESULT,), size_multiple=8, least_side_px=100), 10_000)

@@ -96,6 +96,9 @@ def test_a_missing_field_is_named(name: str) -> None:
         ("scale", True),
         ("size_multiple", 0),
         ("size_multiple", 2.0),
+        ("least_side_px", 0),
+        ("least_side_px", "8"),
+        ("padding", "zero"),
         ("tile_sizes", "64"),
         ("tile_sizes", [0]),
         ("tile_sizes", [-64]),
@@ -152,6 +155,18 @@ def test_the_message_says_where_what_came_and_what_was_expected(
 def test_a_tile_that_is_no_multiple_of_the_size_rule_is_refused() -> None:
     with pytest.raises(BundleError, match="tile_sizes"):
         parse_manifest(manifest(size_multiple=2, tile_sizes=(63,)).to_json())
+
+
+def test_a_tile_below_the_least_side_is_refused() -> None:
+    with pytest.raises(BundleError, match="tile_sizes"):
+        parse_manifest(manifest(least_side_px=65, tile_sizes=(64,)).to_json())
+
+
+def test_a_bundle_that_says_nothing_of_a_least_side_has_none_and_repeats_edges() -> None:
+    raw = json.loads(manifest().to_json())
+    del raw["least_side_px"], raw["padding"]
+    read = parse_manifest(json.dumps(raw))
+    assert (read.least_side_px, read.padding) == (1, "edge")
 
 
 json_values = st.recursive(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from runtime.backends import shapes
@@ -39,6 +41,7 @@ def test_every_tile_size_is_warmed_up_in_every_batch_size() -> None:
 
 def test_a_whole_picture_that_warms_up_has_a_size_that_the_graph_takes() -> None:
     assert shapes.warm_up_shapes(WHOLE, (1,)) == [(1, 72)]
+    assert shapes.warm_up_shapes(replace(WHOLE, least_side_px=80), (1,)) == [(1, 96)]
 
 
 def test_samples_have_no_sides() -> None:

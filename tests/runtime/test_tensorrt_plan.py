@@ -133,6 +133,7 @@ def test_bindings_without_libraries_have_another_message_than_a_missing_package(
         ({"scale": 4, "tile_sizes": (512,)}, "n1-4@4x1-512@512 n1-1@1x1-1024@512"),
         ({"scale": 8, "tile_sizes": (128, 256)}, "n1-4@4x1-256@256 n1-1@1x1-512@256"),
         ({"scale": 1, "size_multiple": 4, "tile_sizes": (1024,)}, "n1-8@4x4-1024@1024"),
+        ({"scale": 4, "tile_sizes": (192,), "least_side_px": 8}, "n1-8@4x8-192@192 n1-1@1x8-1024@512"),
         ({"scale": 4, "tile_sizes": ()}, "n1-8@4x1-192@192 n1-1@1x1-1024@512"),
     ],
 )
@@ -151,6 +152,8 @@ def test_profiles_cover_batches_of_tiles_and_whole_images_within_32_bit_indices(
     [
         ({"max_whole_px": 512 * 512}, "n1-1@1x1-1024@512"),
         ({"max_whole_px": 4096 * 4096, "scale": 4}, "n1-1@1x1-1024@512"),
+        ({"max_whole_px": 512 * 512, "least_side_px": 6, "size_multiple": 4}, "n1-1@1x8-1024@512"),
+        ({"max_whole_px": 64, "scale": 1, "size_multiple": 256}, "n1-1@1x256-256@256"),
         ({"max_whole_px": 500 * 500, "scale": 1, "size_multiple": 32}, "n1-1@1x32-1024@512"),
     ],
 )

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle
@@ -47,6 +49,7 @@ class Network(Engine):
         )
         self.shapes: list[tuple[int, ...]] = []
         self.seen: list[float] = []
+        self.images: list[Array] = []
 
     def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         image, scale = inputs["image"], self.manifest.scale
@@ -219,7 +222,7 @@ def test_a_translator_of_grey_refuses_colours() -> None:
 def test_a_model_that_cannot_be_tiled_sees_the_whole_picture_padded_to_its_size_rule(
     task: str, multiple: int
 ) -> None:
-    engine = Network(task, tiled=False, tile_sizes=(), halo=0, max_whole_px=37 * 29, size_multiple=multiple)
+    engine = Network(task, tiled=False, tile_sizes=(), halo=0, max_whole_px=40 * 32, size_multiple=multiple)
     answer, picture = run(engine, noise(3), band_bytes=1)
     np.testing.assert_allclose(answer, cubed(noise(3)), atol=1e-6)
     assert engine.shapes == [(1, 3, 37, 29)] if multiple == 1 else [(1, 3, 40, 32)]
@@ -233,6 +236,82 @@ def test_a_larger_picture_is_refused_with_the_number(height: int, width: int) ->
         run_picture(engine, noise(3, height, width))
     assert refused.value.field == "image"
     assert not engine.shapes
+
+
+WHOLE: dict[str, Any] = {"tiled": False, "tile_sizes": (), "halo": 0, "max_whole_px": 10**5}
+TILED: dict[str, Any] = {"tile_sizes": (16, 24), "halo": 1}
+
+
+class Surroundings(Network):
+    """Each pixel's mean with the pixels before and after it, mirrored at the edges of what the network sees."""
+
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        self.shapes.append(inputs["image"].shape)
+        self.images.append(inputs["image"])
+        return {"image": surroundings(inputs["image"])}
+
+
+def surroundings(image: Array) -> Array:
+    """[N, C, H, W] → the same shape."""
+    around = np.pad(image, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    height, width = image.shape[2:]
+    squares = [around[:, :, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    means: Array = np.stack(squares).mean(axis=0)
+    return means
+
+
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    channels=st.sampled_from([1, 3, 4]),
+    multiple=st.sampled_from([1, 2, 4, 8]),
+    least=st.integers(2, 8),
+    sizes=st.sampled_from([WHOLE, TILED]),
+    band_bytes=st.sampled_from([None, 1]),
+)
+def test_a_picture_of_any_size_is_answered_as_its_reflection_is_and_cut(
+    height: int, width: int, channels: int, multiple: int, least: int, sizes: Any, band_bytes: int | None
+) -> None:
+    """In one window or in tiles, at once or in bands, which see the same rows."""
+    engine = Surroundings(
+        "translate",
+        limits=(0.0, 1.0),
+        size_multiple=multiple,
+        least_side_px=least,
+        padding="reflect",
+        **sizes,
+    )
+    planes = np.random.default_rng(height * 41 + width).random((channels, height, width), np.float32)
+    planes[3:] = 1
+    answer, picture = run(engine, planes, band_bytes=band_bytes)
+    grown = [-(-max(side, least) // multiple) * multiple for side in (height, width)]
+    padded = np.pad(
+        planes,
+        ((0, 0), *((0, to - side) for to, side in zip(grown, (height, width), strict=True))),
+        "reflect",
+    )
+    expected = surroundings(padded[None])[0, :3, :height, :width]
+    np.testing.assert_allclose(answer[:3], np.broadcast_to(expected, (3, height, width)), atol=1e-6)
+    assert picture.computed_px == sum(shape[2] * shape[3] for shape in engine.shapes)
+    if sizes is WHOLE:
+        assert [shape[2:] for shape in engine.shapes] == [tuple(grown)]
+
+
+def test_the_last_band_mirrors_rows_of_the_band_above_it() -> None:
+    """Its tiles have one row of the picture, and seven of padding."""
+    engine = Surroundings(size_multiple=8, padding="reflect", tile_sizes=(8,), halo=0)
+    planes = noise(3, 17, 8)
+    run(engine, planes, band_bytes=1)
+    padded = 2 * np.pad(planes, ((0, 0), (0, 7), (0, 0)), "reflect") - 1
+    np.testing.assert_allclose(np.concatenate(engine.images, 2)[0], padded, atol=1e-6)
+
+
+def test_padding_counts_against_the_limit_of_whole_pictures() -> None:
+    """A line of pixels is as much work as the picture that it is padded to."""
+    engine = Network(tiled=False, tile_sizes=(), halo=0, max_whole_px=1024, least_side_px=30, size_multiple=4)
+    assert run(engine, noise(3, 1, 1))[1].computed_px == 32 * 32
+    with pytest.raises(InvalidInput, match=r"33×1, padded to 36×32, is 1152 pixels; .* at most 1024"):
+        run_picture(engine, noise(3, 1, 33))
 
 
 def test_run_whole_uses_a_single_window_whatever_the_tile_sizes() -> None:

@@ -20,8 +20,9 @@ from runtime.errors import InvalidInput
 from runtime.manifest import Manifest
 from runtime.tensors import TensorSpec
 from runtime.tiling.canvas import Canvas
-from runtime.tiling.geometry import Span, Tile, bands, choose_tile, computed_px, cut, pad_to_multiple, split
+from runtime.tiling.geometry import Span, Tile, bands, choose_tile, computed_px, cut, split
 from runtime.tiling.inline import run_picture
+from runtime.tiling.padding import pad, rows_read
 
 UNIT = TensorSpec("image", "float32", ("N", 3, "H", "W"), (0, 1))
 SIGNED = TensorSpec("image", "float32", ("N", 3, "H", "W"), (-1, 1))
@@ -171,18 +172,56 @@ def test_the_chosen_tile_has_the_least_work(
     assert chosen == tile_sizes[costs.index(min(costs))]
 
 
-@given(
-    arrays.arrays(np.float32, st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 9))), st.integers(1, 8)
-)
-def test_padding_repeats_the_edge_up_to_the_multiple(image: Any, multiple: int) -> None:
-    padded = pad_to_multiple(image, multiple)
+@st.composite
+def padded_cases(draw: st.DrawFn) -> tuple[Any, dict[str, Any]]:
+    """A small picture, [2, H, W], and a size rule."""
+    rule = {
+        "size_multiple": draw(st.integers(1, 8)),
+        "least_side_px": draw(st.integers(1, 20)),
+        "padding": draw(st.sampled_from(["edge", "reflect"])),
+    }
+    shape = st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 9))
+    return draw(arrays.arrays(np.float32, shape)), rule
+
+
+def walked(length: int, padded: int, padding: str) -> list[int]:
+    """The pixels of an axis that a walk along it passes: at its end it stops ("edge") or turns round ("reflect")."""
+    places, step = [0], 1
+    while len(places) < padded:
+        if not 0 <= places[-1] + step < length:
+            step = -step if padding == "reflect" and length > 1 else 0
+        places.append(places[-1] + step)
+    return places
+
+
+@given(padded_cases())
+def test_a_padded_picture_has_a_size_that_the_network_takes(case: tuple[Any, dict[str, Any]]) -> None:
+    image, rule = case
     _, height, width = image.shape
-    for side, grown in zip((height, width), padded.shape[1:], strict=True):
-        assert grown % multiple == 0
-        assert side <= grown < side + multiple
-    np.testing.assert_array_equal(padded[:, :height, :width], image)
-    rows, columns = np.indices(padded.shape[1:])
-    np.testing.assert_array_equal(padded, image[:, rows.clip(max=height - 1), columns.clip(max=width - 1)])
+    manifest = Manifest("m", "upscale", "float32", (UNIT,), (UNIT,), **rule)
+    rows, columns = (axis.length for axis in cut(height, width, manifest))
+    padded = pad(image, rows - height, columns - width, manifest.padding)
+    assert padded.shape == (2, rows, columns)
+    for side, grown in ((height, rows), (width, columns)):
+        assert grown % manifest.size_multiple == 0
+        least = max(side, manifest.least_side_px)
+        assert least <= grown < least + manifest.size_multiple
+    down, across = walked(height, rows, manifest.padding), walked(width, columns, manifest.padding)
+    np.testing.assert_array_equal(padded, image[:, down][:, :, across])
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 40), st.sampled_from(["edge", "reflect"]))
+def test_the_rows_read_for_a_band_are_those_that_its_windows_show(
+    height: int, length: int, beyond: int, padding: Any
+) -> None:
+    stop = height + beyond
+    start = max(stop - length, 0)
+    first, last = rows_read(start, stop, height, padding)
+    shown = walked(height, stop, padding)[start:]
+    assert 0 <= first <= min(shown)
+    assert max(shown) < last <= height
+    if not beyond:
+        assert (first, last) == (start, stop)
 
 
 # Whole images through a network, tile by tile.
@@ -231,7 +270,7 @@ def test_the_stitched_picture_equals_the_whole_one(
     assume(tile - 2 * radius >= multiple)
     image = np.random.default_rng(height * 71 + width).random((3, height, width), np.float32)
     engine = Local(scale=scale, radius=radius, multiple=multiple)
-    padded = pad_to_multiple(image, multiple)
+    padded = pad(image, -height % multiple, -width % multiple, "edge")
     whole = engine.run({"image": padded[None]})["image"][0][:, : height * scale, : width * scale]
     stitched = run_picture(engine, image, replace(engine.manifest, tile_sizes=(tile,), halo=radius))
     assert stitched.shape == (3, height * scale, width * scale)
@@ -266,7 +305,7 @@ def test_a_canvas_takes_the_tiles_of_a_padded_image_and_cuts_the_padding(
 ) -> None:
     scale, (height, width) = 2, size
     image = np.random.default_rng(1).integers(0, 256, (3, height, width)).astype(np.float32) / 255
-    padded = pad_to_multiple(image, multiple)
+    padded = pad(image, -height % multiple, -width % multiple, "edge")
     canvas = Canvas(channels=3, height=height, width=width, scale=scale, output=UNIT, dtype=kind)
     for part in reversed(tiles_of(*padded.shape[1:], tile=16, halo=4, multiple=multiple)):
         canvas.paste(part, part.window(padded).repeat(scale, 1).repeat(scale, 2))

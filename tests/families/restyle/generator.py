@@ -1,59 +1,66 @@
 """An image-to-image network with global statistics, as in fast style transfer, which needs whole pictures.
 
 Ulyanov et al. 2016 (arXiv 1607.08022): every layer's maps are normalised by their mean and variance over the picture,
-so that a tile, which has other statistics than the picture, would come out in other colours.
+so that a tile, which has other statistics than the picture, would come out in other colours. As in Johnson et al. 2016
+(arXiv 1603.08155), convolutions see the picture mirrored at its edges, and the inner ones run at half of its size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from export.families.spec import Signature, Spec, Tolerance
 from runtime.tensors import TensorSpec
 
+# Maps are halved once, and the first convolution mirrors four pixels, which needs five.
+HALVED, MIRRORED_PX = 2, 4
+
 
 @dataclass(frozen=True)
 class Config:
-    """features: maps of each layer. layers: normalised convolutions before the last one."""
+    """features: maps of each layer. layers: normalised convolutions at half of the size."""
 
     features: int = 32
     layers: int = 3
 
 
-class WholePictureNorm(nn.Module):
-    """[N, C, H, W] → the same shape, mean 0 and variance 1 in each map.
-
-    nn.InstanceNorm2d does the same and refuses a picture of one pixel.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean((2, 3), keepdim=True)
-        return centred * torch.rsqrt((centred * centred).mean((2, 3), keepdim=True) + 1e-3)
-
-
 class Restyle(nn.Module):
-    """[N, 3, H, W] float32 in [0, 1] → the same shape, in [0, 1]."""
+    """[N, 3, H, W] float32 in [0, 1] → the same shape, in [0, 1]. H and W even, at least 6."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        inputs = 3
+        self.layers = nn.Sequential(
+            *_layer(3, config.features, 2 * MIRRORED_PX + 1, 1),
+            *_layer(config.features, config.features, 3, HALVED),
+        )
         for _ in range(config.layers):
-            layers += [nn.Conv2d(inputs, config.features, 3, padding=1), WholePictureNorm(), nn.ReLU()]
-            inputs = config.features
-        self.layers = nn.Sequential(*layers, nn.Conv2d(inputs, 3, 3, padding=1), nn.Sigmoid())
+            self.layers.extend(_layer(config.features, config.features, 3, 1))
+        self.layers.append(nn.Upsample(scale_factor=HALVED, mode="nearest"))
+        self.layers.extend([nn.ReflectionPad2d(1), nn.Conv2d(config.features, 3, 3), nn.Sigmoid()])
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.layers(image)
+        restyled: Tensor = self.layers(image)
+        return restyled
+
+
+def _layer(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride)
+    return [nn.ReflectionPad2d(kernel // 2), convolution, nn.InstanceNorm2d(outputs, affine=True), nn.ReLU()]
 
 
 def signature(config: Config) -> Signature:
     image = TensorSpec("image", "float32", ("N", 3, "H", "W"), (0.0, 1.0))
     restyled = TensorSpec("restyled", "float32", ("N", 3, "H", "W"), (0.0, 1.0))
-    return Signature((image,), (restyled,), tiled=False)
+    return Signature(
+        (image,),
+        (restyled,),
+        size_multiple=HALVED,
+        least_side_px=MIRRORED_PX + 1,
+        padding="reflect",
+        tiled=False,
+    )
 
 
 SPEC = Spec(
