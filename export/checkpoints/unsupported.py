@@ -149,8 +149,6 @@ NETWORKS = (
     NetworkKind("EDSR", (r"conv_first\.weight", r"body\.0\.conv1\.weight", r"upsample\.0\.weight")),
     NetworkKind("EDSR", (r"head\.0\.weight", r"body\.0\.body\.0\.weight", r"tail\.0\.0\.weight")),
     NetworkKind("RCAN", (r"body\.0\.(residual_group|rcab|body)\.0\.(rcab|body)\.\d.*",)),
-    NetworkKind("SRVGGNet, the compact Real-ESRGAN", (r"body\.0\.weight", r"body\.1\.weight", r"body\.2\.weight"),
-            without=(r"conv_first\.weight",), suits=lambda tensors: tensors["body.0.weight"].dim() == 4),
     NetworkKind("HAT", (r"layers\.0\.residual_group\.overlap_attn\..*",)),
     NetworkKind("SwinIR", (r"layers\.0\.residual_group\.blocks\.0\.attn\.relative_position_bias_table",)),
     NetworkKind("Swin2SR", (r"layers\.0\.residual_group\.blocks\.0\.attn\.logit_scale",)),

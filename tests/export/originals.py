@@ -195,6 +195,35 @@ class BasicSR(nn.Module):
         return self.conv_last(self.lrelu(self.conv_hr(feat)))
 
 
+class SRVGGNetCompact(nn.Module):
+    """Real-ESRGAN's and BasicSR's: one list of layers called `body`, run one after another."""
+
+    def __init__(
+        self, features: int, convolutions: int, scale: int, activation: str = "prelu", colours: int = 3
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        kinds = {
+            "prelu": lambda: nn.PReLU(num_parameters=features),
+            "relu": lambda: nn.ReLU(inplace=True),
+            "leakyrelu": lambda: nn.LeakyReLU(negative_slope=0.1, inplace=True),
+        }
+        self.body = nn.ModuleList([conv(colours, features), kinds[activation]()])
+        for _ in range(convolutions):
+            self.body.append(conv(features, features))
+            self.body.append(kinds[activation]())
+        self.body.append(conv(features, colours * scale * scale))
+        self.upsampler = nn.PixelShuffle(scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x
+        for layer in self.body:
+            out = layer(out)
+        out = self.upsampler(out)
+        out += F.interpolate(x, scale_factor=self.scale, mode="nearest")
+        return out
+
+
 def dcgan_generator(layers: int, latent: int = 5, width: int = 4, channels: int = 3) -> nn.Module:
     """pytorch/examples' `netG`, of so many transposed convolutions (it has 5)."""
     made: list[nn.Module] = []

@@ -415,7 +415,7 @@ def linear(*widths: int) -> State:
 STAND_INS = {
     "SRGAN ×4": named("block1.0.weight", "block2.prelu.weight", "block8.0.conv.weight", "block8.1.conv.weight"),
     "SRGAN or SRResNet of BasicSR": named("conv_first.weight", "body.0.conv1.weight", "upconv1.weight"),
-    "SRVGGNet, the compact Real-ESRGAN": named("body.0.weight", "body.1.weight", "body.2.weight", "body.2.bias"),
+    "EDSR": named("conv_first.weight", "body.0.conv1.weight", "upsample.0.weight"),
     "SwinIR": named(
         "conv_first.weight", "layers.0.residual_group.blocks.0.attn.relative_position_bias_table"
     ),

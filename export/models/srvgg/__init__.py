@@ -1,0 +1,1 @@
+"""The model family `srvgg`; `export/families` finds its files by their names."""
