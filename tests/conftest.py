@@ -27,7 +27,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 TinyBundle = Callable[[str, Precision], Bundle]
 # A tile this small makes tiles of the smallest pictures.
-TINY_TILE, TINY_HALO = 48, 8
+TINY_TILE, TINY_HALO = 48, 10
 # The largest picture of tiny networks that are never tiled.
 TINY_WHOLE_PX = 128 * 128
 SERVED = ("esrgan", "dcgan", "acgan")

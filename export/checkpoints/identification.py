@@ -83,9 +83,8 @@ def identify(path: Path) -> Contents:
         listed = ", ".join(str(key) for key in list(file.content)[:LISTED])
         raise InvalidInput("weights", f"{path.name} holds no state dict of tensors; its keys are {listed}")
     for candidate in state_dicts:
-        for model, naming in all_namings():
-            if _has_names(candidate, naming):
-                return _checked(_translated(file, candidate, model, naming))
+        if contents := _named(file, candidate):
+            return _checked(contents)
     for candidate in state_dicts:
         refuse_network(path, candidate.tensors)
     first = state_dicts[0]
@@ -120,6 +119,23 @@ def unknown_network(contents: Contents) -> InvalidInput:
 def dtype(tensor: Tensor) -> str:
     """The name of a tensor's dtype, for instance "float16"."""
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def _named(file: CheckpointFile, candidate: Candidate) -> Contents | None:
+    """The candidate under our names; None if it has the names of no generator.
+
+    Two networks may have one's names: the first that fits is taken. If none fits, raises InvalidInput for the first of them.
+    """
+    refused = None
+    for model, naming in all_namings():
+        if _has_names(candidate, naming):
+            try:
+                return _translated(file, candidate, model, naming)
+            except InvalidInput as error:
+                refused = refused or error
+    if refused:
+        raise refused
+    return None
 
 
 def _has_names(candidate: Candidate, naming: Naming) -> bool:

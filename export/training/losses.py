@@ -19,6 +19,15 @@ def perceptual(net: nn.Module, output: Tensor, truth: Tensor) -> Tensor:
     return F.l1_loss(net(output), net(truth).detach())
 
 
+def content(net: nn.Module, output: Tensor, truth: Tensor, scale: float) -> Tensor:
+    """The mean square difference of the features, times `scale`, that `net` computes of two batches (SRGAN, arXiv 1609.04802).
+
+    net: gives features after their activation. output, truth: [N, 3, H, W] float32 in [0, 1]. The paper's scale, 1/12.75,
+    makes the loss in VGG19's features about as large as the mean square error of the pixels.
+    """
+    return F.mse_loss(net(output) * scale, net(truth).detach() * scale)
+
+
 def auxiliary_classifier(classes: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the discriminator's class logits [N, K] with `labels` [N] int64 (ACGAN, arXiv 1610.09585)."""
     return F.cross_entropy(classes, labels)

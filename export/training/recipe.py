@@ -45,7 +45,7 @@ class TrainingOptions:
     minutes: the run ends after so many minutes even if steps are left, and schedules end with it; 0 for no such limit.
     lr: Adam's peak learning rate, for every network. beta1, beta2: its decays.
     schedule: one of SCHEDULES: "constant", "cosine" (down to 0), "linear" (constant for half of the run, then down to 0), or
-    "halving" at each share of the run in halve_at ("0.5,0.75").
+    "halving" at each share of the run in halve_at ("0.5,0.75"), or "tenth" for a tenth of it at each.
     warmup: the share of the run in which the learning rate rises linearly.
     workers: threads that prepare batches in advance.
     ema_decay: decay of the averaged weights, which are exported.
@@ -225,6 +225,10 @@ def halving(options: TrainingOptions, progress: float) -> float:
     return 0.5 ** sum(progress >= share for share in halvings(options))
 
 
+def tenth(options: TrainingOptions, progress: float) -> float:
+    return 0.1 ** sum(progress >= share for share in halvings(options))
+
+
 def linear(options: TrainingOptions, progress: float) -> float:
     """As in CycleGAN (Zhu et al. 2017): constant in the first half of the run, then falling to 0."""
     return min(1.0, 2 - 2 * progress)
@@ -235,6 +239,7 @@ SCHEDULES: Mapping[str, Callable[[TrainingOptions, float], float]] = {
     "constant": lambda options, progress: 1.0,
     "cosine": cosine,
     "halving": halving,
+    "tenth": tenth,
     "linear": linear,
 }
 

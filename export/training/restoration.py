@@ -88,8 +88,7 @@ class CropTrainer(Trainer):
         padding = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
         padded = F.pad(low, padding, mode="replicate") if any(padding) else low
         output = generator(within(padded, self.in_range).to(self.machine.device)).cpu()
-        black, white = self.out_range
-        return ((output - black) / (white - black))[..., : height * self.scale, : width * self.scale]
+        return unit(output, self.out_range)[..., : height * self.scale, : width * self.scale]
 
     @torch.inference_mode()
     def samples(self, generator: nn.Module) -> np.ndarray:
@@ -149,3 +148,9 @@ def within(pictures: Tensor, limits: tuple[float, float]) -> Tensor:
     """`pictures` in [0, 1], in the range `limits` (black, white) instead."""
     black, white = limits
     return pictures if limits == (0.0, 1.0) else pictures * (white - black) + black
+
+
+def unit(pictures: Tensor, limits: tuple[float, float]) -> Tensor:
+    """`pictures` in the range `limits` (black, white), in [0, 1] instead."""
+    black, white = limits
+    return pictures if limits == (0.0, 1.0) else (pictures - black) / (white - black)

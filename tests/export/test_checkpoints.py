@@ -591,7 +591,6 @@ def test_a_payload_is_refused_and_does_not_run(
     ("name", "words"),
     [
         ("mlp-gan-mnist-G.ckpt", "an MLP GAN generator: linear layers, 64 values in, 784 out, a picture of 28×28"),
-        ("srgan-x2.pth", "SRGAN ×2, recognised by block1.0.weight"),
         ("PANx4_DF2K.pth", "PAN ×4, recognised by SCPA_trunk.0.conv1_a.weight"),
     ],
 )  # fmt: skip
@@ -601,6 +600,12 @@ def test_public_files_of_other_networks_are_refused_by_name(name: str, words: st
         with pytest.raises(UnsupportedCheckpoint) as refused:
             checkpoint.load(model, str(path))
         assert f"{name} is {words}" in str(refused.value)
+
+
+def test_a_public_file_of_another_generator_is_named() -> None:
+    path = public("checkpoint-samples") / "srgan-x2.pth"
+    with pytest.raises(InvalidInput, match=r"srgan-x2\.pth holds a 'srgan' generator, expected 'esrgan'"):
+        checkpoint.load("esrgan", str(path))
 
 
 # --- The command -----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from export.models.dcgan.discriminator import Discriminator as DcganDiscriminato
 from export.models.dcgan.recipes import RECIPES as DCGAN_RECIPES
 from export.models.esrgan.discriminator import Discriminator as EsrganDiscriminator
 from export.models.esrgan.recipes import RECIPES as ESRGAN_RECIPES
+from export.models.srgan.discriminator import Discriminator as SrganDiscriminator
 from export.networks.discriminators import NORMS, MinibatchDiscrimination
 from runtime.errors import InvalidInput
 
@@ -44,7 +45,12 @@ def esrgan(**options: Any) -> EsrganDiscriminator:
     return EsrganDiscriminator(**(plain | options))
 
 
-FAMILIES = {"acgan": acgan, "dcgan": dcgan, "esrgan": esrgan}
+def srgan(**options: Any) -> SrganDiscriminator:
+    plain: dict[str, Any] = {"side_px": 32, "width": 4, "norm": "none", "minibatch_kernels": 0}
+    return SrganDiscriminator(**(plain | options))
+
+
+FAMILIES = {"acgan": acgan, "dcgan": dcgan, "esrgan": esrgan, "srgan": srgan}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -255,6 +255,8 @@ def test_schedules() -> None:
     assert learning_rate(cosine, 1 - 1e-9) == pytest.approx(0.0, abs=1e-6)
     halving = TrainingOptions(lr=2.0, schedule="halving", halve_at="0.5,0.75")
     assert [learning_rate(halving, at) for at in (0.0, 0.49, 0.5, 0.8)] == [2.0, 2.0, 1.0, 0.5]
+    tenth = TrainingOptions(lr=2.0, schedule="tenth", halve_at="0.5")
+    assert [learning_rate(tenth, at) for at in (0.0, 0.49, 0.5)] == pytest.approx([2.0, 2.0, 0.2])
     linear = TrainingOptions(lr=2.0, schedule="linear")
     assert [learning_rate(linear, at) for at in (0.0, 0.5, 0.75, 1.0)] == [2.0, 2.0, 1.0, 0.0]
     with pytest.raises(InvalidInput, match="halve_at: got 'soon'"):

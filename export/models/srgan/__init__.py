@@ -1,0 +1,1 @@
+"""The model family `srgan`; `export/families` finds its files by their names."""
