@@ -8,6 +8,7 @@ only be read under our names. checkpoint.py, inspect and convert call it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,7 +171,12 @@ def _own(file: CheckpointFile) -> Contents:
 
 def _translated(file: CheckpointFile, candidate: Candidate, model: str, naming: Naming) -> Contents:
     """The candidate under our names. Raises InvalidInput if tensors are missing or unexpected."""
-    given = {name: tensor for name, tensor in candidate.tensors.items() if not name.endswith(COUNTS)}
+    ignored = [name for name in candidate.tensors if re.fullmatch(naming.ignored, name)]
+    given = {
+        name: tensor
+        for name, tensor in candidate.tensors.items()
+        if not name.endswith(COUNTS) and name not in ignored
+    }
     ours = naming.to_ours(given)
     problems = [f"missing {name}" for name in ours if name not in given]
     problems += [f"unexpected {name}" for name in given if name not in ours]
@@ -192,7 +198,16 @@ def _translated(file: CheckpointFile, candidate: Candidate, model: str, naming: 
         inferred.config,
         inferred.assumptions,
         inside=candidate.inside,
-        notes=candidate.notes,
+        notes=(*candidate.notes, *left_out(ignored, naming)),
+    )
+
+
+def left_out(names: list[str], naming: Naming) -> tuple[str, ...]:
+    """A sentence about the tensors `names`, which are left out; () if there are none."""
+    if not names:
+        return ()
+    return (
+        f"{len(names)} tensors left out, which {naming.name} does not use either: {names[0]} and the like",
     )
 
 

@@ -47,6 +47,7 @@ class Naming:
     from_ours: from our names, all of them, to {our name: their name}. infer: the configuration from tensors under our names.
     under: prefixes, one of which such a file has around its names; () if they are not needed to recognise it.
     target: the name for `python -m export.convert --to`; "" if files in these names are only read.
+    ignored: a regular expression: tensors whose whole name it matches are left out, as that code base does; "" for none.
     wrapped: whether written files hold the state dict under a key, "params_ema" or "params".
     lacks: what in a configuration this code base's network does not have, in words; "" if it has everything.
     """
@@ -58,5 +59,6 @@ class Naming:
     infer: Callable[[Mapping[str, Tensor]], Inferred]
     under: tuple[str, ...] = field(default=())
     target: str = ""
+    ignored: str = ""
     wrapped: bool = False
     lacks: Callable[[Any], str] = lambda config: ""

@@ -159,6 +159,9 @@ NETWORKS = (
     NetworkKind("GFPGAN", (r"stylegan_decoder\..*",)),
     NetworkKind("a StyleGAN generator", (r"(g_)?(synthesis|mapping)\..*",)),
     NetworkKind("CycleGAN's generator", (r"model\.\d+\.conv_block\.\d+\.weight",)),
+    NetworkKind("abhiskk/fast-neural-style", (r"conv1\.conv2d\.weight", r"in1\.scale", r"deconv1\.conv2d\.weight"),
+            "its norms are computed in another way and its pictures are BGR; train the style again, or give a file of "
+            "pytorch/examples' fast_neural_style"),
     NetworkKind("a diffusion model", (r"model\.diffusion_model\..*",)),
     NetworkKind("DCGAN's discriminator", (r"main\.0\.weight", r"main\.2\.weight", r"main\.3\.running_mean"),
             ITS_GENERATOR, without=(r"main\.0\.bias", r"main\.1\..*", r"linear\..*")),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from torch import nn
 
 from export import families
 from export.data import write_picture
@@ -77,14 +78,37 @@ def shared_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_photographs(folder / "photographs"), write_archive(folder / "archive.npz")
 
 
+def write_vgg19(path: Path) -> Path:
+    """A style-transfer VGG19 of random weights up to conv1_2, the layout of the public file."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        convolutions = {0: nn.Conv2d(3, 3, 1), 2: nn.Conv2d(3, 64, 3), 5: nn.Conv2d(64, 64, 3)}
+    torch.save(
+        {
+            f"{place}.{name}": value
+            for place, layer in convolutions.items()
+            for name, value in layer.state_dict().items()
+        },
+        path,
+    )
+    return path
+
+
 def tiny_command(model: str, photographs: Path, archive: Path, output: Path) -> list[Any]:
     """The arguments of a run of four steps with the generator's tiny configuration, as its recipe's options allow."""
     spec, (_, recipe) = families.get(model), recipes.get(model, None)
-    small = {"batch": 2, "log_every": 1, "checkpoint_every": 2, "patch_px": 8, "discriminator_width": 1}
+    small = {
+        "batch": 2, "log_every": 1, "checkpoint_every": 2, "patch_px": 8, "crop_px": 32, "discriminator_width": 1,
+        "content_layer": "conv1_2", "style_layers": "conv1_1,conv1_2",
+    }  # fmt: skip
     settings = asdict(spec.tiny) | {key: small[key] for key in small if hasattr(recipe.options, key)}
     pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     data = archive if spec.signature(spec.tiny).latent_size else photographs
-    return ["--model", model, "--data", data, "--output", output, "--steps", 4, *pairs]
+    command = ["--model", model, "--data", data, "--output", output, "--steps", 4, *pairs]
+    if hasattr(recipe.options, "style_layers"):
+        vgg19 = write_vgg19(photographs.parent / "vgg19.pth")
+        command += ["--style", photographs / "1.png", "--vgg19", vgg19]
+    return command
 
 
 @pytest.fixture(scope="session", params=recipes.models())
