@@ -1,7 +1,8 @@
-"""Plots the reports of the latency, training, encoding and soak benchmarks as PNG; those commands call it."""
+"""Plots the reports of the latency, training, encoding, upscaler and soak benchmarks as PNG; those commands call it."""
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,28 @@ def soak(report: dict[str, Any], path: Path) -> None:
     figure.suptitle(
         f"{report['minutes']:g} minutes of mixed clients on {machine['cpu']}, {machine['cores']} cores"
     )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def upscalers(report: dict[str, Any], path: Path) -> None:
+    """The speed of each upscaler: the median of its turns, with the fastest and the slowest."""
+    rows = report["rows"]
+    figure, axis = plt.subplots(figsize=(7, 1.2 + 0.7 * len(rows)), layout="constrained")
+    speeds = [statistics.median(row["output_mpx_per_s"]) for row in rows]
+    spread = [
+        [speed - min(row["output_mpx_per_s"]) for speed, row in zip(speeds, rows, strict=True)],
+        [max(row["output_mpx_per_s"]) - speed for speed, row in zip(speeds, rows, strict=True)],
+    ]
+    bars = axis.barh([row["name"] for row in rows], speeds, xerr=spread, ecolor="grey")
+    labels = [
+        f"{row['median_times_as_fast']:g}×, {row['mmac_per_input_px']:.2f} MMAC a pixel" for row in rows
+    ]
+    axis.bar_label(bars, labels, padding=8)
+    axis.set(xlabel="million output pixels a second", xlim=(0, 1.6 * max(speeds)))
+    axis.invert_yaxis()
+    machine = report["machine"]
+    figure.suptitle(f"{report['picture_px']} px a side ×4 on {machine['cpu']}, {machine['cores']} cores")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -15,9 +15,11 @@ import click
 from runtime import backends
 from runtime.backends.base import Engine
 from runtime.bundle import Bundle, load
+from runtime.tensors import Precision
 from server.launch import Launched, launched
 
 DEEP_TILE = 192
+FLAGS: Mapping[Precision, str] = {"float32": "--fp32", "float16": "--fp16", "bfloat16": "--bf16"}
 
 
 @contextmanager
@@ -46,14 +48,25 @@ def running_server(folder: Path, backend: str) -> Iterator[tuple[Launched, Calla
 
 
 def deep_bundle(path: Path, *, halo: int) -> Bundle:
-    """The bundle of RRDB-23 at `path`, built if it is missing or has another halo.
+    """The bundle of RRDB-23 at `path`, built if it is missing or has another halo. halo: in pixels, the compact model's."""
+    return random_bundle(path, "esrgan", {"blocks": "23"}, "bfloat16", tile=DEEP_TILE, halo=halo)
 
-    Its weights are random: speed does not depend on them. halo: in pixels, the compact model's.
+
+def random_bundle(
+    path: Path, model: str, settings: Mapping[str, str], precision: Precision, *, tile: int, halo: int
+) -> Bundle:
+    """The bundle at `path` of a generator with random weights, built if it is missing or has another tile or halo, in pixels.
+
+    Speed does not depend on the weights. settings: as for `--set`.
     """
-    if not (path / "manifest.json").exists() or load(path).manifest.halo != halo:
-        click.echo(f"building {path} (minutes, once)")
-        command = "export.build --model esrgan --set blocks=23 --weights random:0 --bf16 --target openvino"
-        words = [*command.split(), "--tile", str(DEEP_TILE), "--halo", str(halo)]
-        words += ["--output", str(path.parent), "--name", path.name]
-        subprocess.run([sys.executable, "-m", *words], check=True)
+    if (path / "manifest.json").exists():
+        bundle = load(path)
+        if (bundle.manifest.tile_sizes, bundle.manifest.halo) == ((tile,), halo):
+            return bundle
+    click.echo(f"building {path} (minutes, once)")
+    words = [*f"export.build --model {model} --weights random:0 --target openvino {FLAGS[precision]}".split()]
+    words += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    words += ["--tile", str(tile), "--halo", str(halo)]
+    words += ["--output", str(path.parent), "--name", path.name]
+    subprocess.run([sys.executable, "-m", *words], check=True)
     return load(path)

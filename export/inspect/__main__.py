@@ -13,6 +13,7 @@ from export import families
 from export.checkpoints import checkpoint
 from export.checkpoints.identification import Contents, dtype, identify, unknown_network
 from export.checkpoints.unsupported import UnsupportedCheckpoint
+from export.inspect.cost import count
 from runtime.errors import GanforgeError
 from runtime.files import sha256
 
@@ -30,8 +31,10 @@ def main(file: str) -> None:
             raise unknown_network(contents)
         spec = families.get(contents.model)
         config = checkpoint.resolve_config(contents, spec, {})
-        checkpoint.check_fit(checkpoint.outline(spec, config), contents.tensors, path)
-        click.echo(table({"file": path.name} | description(contents) | {"sha256": sha256(path)}))
+        outline = checkpoint.outline(spec, config)
+        checkpoint.check_fit(outline, contents.tensors, path)
+        rows = description(contents) | {"cost": str(count(spec, config, outline)), "sha256": sha256(path)}
+        click.echo(table({"file": path.name} | rows))
     except UnsupportedCheckpoint as error:
         rows = {"is": error.kind, "recognised by": ", ".join(error.evidence), "do": error.advice}
         click.echo(table({"file": path.name} | rows))
