@@ -1,5 +1,6 @@
 """Reads pictures to train on and to measure with: labelled pictures (labelled.py), crops and pairs for super-resolution
-(crops.py, pairs.py), photographs made worse as they really are (degradation.py).
+(crops.py, pairs.py), photographs made worse as they really are (degradation.py), two sets of pictures without pairs
+(unpaired.py).
 
 Recipes, the training loop and the evaluation import from here. Pictures are kept in memory as uint8. Crops may come from
 more pictures than fit in memory: the others are decoded again for each crop.
@@ -22,6 +23,7 @@ from export.data.pictures import (
     write_picture,
 )
 from export.data.sets import Labelled, Split
+from export.data.unpaired import Unpaired, read_sides
 
 __all__ = [
     "Crops",
@@ -30,6 +32,7 @@ __all__ = [
     "Pair",
     "Prefetcher",
     "Split",
+    "Unpaired",
     "as_floats",
     "as_grid",
     "as_picture",
@@ -41,6 +44,7 @@ __all__ = [
     "read_labelled",
     "read_pairs",
     "read_picture",
+    "read_sides",
     "saved_as_jpeg",
     "write_picture",
 ]

@@ -40,11 +40,18 @@ def train() -> Train:
 
 def write_photographs(folder: Path) -> Path:
     """A folder of three smooth 64×48 pictures."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     down, across = np.mgrid[0:48, 0:64]
     for number in range(1, 4):
         planes = [np.sin(down / (3 * number)), np.cos(across / (5 * number)), np.sin((down + across) / 9)]
         write_picture(folder / f"{number}.png", (np.stack(planes, axis=2) * 127 + 128).astype(np.uint8))
+    return folder
+
+
+def write_two_kinds(folder: Path) -> Path:
+    """A folder with A and B, each with three smooth 64×48 pictures."""
+    for side in ("A", "B"):
+        write_photographs(folder / side)
     return folder
 
 
@@ -73,8 +80,9 @@ def archive(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def shared_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Photographs and an archive that no test changes."""
+    """Photographs and an archive that no test changes; beside the photographs, two kinds of them."""
     folder = tmp_path_factory.mktemp("training-data")
+    write_two_kinds(folder / "two-kinds")
     return write_photographs(folder / "photographs"), write_archive(folder / "archive.npz")
 
 
@@ -99,11 +107,13 @@ def tiny_command(model: str, photographs: Path, archive: Path, output: Path) -> 
     spec, (_, recipe) = families.get(model), recipes.get(model, None)
     small = {
         "batch": 2, "log_every": 1, "checkpoint_every": 2, "patch_px": 8, "crop_px": 32, "discriminator_width": 1,
-        "content_layer": "conv1_2", "style_layers": "conv1_1,conv1_2",
+        "content_layer": "conv1_2", "style_layers": "conv1_1,conv1_2", "load_px": 32, "pool": 1,
     }  # fmt: skip
     settings = asdict(spec.tiny) | {key: small[key] for key in small if hasattr(recipe.options, key)}
     pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     data = archive if spec.signature(spec.tiny).latent_size else photographs
+    if len(recipe.trainer.exports) > 1:  # a generator for each direction between two kinds of pictures
+        data = photographs.parent / "two-kinds"
     command = ["--model", model, "--data", data, "--output", output, "--steps", 4, *pairs]
     if hasattr(recipe.options, "style_layers"):
         vgg19 = write_vgg19(photographs.parent / "vgg19.pth")

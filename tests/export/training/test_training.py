@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 from collections.abc import Callable
@@ -29,9 +30,21 @@ def option(command: list[Any], name: str) -> Any:
 
 
 def weights(command: list[Any]) -> dict[str, Tensor]:
+    """The tensors of all files of weights that a run left, by the file's name and their own."""
+    loaded = {path.stem: checkpoint.load(option(command, "--model"), str(path)) for path in files(command)}
+    return {
+        f"{file}.{name}": value
+        for file, weights in loaded.items()
+        for name, value in weights.module.state_dict().items()
+    }
+
+
+def files(command: list[Any]) -> list[Path]:
+    """The files of weights that a run leaves: one for each of its trainer's exports."""
     model = option(command, "--model")
-    loaded = checkpoint.load(model, str(option(command, "--output") / f"{model}.safetensors"))
-    return loaded.module.state_dict()
+    _, recipe = recipes.get(model, None)
+    names = ["-".join(word for word in (model, name) if word) for name in recipe.trainer.exports]
+    return [option(command, "--output") / f"{name}.safetensors" for name in names]
 
 
 def test_a_run_leaves_weights_that_load_and_a_record(completed: list[Any]) -> None:
@@ -51,11 +64,13 @@ def test_a_run_says_what_it_does_at_its_start(complete_run: tuple[list[Any], str
     assert f"model: {model}, recipe {name}: {recipe.about}" in start
     generator = checkpoint.build(families.get(model), families.get(model).tiny)
     count = sum(parameter.numel() for parameter in generator.parameters())
-    assert f"generator: {count:,} parameters" in start
+    assert re.search(rf"^generator\w*: {count:,} parameters$", start, re.MULTILINE)
     of_archive = "12 colour pictures from {}, at 32×32 px, labels 0 to 2"
     of_photographs = "3 pictures from {}, 48 to 64 px a side, in crops of 32 px"
+    of_kinds = "{}, A: 3 pictures, 32 to 43 px a side; B: 3 pictures, 32 to 43 px a side; in crops of 32 px"
+    descriptions = {"two-kinds": of_kinds, "photographs": of_photographs, "archive.npz": of_archive}
     data = option(command, "--data")
-    assert (of_photographs if data.is_dir() else of_archive).format(data) in start
+    assert descriptions[data.name].format(data) in start
     assert "device: " in start
     assert f"output: {option(command, '--output')}" in start
     assert "steps: 4 with a batch of 2" in start
@@ -64,20 +79,24 @@ def test_a_run_says_what_it_does_at_its_start(complete_run: tuple[list[Any], str
 
 def test_the_command_that_a_run_ends_with_builds_its_weights(complete_run: tuple[list[Any], str]) -> None:
     command, output = complete_run
-    path = option(command, "--output") / f"{option(command, '--model')}.safetensors"
-    assert f"weights: {path}" in output
-    program, *arguments = built(output)
-    assert program == "export.build"
-    result = CliRunner().invoke(build, [*arguments, "--dry-run"])
-    assert result.exit_code == 0, result.output
+    bundles = set()
+    for path, (program, *arguments) in zip(files(command), built(output), strict=True):
+        assert f"weights: {path}" in output
+        assert program == "export.build"
+        assert option(arguments, "--weights") == str(path)
+        result = CliRunner().invoke(build, [*arguments, "--dry-run"])
+        assert result.exit_code == 0, result.output
+        (bundle,) = [line for line in result.output.splitlines() if line.startswith("bundle:")]
+        bundles.add(bundle)
+    assert len(bundles) == len(files(command)), "else one bundle would replace another"
 
 
-def built(output: str) -> list[str]:
-    """The command that a run ends with, after `python -m`."""
-    (line,) = [line for line in output.splitlines() if line.startswith("build them: ")]
-    words = shlex.split(line.removeprefix("build them: "))
-    assert words[:2] == ["python", "-m"]
-    return words[2:]
+def built(output: str) -> list[list[str]]:
+    """The commands that a run ends with, after `python -m`."""
+    lines = [line for line in output.splitlines() if line.startswith("build them: ")]
+    commands = [shlex.split(line.removeprefix("build them: ")) for line in lines]
+    assert all(words[:2] == ["python", "-m"] for words in commands)
+    return [words[2:] for words in commands]
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
@@ -100,7 +119,7 @@ def test_a_complete_run_that_is_resumed_says_where_its_weights_are(
 ) -> None:
     before = weights(completed)
     folder: Path = option(completed, "--output")
-    for path in (folder / "losses.png", folder / f"{option(completed, '--model')}.safetensors"):
+    for path in (folder / "losses.png", *files(completed)):
         path.unlink()
     result = train(*completed, "--resume")
     assert result.exit_code == 0, result.output

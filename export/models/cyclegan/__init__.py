@@ -1,0 +1,1 @@
+"""The model family `cyclegan`; `export/families` finds its files by their names."""
