@@ -31,6 +31,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "inspect": Subcommand("export.inspect.__main__:main", "export", "Show what a checkpoint file contains."),
     "convert": Subcommand("export.convert:main", "export", "Convert a checkpoint to another format."),
     "interpolate": Subcommand("export.interpolate:main", "export", "Mix the weights of two checkpoints."),
+    "stylize": Subcommand("export.stylize:main", "export", "Paint a picture in the style of another."),
     "train": Subcommand("export.training.__main__:main", "export", "Train a generator."),
     "evaluate": Subcommand(
         "export.evaluate:main", "export", "Measure a checkpoint, a bundle or a running server."

@@ -43,7 +43,7 @@ def trap(tmp_path: Path) -> Path:
 
 
 def test_the_subcommands_are_those_of_the_project() -> None:
-    names = "build inspect convert interpolate train evaluate serve doctor token keygen sign "
+    names = "build inspect convert interpolate stylize train evaluate serve doctor token keygen sign "
     names += "upscale translate generate models reload health"
     shown = CliRunner().invoke(main, ["--help"]).output
     assert list(SUBCOMMANDS) == names.split()
