@@ -138,6 +138,13 @@ def perceptron(tensors: Mapping[str, Tensor]) -> str:
     return f": linear layers, {inputs} values in, {outputs} out{picture}"
 
 
+def judges_patches(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the last convolution has one output, and all have kernels of 4 px or of 1."""
+    convolutions = [tensor for tensor in tensors.values() if tensor.dim() == 4]
+    kernels = {tuple(tensor.shape[2:]) for tensor in convolutions}
+    return convolutions[-1].shape[0] == 1 and kernels in ({(4, 4)}, {(1, 1)})
+
+
 # The first kind that matches is reported, so special kinds come before general ones.
 NETWORKS = (
     NetworkKind("SRGAN", (r"block1\.0\.weight", r"block2\.prelu\.weight", r"block\d+\.0\.conv\.weight"),
@@ -158,7 +165,10 @@ NETWORKS = (
     NetworkKind("Real-CUGAN", (r"unet1\.conv1\.conv\.0\.weight",)),
     NetworkKind("GFPGAN", (r"stylegan_decoder\..*",)),
     NetworkKind("a StyleGAN generator", (r"(g_)?(synthesis|mapping)\..*",)),
-    NetworkKind("CycleGAN's generator", (r"model\.\d+\.conv_block\.\d+\.weight",)),
+    NetworkKind("CycleGAN's or pix2pix' discriminator", (r"model\.0\.weight", r"model\.2\.weight", r"model\.5\.weight"),
+            ITS_GENERATOR, suits=judges_patches),
+    NetworkKind("CycleGAN's or pix2pix' discriminator of single pixels",
+            (r"net\.0\.weight", r"net\.2\.weight", r"net\.5\.weight"), ITS_GENERATOR, suits=judges_patches),
     NetworkKind("abhiskk/fast-neural-style", (r"conv1\.conv2d\.weight", r"in1\.scale", r"deconv1\.conv2d\.weight"),
             "its norms are computed in another way and its pictures are BGR; train the style again, or give a file of "
             "pytorch/examples' fast_neural_style"),

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from runtime.errors import InvalidInput
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
@@ -79,13 +80,13 @@ def pictures_under(folder: Path, field: str = "data") -> list[Path]:
     return paths
 
 
-def decode_all(paths: Sequence[Path], read: Callable[[Path], T]) -> Iterator[T | InvalidInput]:
+def decode_all(paths: Sequence[S], read: Callable[[S], T]) -> Iterator[T | InvalidInput]:
     """Yield `read(path)` for every path, in order, computed in threads; with a progress bar if there are many.
 
     If `read` raises InvalidInput, the error is yielded instead of a result, so that the caller can skip the file.
     """
 
-    def attempt(path: Path) -> T | InvalidInput:
+    def attempt(path: S) -> T | InvalidInput:
         try:
             return read(path)
         except InvalidInput as error:

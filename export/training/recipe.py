@@ -33,7 +33,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     ),
     **dict.fromkeys(("style_px", "content", "style", "variation"), (0, UNLIMITED)),
     **dict.fromkeys(("crop_px", "discriminator_layers"), (1, UNLIMITED)),
-    **dict.fromkeys(("load_px", "adversarial", "cycle", "identity", "pool"), (0, UNLIMITED)),
+    **dict.fromkeys(("load_px", "adversarial", "cycle", "identity", "pixel", "pool"), (0, UNLIMITED)),
     **dict.fromkeys(("lr", "cache_gib", "minibatch_kernels", "balance", "activation_noise"), (0, UNLIMITED)),
     **dict.fromkeys(("beta1", "beta2", "warmup", "ema_decay", "dropout", "mirrored"), (0, 1)),
 }

@@ -28,10 +28,15 @@ LOADS, COSTS = (list(rows(text)) for text in TABLES)
 
 def test_every_family_is_listed_with_all_code_bases_whose_files_load() -> None:
     expected = [
-        [f"[{name}]({name}/README.md)", families.get(name).task, "; ".join(naming.name for naming in namings(name))]
+        [f"[{name}]({name}/README.md)", families.get(name).task, "; ".join(code_bases(name))]
         for name in families.names()
-    ]  # fmt: skip
+    ]
     assert expected == LOADS
+
+
+def code_bases(family: str) -> list[str]:
+    """Each once: one with several networks may have several namings."""
+    return list(dict.fromkeys(naming.name for naming in namings(family)))
 
 
 @pytest.mark.parametrize("row", COSTS, ids=lambda row: f"{row[0]}-{row[1]}")

@@ -1,7 +1,8 @@
-"""CycleGAN's generators, which translate a picture of one kind into one of another, and their SPEC.
+"""The generators of CycleGAN and pix2pix, which translate a picture of one kind into one of another, and their SPEC.
 
 Papers: Zhu et al. 2017, "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks"
-(arXiv 1703.10593). The networks are in files of their own: resnet.py.
+(arXiv 1703.10593); Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks" (arXiv 1611.07004).
+The networks are in files of their own: resnet.py, unet.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from export.families.spec import Signature, Spec, Tolerance
-from export.models.cyclegan import resnet
+from export.models.cyclegan import resnet, unet
 from runtime.tensors import TensorSpec
 
 
@@ -21,6 +22,8 @@ class Config:
     """architecture: one of ARCHITECTURES. features: maps after the first layer. norm: instance or batch.
 
     blocks: residual blocks of "resnet"; the paper has 6 for pictures of 128 px and 9 from 256 px.
+    downs: halvings of "unet", whose pictures are multiples of 2^downs px; the paper has 8, for pictures of 256 px.
+    dropout: of "unet" while it trains; the paper has 0.5.
     """
 
     architecture: str = "resnet"
@@ -29,6 +32,8 @@ class Config:
     norm: str = "instance"
     in_channels: int = 3
     out_channels: int = 3
+    downs: int = 8
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,26 @@ def build_resnet(config: Config) -> nn.Module:
     )
 
 
+def build_unet(config: Config) -> nn.Module:
+    return unet.UNet(
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        features=config.features,
+        downs=config.downs,
+        norm=config.norm,
+        dropout=config.dropout,
+    )
+
+
+def unet_side(config: Config) -> int:
+    return 2**config.downs
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "resnet": Architecture(
         build_resnet, lambda config: resnet.SIZE_MULTIPLE, lambda config: resnet.LEAST_SIDE_PX
     ),
+    "unet": Architecture(build_unet, unet_side, unet_side),
 }
 
 
