@@ -20,6 +20,9 @@ from protos import ganforge_pb2 as pb
 from server import formats
 from server.client.answer_file import AnswerFile
 from server.client.connection import Client
+from server.client.moving.clip_encoding import CODECS
+from server.client.moving.kinds import ANIMATED, MOVING_SUFFIXES, Kind, kind_of
+from server.client.moving_pictures import MovingOptions, MovingSender
 from server.client.options import FORMAT, MODEL, OVERWRITE, PRIORITY, Connection, connected, format_of_name
 from server.client.results import ImageResult
 from server.client.sending import Outcome, send_all
@@ -105,7 +108,18 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.IntRange(1, 64),
                 default=4,
                 show_default=True,
-                help="Pictures to send at once.",
+                help="Pictures, or frames of a clip, to send at once.",
+            ),
+            click.option(
+                "--codec",
+                type=click.Choice(list(CODECS)),
+                help="Codec of clips.  [default: h264, or h265 for more than 8 bits; .webm: vp9 or av1]",
+            ),
+            click.option(
+                "--crf",
+                type=click.IntRange(0, 63),
+                help="Quality of clips, lower is better; each codec has its own scale.  "
+                f"[default: {', '.join(f'{codec.crf} for {name}' for name, codec in CODECS.items())}]",
             ),
             connected,
         )
@@ -120,10 +134,11 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @image_options
 def upscale(**options: Any) -> None:
-    """Upscale pictures.
+    """Upscale pictures, clips and animations.
 
-    IN is a picture, a folder of pictures, or - for standard input. OUT is a file, a folder, or - for standard output.
-    In a folder, photo.jpg becomes photo-x4.jpg. Sources are never overwritten, and existing files only with --overwrite.
+    IN is a picture, a clip, a folder of them, or - for standard input. OUT is a file, a folder, or - for standard output.
+    In a folder, photo.jpg becomes photo-x4.jpg. Clips (.mp4, .mkv, .webm and others) need the extra 'video'; their sound
+    is copied. Sources are never overwritten, and existing files only with --overwrite.
     Results are written completely or not at all, so that --skip-existing can continue an interrupted run.
     """
     run(UPSCALE, **options)
@@ -132,10 +147,11 @@ def upscale(**options: Any) -> None:
 @click.command()
 @image_options
 def translate(**options: Any) -> None:
-    """Send pictures through an image-to-image model.
+    """Send pictures, clips and animations through an image-to-image model.
 
-    IN is a picture, a folder of pictures, or - for standard input. OUT is a file, a folder, or - for standard output.
-    In a folder, photo.jpg becomes photo-MODEL.jpg. Sources are never overwritten, and existing files only with
+    IN is a picture, a clip, a folder of them, or - for standard input. OUT is a file, a folder, or - for standard output.
+    In a folder, photo.jpg becomes photo-MODEL.jpg. Clips (.mp4, .mkv, .webm and others) need the extra 'video'; their
+    sound is copied. Sources are never overwritten, and existing files only with
     --overwrite. Results are written completely or not at all, so that --skip-existing can continue an interrupted run.
     """
     run(TRANSLATE, **options)
@@ -150,6 +166,8 @@ def run(
     skip_existing: bool,
     overwrite: bool,
     jobs: int,
+    codec: str | None,
+    crf: int | None,
     connection: Connection,
     **options: Any,
 ) -> None:
@@ -172,7 +190,18 @@ def run(
         existing = Existing.SKIP if skip_existing else Existing.OVERWRITE if overwrite else Existing.REFUSE
         transfers = remaining(listing, existing)
         _check_writable(transfers)
-        options["priority"] = options["priority"] or ("batch" if len(transfers) > 1 else None)
+        moves = any(transfer.kind is not Kind.PICTURE for transfer in transfers)
+        options["priority"] = options["priority"] or ("batch" if moves or len(transfers) > 1 else None)
+        send_moving = None
+        if moves:
+            made_of = _made_of(client.model(task.number, options["model"]), options)
+            send_moving = MovingSender(
+                partial(task.call, client, **{**options, "compression": options["compression"] or 0}),
+                MovingOptions(codec, crf, options["quality"], options["lossless"], jobs, made_of),
+                abort=client.close,
+                overwrite=overwrite,
+                originals=listing.originals,
+            ).send
         outcome = send_all(
             transfers,
             partial(task.call, client, **options),
@@ -181,13 +210,22 @@ def run(
             originals=listing.originals,
             total=len(listing.transfers),
             jobs=jobs,
+            send_moving=send_moving,
         )
     _report(outcome, total=len(listing.transfers), skipped=len(listing.transfers) - len(transfers))
+
+
+def _made_of(model: pb.ModelInfo, options: Mapping[str, Any]) -> dict[str, object]:
+    """What the frames of a clip depend on beside its file: the model, and the options that change pixels."""
+    same = {name: options.get(name) for name in ("outscale", "quality", "lossless")}
+    return {"task": model.task, "model": model.name, "version": model.version, **same}
 
 
 def _chosen_format(sources: Sequence[Path], out: str, format: str | None) -> str | None:
     """The format of the answers, from --format or OUT's suffix; None for each picture's own."""
     if out == str(STREAM):
+        if kind_of(sources[0]) is not Kind.PICTURE:
+            raise click.UsageError(f"OUT is -, and {sources[0]} has several frames; name a file")
         if format is None:
             raise click.UsageError("OUT is -, which has no suffix; give --format")
         if sys.stdout.isatty():
@@ -197,6 +235,17 @@ def _chosen_format(sources: Sequence[Path], out: str, format: str | None) -> str
         return format
     named = format_of_name(out)
     suffix = Path(out).suffix
+    kind = kind_of(sources[0])
+    if kind is not Kind.PICTURE:
+        if suffix.lower() not in MOVING_SUFFIXES:
+            raise click.UsageError(
+                f"{sources[0]} has several frames, and OUT is {out}; expected one of {', '.join(MOVING_SUFFIXES)}"
+            )
+        if format and ANIMATED.get(suffix.lower(), "").lower() != format:
+            raise click.UsageError(
+                f"OUT ends with {suffix}, which is not --format {format}; give one of the two"
+            )
+        return format
     if format and named and named != format:
         raise click.UsageError(f"OUT ends with {suffix}, which is not --format {format}; give one of the two")
     if not format and not named:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from runtime.errors import (
 from server.client.answer_file import AnswerFile, FileId
 from server.client.batch_bar import BatchBar
 from server.client.image_calls import OnProgress
+from server.client.moving.kinds import Kind
+from server.client.moving_pictures import FrameFailed, Sent
 from server.client.results import ImageResult
 from server.client.transfers import STREAM, Transfer
 
@@ -36,6 +39,7 @@ from server.client.transfers import STREAM, Transfer
 SPOOL_BYTES = 64 * 2**20
 # File system errors after which no further picture can be written either.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+STOPPED = "Stopped, because the others would fail in the same way"
 
 
 class Call(Protocol):
@@ -69,15 +73,18 @@ def send_all(
     originals: Collection[FileId],
     total: int,
     jobs: int = 1,
+    send_moving: Callable[[Transfer, BatchBar], Sent] | None = None,
 ) -> Outcome:
-    """Send every picture, `jobs` at once. A failed picture is reported on stderr, and the others continue.
+    """Send every picture, `jobs` at once, and then the clips and animations, one after another.
+
+    A failed one is reported on stderr, and the others continue. send_moving: sends a clip or an animation.
 
     abort: cancels the running calls. overwrite: replace existing files. originals: files that are never replaced.
     total: number of all pictures, of which `transfers` remain.
     Ctrl-C, an unreachable server and a full disk stop the batch: running calls are cancelled, saved answers stay.
     """
     stopping = threading.Event()
-    failed, interrupted = 0, False
+    failed, moved, interrupted = 0, 0, False
     stopped: str | None = None
     with BatchBar(total=total, done=total - len(transfers)) as bar, ThreadPoolExecutor(jobs) as pool:
 
@@ -89,7 +96,17 @@ def send_all(
                 target, answer = _send(transfer, call, on_progress, overwrite, originals)
             return target, answer, time.monotonic() - start_s
 
-        futures = {pool.submit(send, transfer): transfer for transfer in transfers}
+        def fail(transfer: Transfer, error: Exception) -> bool:
+            """Report a failure. Returns whether every other source would fail in the same way."""
+            nonlocal failed
+            failed += 1
+            bar.advance(f"{transfer.source}: {error}", err=True)
+            return _would_repeat(error.cause if isinstance(error, FrameFailed) else error)
+
+        # Pictures first: one clip takes as long as thousands of them, and keeps the server busy by itself.
+        pictures = [transfer for transfer in transfers if transfer.kind is Kind.PICTURE]
+        moving = deque(transfer for transfer in transfers if transfer.kind is not Kind.PICTURE)
+        futures = {pool.submit(send, transfer): transfer for transfer in pictures}
         try:
             for future in as_completed(futures):
                 error = future.exception()
@@ -99,13 +116,26 @@ def send_all(
                     line = f"{futures[future].source} → {target} {size} in {took_s:.1f} s"
                     bar.advance(line, err=target == STREAM)
                 elif isinstance(error, GanforgeError | OSError):
-                    failed += 1
-                    bar.advance(f"{futures[future].source}: {error}", err=True)
-                    if _would_repeat(error) and not all(other.done() for other in futures):
-                        stopped = "Stopped, because the others would fail in the same way"
+                    others = moving or not all(other.done() for other in futures)
+                    if fail(futures[future], error) and others:
+                        stopped = STOPPED
                         break
                 else:
                     raise error
+            while moving and stopped is None and send_moving is not None:
+                transfer = moving.popleft()
+                try:
+                    sent = send_moving(transfer, bar)
+                except (GanforgeError, OSError, FrameFailed) as error:
+                    if fail(transfer, error) and moving:
+                        stopped = STOPPED
+                    continue
+                if sent.problem is None:
+                    moved += 1
+                    bar.advance(sent.line)
+                else:
+                    failed += 1
+                    bar.advance(sent.problem, err=True)
         except KeyboardInterrupt:
             stopped, interrupted = "Interrupted", True
         finally:
@@ -113,7 +143,7 @@ def send_all(
                 stopping.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 abort()
-    written = sum(_succeeded(future) for future in futures)
+    written = moved + sum(_succeeded(future) for future in futures)
     return Outcome(written, failed, stopped, interrupted)
 
 

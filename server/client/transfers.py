@@ -18,8 +18,9 @@ from pathlib import Path
 from runtime.errors import InvalidInput
 from server import formats
 from server.client.answer_file import FileId, file_id
+from server.client.moving.kinds import ANIMATED, CLIP_SUFFIXES, Kind, kind_of, suffix_in_folder
 
-READABLE_SUFFIXES = {*formats.SUFFIXES, ".gif", ".avif", ".heic", ".jxl", ".bmp"}
+READABLE_SUFFIXES = {*formats.SUFFIXES, ".avif", ".heic", ".jxl", ".bmp", *ANIMATED, *CLIP_SUFFIXES}
 # The suffixes of files that the client names.
 SUFFIX_OF_FORMAT = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 # The first bytes of the formats that the server writes. It answers in the input's format if it can, else in PNG.
@@ -46,11 +47,13 @@ class Transfer:
 
     source: its path, or `-` for standard input. target: path of the answer, or `-` for standard output.
     named: whether the user named that file; else it is in a folder and its suffix follows the answer's format.
+    kind: whether it is a picture, or moves and is sent frame by frame.
     """
 
     source: Path
     target: Path
     named: bool
+    kind: Kind = Kind.PICTURE
 
     def target_of(self, format: str) -> Path:
         """The path of an answer in `format`."""
@@ -118,7 +121,8 @@ def list_transfers(
     if not is_folder(sources, out):
         if len(sources) > 1 or any(source.is_dir() for source in sources):
             raise InvalidInput("OUT", "got -, which is for a single picture; name a folder for several")
-        return Listing((Transfer(sources[0], Path(out), named=True),), _ids(sources), ())
+        transfer = Transfer(sources[0], Path(out), named=True, kind=kind_of(sources[0]))
+        return Listing((transfer,), _ids(sources), ())
     target = Path(out)
     if target.exists() and not target.is_dir():
         raise InvalidInput("OUT", f"{out} is a file; more than one picture needs a folder")
@@ -254,12 +258,15 @@ def _named(pictures: Sequence[_Picture], suffix: str, format: str | None) -> lis
     Raises InvalidInput if two answers would still have the same name.
     """
 
-    endings = [suffix + SUFFIX_OF_FORMAT[format or format_of(picture.path)] for picture in pictures]
+    kinds = [kind_of(picture.path) for picture in pictures]
+    endings = [
+        suffix + _suffix(picture.path, kind, format) for picture, kind in zip(pictures, kinds, strict=True)
+    ]
     stems = ["stdin" if picture.path == STREAM else picture.path.stem for picture in pictures]
     while True:
         transfers = [
-            Transfer(picture.path, picture.folder / (stem + ending), named=False)
-            for picture, stem, ending in zip(pictures, stems, endings, strict=True)
+            Transfer(picture.path, picture.folder / (stem + ending), named=False, kind=kind)
+            for picture, stem, ending, kind in zip(pictures, stems, endings, kinds, strict=True)
         ]
         times = Counter(transfer.target for transfer in transfers)
         unambiguous = [
@@ -279,6 +286,13 @@ def _named(pictures: Sequence[_Picture], suffix: str, format: str | None) -> lis
             )
         sources[transfer.target] = transfer.source
     return transfers
+
+
+def _suffix(path: Path, kind: Kind, format: str | None) -> str:
+    """The suffix of the answer to a source in a folder. format: of pictures, if the user chose one."""
+    if kind is Kind.PICTURE:
+        return SUFFIX_OF_FORMAT[format or format_of(path)]
+    return suffix_in_folder(path, kind, format)
 
 
 def _unambiguous(picture: Path) -> str:
