@@ -22,7 +22,9 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--recipe", help="Its recipe; --list shows them.  [default: the compact one, for a CPU]")
 @click.option("--data", type=FOLDER, help="Pictures: a folder, IDX or CIFAR files, or an .npz archive.")
 @click.option("--output", type=FOLDER, help="Folder of this run.  [default: runs/MODEL]")
-@click.option("--validate", type=FOLDER, help="Folder with HR/ and LR_bicubic/X<scale>/ to measure on.")
+@click.option(
+    "--validate", type=FOLDER, help="Folder to measure on: HR/ and LR_bicubic/X<scale>/, or A/ and B/."
+)
 @click.option("--classes", default="", help="Class names in the order of the labels, separated by commas.")
 @click.option("--start", metavar="PATH|shipped:NAME", help="Weights to start from.")
 @click.option("--vgg19", type=FOLDER, help="Weights of the perceptual loss's feature network.")

@@ -267,12 +267,22 @@ class CycleTrainer(Trainer):
         return {name: float(np.mean(values)) for name, values in figures.items()}
 
     def translated(self, generator: nn.Module, picture: Tensor) -> Tensor:
-        """A whole picture, [3, H, W] uint8, through a generator: the same. Its sides grow by reflection and are cut."""
-        height, width = picture.shape[1:]
-        padding = (0, -width % self.size_multiple, 0, -height % self.size_multiple)
-        image = F.pad(data.as_floats(picture[None]) * 2 - 1, padding, mode="reflect")
-        output = (generator(image.to(self.machine.device)).cpu()[0, :, :height, :width] + 1) / 2
-        return data.planes(data.as_picture(output))
+        return translated(generator, picture, self.size_multiple, self.machine.device)
+
+
+@torch.inference_mode()
+def translated(
+    generator: nn.Module, picture: Tensor, size_multiple: int, device: torch.device | None = None
+) -> Tensor:
+    """A whole picture, [3, H, W] uint8, through a generator on `device`: the same.
+
+    Its sides grow by reflection to multiples of `size_multiple`, as a server's do, and are cut.
+    """
+    height, width = picture.shape[1:]
+    padding = (0, -width % size_multiple, 0, -height % size_multiple)
+    image = F.pad(data.as_floats(picture[None]) * 2 - 1, padding, mode="reflect")
+    output = (generator(image.to(device)).cpu()[0, :, :height, :width] + 1) / 2
+    return data.planes(data.as_picture(output))
 
 
 def difference_db(picture: Tensor, other: Tensor) -> float:

@@ -6,6 +6,8 @@ pix2pix: Isola et al. 2017 (arXiv 1611.07004): a U-Net, L1 100, Adam 2e-4 with b
 facades 200 epochs of 400 pictures (106,000 steps of the maps) at 286 px, cropped to 256 px and mirrored. The paper's batch
 norm over a batch of one picture is instance norm, which does the same when pictures are served.
 The moving average, which is exported, is in neither paper.
+The compact recipe without pairs has discriminators whose patches of 34 px suit its small pictures, and a higher learning rate
+for its few steps.
 """
 
 from __future__ import annotations
@@ -19,15 +21,18 @@ PAIRS = 400  # of the facades of pix2pix
 
 RECIPES = {
     "compact": Recipe(
-        "two folders without pairs, on a CPU: 4 blocks, 16 to 64 maps, 96 px crops, half an hour",
+        "two folders without pairs, on a CPU: 3 blocks of 64 maps, 64 px crops, half an hour",
         CycleTrainer,
         CycleOptions(
-            steps=10_000,
-            crop_px=96,
-            load_px=112,
-            discriminator_width=32,
+            steps=3000,
+            lr=8e-4,
+            ema_decay=0.995,
+            crop_px=64,
+            load_px=72,
+            discriminator_width=16,
+            discriminator_layers=2,
         ),
-        {"features": 16, "blocks": 4},
+        {"features": 16, "blocks": 3},
     ),
     "paper": Recipe(
         "the paper's: 9 blocks, 256 px crops, batch 1, 200 epochs of 1,334 pictures",

@@ -137,7 +137,7 @@ def arguments(data: Path, output: Path, *settings: str) -> list[Any]:
     ("settings", "message"),
     [
         (("crop_px=26",), "crop_px: got 26, expected a multiple of 4"),
-        (("crop_px=20",), "crop_px: got 20, expected 24 or more for discriminator_layers=3"),
+        (("crop_px=8",), "crop_px: got 8, expected 12 or more for discriminator_layers=2"),
         (("load_px=20",), "load_px: got 20, expected at least crop_px=24, or 0"),
         (("crop_px=60",), "is 64×48, expected 60 px a side or more"),
         (("out_channels=1",), "in_channels and out_channels: expected 3 for both"),
