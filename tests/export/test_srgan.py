@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.build import command as build_command
-from export.checkpoints import checkpoint
+from export.checkpoints import checkpoint, identification
+from export.checkpoints.naming import Inferred
 from export.checkpoints.unsupported import UnsupportedCheckpoint
 from export.convert import main as convert_main
 from export.evaluate import main as evaluate_main
@@ -191,6 +193,23 @@ def test_files_from_several_gpus_and_in_half_precision_are_read(prefix: str, tmp
 def test_an_option_that_there_is_not_is_named(key: str, value: str) -> None:
     with pytest.raises(InvalidInput, match=f"set: {key}: got {value}, expected one of"):
         checkpoint.load("srgan", "random:0", {key: value})
+
+
+def test_of_two_families_with_the_same_names_the_one_that_fits_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(original().state_dict(), tmp_path / "netG.pth")
+    ((model, naming),) = [pair for pair in identification.all_namings() if pair[0] == "srgan"]
+
+    def refuse(tensors: Mapping[str, Tensor]) -> Inferred:
+        raise InvalidInput("weights", "other kernels")
+
+    stranger = ("stranger", replace(naming, infer=refuse))
+    monkeypatch.setattr(identification, "all_namings", lambda: iter((stranger, (model, naming))))
+    assert identification.identify(tmp_path / "netG.pth").model == "srgan"
+    monkeypatch.setattr(identification, "all_namings", lambda: iter((stranger,)))
+    with pytest.raises(InvalidInput, match="other kernels"):
+        identification.identify(tmp_path / "netG.pth")
 
 
 # --- What is written -------------------------------------------------------------------------------------------
