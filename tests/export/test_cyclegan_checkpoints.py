@@ -102,6 +102,32 @@ def test_a_unet_of_any_size_gives_what_theirs_gives(
     check(network, config, path, side=2**downs)
 
 
+@pytest.mark.parametrize("kind", ["resnet", "unet"])
+def test_batch_norm_may_use_the_statistics_of_each_picture_as_theirs_does_without_eval(
+    kind: str, tmp_path: Path
+) -> None:
+    network = lively(
+        theirs.ResnetGenerator(3, 3, 2, "batch", False, 1)
+        if kind == "resnet"
+        else theirs.UnetGenerator(3, 3, 5, 2, "batch", False)
+    )
+    torch.save(network.state_dict(), tmp_path / "latest_net_G.pth")
+    assumed = checkpoint.load("cyclegan", str(tmp_path / "latest_net_G.pth"), {})
+    assert any("--set norm=picture" in note for note in assumed.notes)
+    loaded = checkpoint.load("cyclegan", str(tmp_path / "latest_net_G.pth"), {"norm": "picture"})
+    assert not any("norm=picture" in note for note in loaded.notes)
+    pictures = torch.rand(2, 3, 32, 64) * 2 - 1
+    with torch.inference_mode():
+        together = loaded.module(pictures)
+        network.train()
+        for picture, answer in zip(pictures, together, strict=True):
+            torch.testing.assert_close(answer[None], network(picture[None]), rtol=0, atol=1e-5)
+        network.eval()
+        assert not torch.allclose(together, network(pictures), atol=1e-2)
+    with pytest.raises(InvalidInput, match="norm: got instance"):
+        checkpoint.load("cyclegan", str(tmp_path / "latest_net_G.pth"), {"norm": "instance"})
+
+
 def test_running_statistics_that_instance_norm_does_not_use_are_left_out_and_said_so(tmp_path: Path) -> None:
     network = theirs.ResnetGenerator(3, 3, 2, "instance with statistics", True, 1)
     torch.save(network.state_dict(), tmp_path / "old.pth")

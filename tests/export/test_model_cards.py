@@ -16,7 +16,7 @@ from export import families
 from export.checkpoints.checkpoint import COMES_WITH, SHIPPED
 
 MODELS = families.FOLDER
-CARDS = sorted(MODELS.glob("*/README.md"))
+CARDS = sorted(MODELS.glob("*/*.md"))
 
 
 def commands(card: Path) -> list[list[str]]:

@@ -19,7 +19,7 @@ from runtime.backends import open_engine
 from runtime.tiling.inline import run_picture
 
 
-@pytest.fixture(scope="module", params=["instance", "batch"])
+@pytest.fixture(scope="module", params=["instance", "batch", pytest.param("picture", marks=pytest.mark.slow)])
 def weights(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of weights that leave tanh's middle."""
     config = Config("unet", features=4, downs=3, norm=request.param, dropout=0.5)

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from export.checkpoints.naming import Inferred, Naming
+from export.checkpoints.naming import Assumption, Inferred, Naming
 from export.models.cyclegan.generator import Config, build
 from export.models.cyclegan.unet import LEAST_DOWNS
 from runtime.errors import InvalidInput
@@ -27,6 +27,14 @@ INNER = rf"{INSIDE}\.1\.weight"
 # A norm with weights: batch norm.
 RESNET_NORM, UNET_NORM = "model.2.weight", rf"{INSIDE}\.[246]\.weight"
 SECOND = re.compile(r"(conv_block)\.(\d)\.")
+
+
+OF_TRAINING = Assumption(
+    "norm",
+    "batch",
+    ("picture",),
+    "that code base normalises by the statistics of each picture unless it is given --eval",
+)
 
 
 def counted(keys: Collection[str]) -> Config:
@@ -80,7 +88,7 @@ def infer(tensors: Mapping[str, Tensor]) -> Inferred:
         "out_channels": tensors[last].shape[1 if found.architecture == "unet" else 0],
     }
     own = {"downs": found.downs} if found.architecture == "unet" else {"blocks": found.blocks}
-    return Inferred(config | own)
+    return Inferred(config | own, (OF_TRAINING,) if found.norm == "batch" else ())
 
 
 def lacks(config: Config) -> str:

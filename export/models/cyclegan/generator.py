@@ -19,7 +19,7 @@ from runtime.tensors import TensorSpec
 
 @dataclass(frozen=True)
 class Config:
-    """architecture: one of ARCHITECTURES. features: maps after the first layer. norm: instance or batch.
+    """architecture: one of ARCHITECTURES. features: maps after the first layer. norm: instance, batch or picture (layers.py).
 
     blocks: residual blocks of "resnet"; the paper has 6 for pictures of 128 px and 9 from 256 px.
     downs: halvings of "unet", whose pictures are multiples of 2^downs px; the paper has 8, for pictures of 256 px.

@@ -5,10 +5,10 @@ Isola et al. 2017 (arXiv 1611.07004, appendix 6.1): C64-C128-C256-C512-C512-C512
 LeakyReLU 0.2 on the way down, ReLU on the way up. Blocks hold one another, so that parameters have the names of
 pytorch-CycleGAN-and-pix2pix's UnetGenerator (`model.model.0.weight`, `model.model.1.model.3.model.1.weight`).
 
-In that code base dropout and the batch's own statistics stay on when pictures are translated, as the paper's noise. Here
-both are part of training alone: an answer must not depend on chance, nor on the pictures that share its batch. What dropout
-adds to a picture is, in the paper's words, "only minor stochasticity". With instance norm nothing else differs; networks
-with batch norm use the statistics of their training.
+In that code base dropout, and batch norm's statistics of the very picture, stay on when pictures are translated, unless it is
+given `--eval`. Here a network is always in eval mode: an answer must not depend on chance, nor on the pictures that share its
+batch. Dropout as noise gives, in the paper's words, "only minor stochasticity in the output". Batch norm makes a
+difference; `norm=picture` computes as that code base does with one picture (layers.py).
 """
 
 from __future__ import annotations
