@@ -232,12 +232,14 @@ def test_the_first_error_in_the_order_of_the_items_ends_the_window() -> None:
 
 
 PROGRAM = """
-import resource, sys
+import sys
+from pathlib import Path
 from server.client.__main__ import main
 try:
     main(sys.argv[1:], standalone_mode=False)
-finally:
-    print("largest", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)
+finally:  # getrusage would count this test's own process, from which it was forked
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    print(int(line.split()[1]) * 1024, file=sys.stderr)
 """
 
 
@@ -251,15 +253,15 @@ def largest_bytes(served: Served, *arguments: str | Path) -> int:
 
 @pytest.mark.slow
 def test_a_long_clip_takes_no_more_memory_than_a_short_one(served: Served, tmp_path: Path) -> None:
-    frames, few = 480, 140
+    frames, few = 480, 160  # with both, the encoder is opened anew at least once
     long = write_clip(tmp_path / "long.mp4", frames, width=320, height=180)
     short = write_clip(tmp_path / "short.mp4", few, width=320, height=180)
     out = tmp_path / "long-x2.mp4"
     least = largest_bytes(served, "upscale", short, tmp_path / "short-x2.mp4")
     most = largest_bytes(served, "upscale", long, out)
     window_bytes = 4 * 640 * 360 * (3 + 3 + 1.5)  # frames as they come, as RGB and as the encoder takes them
-    # Both have the same window and the same encoder; what differs is what the allocator keeps from one encoder to the next.
-    assert most - least < window_bytes + 40e6 < (frames - few) * 640 * 360 * 3 / 4
+    # Both have the same window and the same encoder. The rest is what the allocator keeps from one encoder to the next.
+    assert most - least < window_bytes + 16e6 < (frames - few) * 640 * 360 * 3 / 8
     assert clips.times(out) == clips.times(long)
     assert len(clips.times(out)) == frames
     assert clips.sound_of(out) == clips.sound_of(long)
