@@ -81,8 +81,11 @@ def write(folder: Path, source: Path, picture: np.ndarray) -> None:
 @click.argument("folder", type=FOLDER)
 @click.argument("a_to_b", type=str)
 @click.argument("b_to_a", type=str)
+@click.option(
+    "--every", type=click.IntRange(min=1), default=1, show_default=True, help="Only every n-th pair."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: one a core]")
-def measure(folder: Path, a_to_b: str, b_to_a: str, threads: int | None) -> None:
+def measure(folder: Path, a_to_b: str, b_to_a: str, every: int, threads: int | None) -> None:
     """Print the mean PSNR over FOLDER/A and FOLDER/B of both generators (files or shipped:NAME); fail below the bounds."""
     if threads:
         torch.set_num_threads(threads)
@@ -92,7 +95,7 @@ def measure(folder: Path, a_to_b: str, b_to_a: str, threads: int | None) -> None
     except GanforgeError as error:
         raise click.ClickException(str(error)) from error
     figures = []
-    for name in track(sorted(looks), console=Console(stderr=True), disable=not sys.stderr.isatty()):
+    for name in track(sorted(looks)[::every], console=Console(stderr=True), disable=not sys.stderr.isatty()):
         a, b = looks[name], originals[name]
         made_b, made_a = forth(a), back(b)
         figures.append(

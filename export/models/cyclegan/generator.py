@@ -118,12 +118,12 @@ SPEC = Spec(
         "float16": Tolerance(
             45.0,
             1e-1,
-            "11-bit significands; instance norm of flat maps enlarges rounding: trained nets measure 68 dB",
+            "11-bit significands; instance norm of flat maps enlarges rounding: trained nets measure 68-70 dB",
         ),
         "bfloat16": Tolerance(
             28.0,
             5e-1,
-            "8-bit significands; instance norm of flat maps enlarges rounding: trained nets measure 51 dB",
+            "8-bit significands; instance norm of flat maps enlarges rounding: trained nets measure 51-57 dB",
         ),
     },
 )
