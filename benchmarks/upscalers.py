@@ -52,10 +52,16 @@ UPSCALERS = (
 
 
 def measure(
-    upscalers: tuple[Upscaler, ...], folder: Path, precision: Precision, *, rounds: int, duration: Duration
+    upscalers: tuple[Upscaler, ...],
+    folder: Path,
+    precision: Precision,
+    *,
+    side_px: int,
+    rounds: int,
+    duration: Duration,
 ) -> list[dict[str, Any]]:
     """A row of the report for each upscaler. folder: of the bundles, which are built where they are missing."""
-    image = engines.photograph(SIDE_PX, SIDE_PX)
+    image = engines.photograph(side_px, side_px)
     mpx_per_s: dict[str, list[float]] = {upscaler.name: [] for upscaler in upscalers}
     with ExitStack() as stack:
         opened = {}
@@ -67,7 +73,7 @@ def measure(
         for number in range(1, rounds + 1):
             for name, engine in opened.items():
                 per_s = engines.pictures(engine, image, duration=duration).per_s
-                mpx_per_s[name].append(per_s * (SIDE_PX * engine.manifest.scale) ** 2 / 1e6)
+                mpx_per_s[name].append(per_s * (side_px * engine.manifest.scale) ** 2 / 1e6)
                 say(f"round {number}", f"{name} ({engine.precision}): {mpx_per_s[name][-1]:.3f} megapixels/s")
         executed = {name: engine.precision for name, engine in opened.items()}
     reference = mpx_per_s[upscalers[0].name]
@@ -94,20 +100,25 @@ def measure(
               help="Where the bundles are kept; built where they are missing.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="bfloat16", show_default=True)
+@click.option("--side-px", type=click.IntRange(min=1), default=SIDE_PX, show_default=True,
+              help="Of the picture; up to a tile's side it is computed in one piece.")  # fmt: skip
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--duration-s", type=float, default=5.0, show_default=True, help="Seconds of each turn.")
-def main(bundles: Path, output: Path, precision: Precision, rounds: int, duration_s: float) -> None:
+def main(
+    bundles: Path, output: Path, precision: Precision, side_px: int, rounds: int, duration_s: float
+) -> None:
     """Measure upscalers in turns: output megapixels a second, and how many times as fast as RRDB-23."""
     host = machine.describe()
     say("machine", f"{host['cpu']}, {host['cores']} cores, load {host['load_before']}")
-    rows = measure(UPSCALERS, bundles, precision, rounds=rounds, duration=Duration(duration_s, min_calls=2))
+    duration = Duration(duration_s, min_calls=2)
+    rows = measure(UPSCALERS, bundles, precision, side_px=side_px, rounds=rounds, duration=duration)
     for row in rows:
         say(
             row["name"],
             f"{row['mmac_per_input_px']} MMAC per input pixel, {statistics.median(row['output_mpx_per_s']):.3f} megapixels/s, "
             f"{row['median_times_as_fast']} times as fast as {rows[0]['name']}",
         )
-    report = {"machine": host, "picture_px": SIDE_PX, "tile": TILE, "halo": HALO, "rows": rows}
+    report = {"machine": host, "picture_px": side_px, "tile": TILE, "halo": HALO, "rows": rows}
     output.mkdir(parents=True, exist_ok=True)
     (output / "upscalers.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     plots.upscalers(report, output / "upscalers.png")

@@ -26,9 +26,20 @@ def test_upscalers_are_measured_in_turns(
     def tiny(_path: Path, family: str, *_rest: Any, **_sizes: Any) -> Bundle:
         return tiny_bundle(family, "float32")
 
-    for name, value in (("UPSCALERS", TINY), ("SIDE_PX", 80), ("random_bundle", tiny)):
+    for name, value in (("UPSCALERS", TINY), ("random_bundle", tiny)):
         monkeypatch.setattr(upscalers, name, value)
-    words = ["--output", tmp_path, "--precision", "float32", "--rounds", 2, "--duration-s", 0.1]
+    words = [
+        "--output",
+        tmp_path,
+        "--precision",
+        "float32",
+        "--side-px",
+        80,
+        "--rounds",
+        2,
+        "--duration-s",
+        0.1,
+    ]
     result = CliRunner().invoke(upscalers.main, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "upscalers.png").stat().st_size > 0
