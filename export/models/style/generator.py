@@ -146,12 +146,12 @@ SPEC = Spec(
     signature=signature,
     tiny=Config(features=8, blocks=1),
     tolerances={
-        "float32": Tolerance(80.0, 0.5, "summation order only: trained nets measure 125 dB and more"),
+        "float32": Tolerance(80.0, 0.5, "summation order only: trained nets measure 110 dB and more"),
         "float16": Tolerance(
-            50.0, 5.0, "11-bit significands, instance norm's sums in 24: trained nets measure 62 dB"
+            50.0, 5.0, "11-bit significands, instance norm's sums in 24: trained nets measure 55 dB and more"
         ),
         "bfloat16": Tolerance(
-            32.0, 30.0, "8-bit significands, instance norm's sums in 24: trained nets measure 39 dB"
+            32.0, 30.0, "8-bit significands, instance norm's sums in 24: trained nets measure 38 dB and more"
         ),
     },
 )

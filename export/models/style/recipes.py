@@ -4,7 +4,7 @@ Paper: Johnson et al. 2016 (arXiv 1603.08155), section 3. The content loss compa
 photograph's, the style loss the Gram matrices of several layers with those of the style picture (`--style`), and the total
 variation keeps the output smooth. The paper's features are VGG16's; here they are VGG19's (`--vgg19`), after the activation.
 The compact recipe's weights and layers are for the style-transfer VGG19 up to conv3_1, whose channels are normalised. Those of
-the recipe `paper` are for torchvision's, and have not been run for an epoch here.
+the recipe `paper` are for torchvision's, and have not been run here.
 """
 
 from __future__ import annotations
