@@ -103,7 +103,7 @@ class BatchBar:
             yield advance
         finally:
             self._progress.remove_task(task)
-            self._progress.update(self._task, visible=True)
+            self._progress.update(self._task, visible=self._total > 1)
 
     def note(self, line: str) -> None:
         """Print a line to stderr, above the bar."""
