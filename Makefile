@@ -46,14 +46,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PY) -m pip install -qq -c constraints.txt -e '.[serve,export,bench,dev]'
 	@touch $@
 
-demo: bundles  ## build the shipped models, serve them, upscale a photograph and draw samples
+demo: bundles  ## build the shipped models, serve them, upscale and paint a photograph, draw samples
 	@$(PY) -m server.demo --bundles $(BUNDLES) --picture $(PICTURE) --output $(OUTPUT)
 
-bundles: $(BUNDLES)/esrgan-x4/manifest.json $(BUNDLES)/dcgan/manifest.json $(BUNDLES)/acgan/manifest.json
+# Bundles of the weights that ship: each is named for its weights, and its family is the name up to the first hyphen.
+SHIPPED := esrgan-x4 esrgan-photo style dcgan acgan
+WEIGHTS = $(patsubst esrgan-x4,esrgan,$*)
+
+bundles: $(SHIPPED:%=$(BUNDLES)/%/manifest.json)
 
 # A bundle that is there is kept: `make clean` or removing its folder has it built again.
 $(BUNDLES)/%/manifest.json: | $(VENV)/.installed
-	@$(PY) -m export.build --model $(firstword $(subst -, ,$*)) --name $* --fastest --output $(BUNDLES)
+	@$(PY) -m export.build --model $(firstword $(subst -, ,$*)) --weights shipped:$(WEIGHTS) --name $* \
+		--fastest --output $(BUNDLES)
 
 serve: bundles  ## serve bundles/ on 127.0.0.1:50051 until Ctrl-C (PORT=… HOST=… BUNDLES=… FLAGS=…)
 	@exec $(PY) -m server --bundles $(BUNDLES) --host $(HOST) --port $(PORT) $(FLAGS)

@@ -88,8 +88,10 @@ def _show_upscaling(demo: Demo) -> None:
     small = pixels.decode(picture.read_bytes(), max_pixels=MAX_PIXELS)  # [H, W, 3] uint8
     large = pixels.decode(answer.image, max_pixels=MAX_PIXELS * scale**2)  # [SH, SW, 3] uint8
     bicubic = pixels.resize(small, answer.width, answer.height, kernel="cubic")
-    upscaled = demo.output / f"{picture.stem}-x{scale}.png"
-    comparison = demo.output / f"{picture.stem}-beside-bicubic.png"
+    # The default model's pictures have the plain names, so that those of several upscalers lie side by side.
+    prefix = f"{picture.stem}-" + ("" if demo.model.is_default else f"{demo.model.name}-")
+    upscaled = demo.output / f"{prefix}x{scale}.png"
+    comparison = demo.output / f"{prefix}beside-bicubic.png"
     upscaled.write_bytes(answer.image)
     window = _window(small.shape, demo.detail, scale)
     comparison.write_bytes(pixels.encode(pixels.grid([bicubic[window], large[window]], 2, gap=8), "png"))

@@ -16,7 +16,7 @@ from server.models.entry import Entry
 
 LONGEST_ECHO = 80  # characters of a caller's text that are repeated in an error message
 # What `make demo` builds. The first of them is the default of a task with several models, unless --default names one.
-SHIPPED = ("esrgan-x4", "dcgan", "acgan")
+SHIPPED = ("esrgan-x4", "esrgan-photo", "style", "dcgan", "acgan")
 
 
 @dataclass(frozen=True)
