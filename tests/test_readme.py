@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from export.build.options import BuildOptions
+from export.build.pipeline import build
 from runtime import pixels
 from server import cli
 from server.cli import SUBCOMMANDS
 from server.launch import launched
+from tests.conftest import TinyBundle
+from tests.server.clips import write_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md")
@@ -105,18 +110,35 @@ def test_links_lead_to_files_that_are_there(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A newcomer's folder: a photo, and a folder of photos."""
+    """A newcomer's folder: a photo, a folder of photos, and a clip."""
     folder = tmp_path_factory.mktemp("newcomer")
     portrait = pixels.decode((ROOT / "export/assets/portrait.png").read_bytes(), max_pixels=1 << 20)
     (folder / "photos").mkdir()
     for name, side in (("photo.jpg", 60), ("photos/a.jpg", 40), ("photos/b.jpg", 50)):
         (folder / name).write_bytes(pixels.encode(portrait[:side, :side], "jpeg"))
+    write_clip(folder / "clip.mp4", frames=3)
     return folder
 
 
 @pytest.fixture(scope="module")
-def address(tiny_bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with launched(tiny_bundles, log=tmp_path_factory.mktemp("log") / "server.log") as server:
+def bundles(tiny_bundle: TinyBundle, tiny_bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny bundles under the names of all that `make demo` builds; style takes the demo's whole picture."""
+    folder = tmp_path_factory.mktemp("shipped") / "bundles"
+    shutil.copytree(tiny_bundles, folder)
+    upscaler = tiny_bundle("esrgan", "float32")
+    sizes = {"tile": max(upscaler.manifest.tile_sizes), "halo": upscaler.manifest.halo}
+    for model, name, limits in (
+        ("esrgan", "esrgan-photo", sizes),
+        ("style", "style", {"max_whole_px": 1 << 17}),
+    ):
+        weights = str(tiny_bundle(model, "float32").path.parents[1] / f"{model}.safetensors")
+        build(BuildOptions(model, weights, {}, folder, name, "float32", targets=("onnx",), **limits))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with launched(bundles, log=tmp_path_factory.mktemp("log") / "server.log") as server:
         yield server.address
 
 
@@ -137,12 +159,12 @@ def run(words: list[str], folder: Path) -> str:
 
 @pytest.mark.slow
 def test_the_clients_commands_run(address: str, folder: Path) -> None:
-    shown = [words for words in client_commands() if words[0] != "translate"]  # no shipped model does
-    assert {words[0] for words in shown} >= {"models", "upscale", "generate"}
+    shown = client_commands()
+    assert {words[0] for words in shown} >= {"models", "upscale", "translate", "generate"}
     for words in shown:
         run(["-m", "server.client", *words, "--address", address], folder)
     made = {path.name for path in folder.rglob("*")}
-    assert {"photo-x4.png", "samples.png", "a-x4.jpg", "b-x4.jpg"} <= made
+    assert {"photo-x4.png", "clip-x4.mp4", "painted.png", "samples.png", "a-x4.jpg", "b-x4.jpg"} <= made
 
 
 @pytest.mark.slow
@@ -154,12 +176,14 @@ def test_the_python_example_runs(address: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_shows_every_model(tiny_bundles: Path, tmp_path: Path) -> None:
+def test_the_demo_shows_every_model(bundles: Path, tmp_path: Path) -> None:
     picture = ROOT / "export/assets/portrait.png"
     output = run(
-        ["-m", "server.demo", "--bundles", str(tiny_bundles), "--picture", str(picture), "--output", "shown"],
+        ["-m", "server.demo", "--bundles", str(bundles), "--picture", str(picture), "--output", "shown"],
         tmp_path,
     )
-    for name in ("portrait-x4.png", "portrait-beside-bicubic.png", "dcgan-samples.png", "acgan-samples.png"):
+    upscaled = ("portrait-x4.png", "portrait-esrgan-photo-x4.png", "portrait-esrgan-photo-beside-bicubic.png")
+    others = ("portrait-beside-bicubic.png", "portrait-style.png", "dcgan-samples.png", "acgan-samples.png")
+    for name in (*upscaled, *others):
         assert f"shown/{name}" in output
         assert (tmp_path / "shown" / name).stat().st_size > 0

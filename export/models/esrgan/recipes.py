@@ -145,7 +145,7 @@ RECIPES = {
         start="shipped:esrgan",
     ),
     "compact-photo": Recipe(
-        "photographs on a CPU: from the first stage, half the crops plainly reduced, the others as in photo but milder",
+        "photographs on a CPU: from the first stage, most crops reduced and saved as JPEG, the others as in photo but milder",
         PsnrTrainer,
         PhotoOptions(steps=12_000, batch=4, patch_px=36, lr=4e-4, schedule="cosine", warmup=0.02, **MILDER),  # type: ignore[arg-type]
         COMPACT_NET,
