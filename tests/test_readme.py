@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -127,10 +128,9 @@ def bundles(tiny_bundle: TinyBundle, tiny_bundles: Path, tmp_path_factory: pytes
     shutil.copytree(tiny_bundles, folder)
     upscaler = tiny_bundle("esrgan", "float32")
     sizes = {"tile": max(upscaler.manifest.tile_sizes), "halo": upscaler.manifest.halo}
-    for model, name, limits in (
-        ("esrgan", "esrgan-photo", sizes),
-        ("style", "style", {"max_whole_px": 1 << 17}),
-    ):
+    whole = {"max_whole_px": 1 << 17}
+    shipped: tuple[tuple[str, str, Any], ...] = (("esrgan", "esrgan-photo", sizes), ("style", "style", whole))
+    for model, name, limits in shipped:
         weights = str(tiny_bundle(model, "float32").path.parents[1] / f"{model}.safetensors")
         build(BuildOptions(model, weights, {}, folder, name, "float32", targets=("onnx",), **limits))
     return folder
