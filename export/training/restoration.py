@@ -1,13 +1,14 @@
 """Trains upscalers on crops of pictures: what the recipes of all such families share.
 
-CropTrainer has the data, the picture of samples and the validation; PixelTrainer trains by L1 or mean square error alone. A
-family's recipes.py uses PixelTrainer as it is, and combines CropTrainer with AdversarialTrainer for a GAN.
+CropTrainer has the data, the picture of samples and the validation; PixelTrainer trains by L1 or mean square error alone;
+CropGanTrainer against a discriminator. A family's recipes.py subclasses them and names its SPEC and its networks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from torch.nn import functional as F
 from export import data
 from export.evaluation.metrics import psnr_y_db
 from export.families.spec import Spec
+from export.networks import features
 from export.training import losses
-from export.training.adversarial import adam
+from export.training.adversarial import AdversarialOptions, AdversarialTrainer, adam
 from export.training.machine import Machine
 from export.training.recipe import Batch, LossTerms, Source, Stateful, Trainer, TrainingOptions
 from runtime.errors import InvalidInput
@@ -31,11 +33,30 @@ PIXEL_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": losses.p
 
 @dataclass(frozen=True)
 class PixelOptions(TrainingOptions):
-    """patch_px: side of the low-resolution crops. cache_gib: memory for decoded pictures. loss: "l1" or "mse"."""
+    """patch_px: side of the low-resolution crops. cache_gib: memory for decoded pictures. loss: "l1" or "mse".
+
+    beginning: the initial weights: "random", or one of the trainer's `beginnings`.
+    """
 
     patch_px: int = 32
     cache_gib: float = 8.0
     loss: str = "l1"
+    beginning: str = "random"
+
+
+@dataclass(frozen=True)
+class CropGanOptions(AdversarialOptions):
+    """patch_px: side of the low-resolution crops; the discriminator says of which number patch_px · scale is a multiple.
+
+    cache_gib: memory for decoded pictures. pixel: weight of the loss in pixels. feature_net: of the loss in features, one of
+    `features.NETS`.
+    """
+
+    patch_px: int = 32
+    cache_gib: float = 8.0
+    beta1: float = 0.9
+    pixel: float = 1.0
+    feature_net: str = features.DEFAULT
 
 
 class CropTrainer(Trainer):
@@ -116,18 +137,27 @@ class CropTrainer(Trainer):
 
 
 class PixelTrainer(CropTrainer):
-    """Trains the generator alone, by the difference between the upscaled crops and the originals."""
+    """Trains the generator alone, by the difference between the upscaled crops and the originals.
+
+    beginnings: ways to initialise a generator that has no trained weights, by name: functions that change its weights.
+    """
 
     settings: PixelOptions
+    beginnings: Mapping[str, Callable[[Any], None]] = MappingProxyType({})
 
     def __init__(
         self, generator: nn.Module, config: Any, options: PixelOptions, source: Source, machine: Machine
     ) -> None:
         if options.loss not in PIXEL_LOSSES:
             raise InvalidInput("loss", f"got {options.loss!r}, expected one of {', '.join(PIXEL_LOSSES)}")
+        beginnings = ("random", *self.beginnings)
+        if options.beginning not in beginnings:
+            raise InvalidInput("beginning", f"got {options.beginning!r}, expected {' or '.join(beginnings)}")
         self.settings, self.machine, self.generator = options, machine, generator
         self.parallel_generator = machine.parallel(generator)
         self.read(config, options, source, machine)
+        if options.beginning in self.beginnings and not source.pretrained:
+            self.beginnings[options.beginning](generator)
         self.optimizer = adam(generator, options)
 
     def generator_step(self, batch: Batch) -> LossTerms:
@@ -142,6 +172,32 @@ class PixelTrainer(CropTrainer):
 
     def parts(self) -> Mapping[str, Stateful]:
         return {"generator": self.generator, "optimizer": self.optimizer}
+
+
+class CropGanTrainer(AdversarialTrainer, CropTrainer):
+    """Trains the generator against a discriminator, with losses in pixels and in a network's features.
+
+    discriminator_of: the discriminator's class. activated: whether the features are those after the activation. A subclass
+    sets both, and gives the losses in `generator_extras`.
+    """
+
+    settings: Any
+    discriminator_of: Callable[..., nn.Module]
+    activated: bool
+
+    def __init__(
+        self, generator: nn.Module, config: Any, options: CropGanOptions, source: Source, machine: Machine
+    ) -> None:
+        net = features.load(options.feature_net, source.vgg19, activated=self.activated)
+        self.net = machine.place(net)
+        self.read(config, options, source, machine)
+        discriminator = type(self).discriminator_of(
+            side_px=options.patch_px * config.scale,
+            width=options.discriminator_width,
+            norm=options.discriminator_norm,
+            minibatch_kernels=options.minibatch_kernels,
+        )
+        self.set_up(generator, discriminator, options, machine)
 
 
 def within(pictures: Tensor, limits: tuple[float, float]) -> Tensor:

@@ -12,87 +12,44 @@ relativistic means.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
-
-from torch import nn
+from types import MappingProxyType
 
 from export import data
 from export.models.esrgan.bilinear import start_as_bilinear
 from export.models.esrgan.discriminator import Discriminator
-from export.models.esrgan.generator import SPEC, RRDBNet
-from export.networks import features
+from export.models.esrgan.generator import SPEC
 from export.networks.discriminators import DiscriminatorOutput
 from export.training import losses
-from export.training.adversarial import AdversarialOptions, AdversarialTrainer
-from export.training.machine import Machine
-from export.training.recipe import NEEDED, Batch, LossTerms, Recipe, Source
-from export.training.restoration import CropTrainer, PixelOptions, PixelTrainer
-from runtime.errors import InvalidInput
+from export.training.recipe import NEEDED, Batch, LossTerms, Recipe
+from export.training.restoration import CropGanOptions, CropGanTrainer, PixelOptions, PixelTrainer
 
 
 @dataclass(frozen=True)
-class PsnrOptions(PixelOptions):
-    """beginning: the initial weights: "random", or "bilinear" to start as bilinear interpolation (bilinear.py)."""
-
-    beginning: str = "random"
+class PhotoOptions(PixelOptions, data.DegradationOptions):
+    """PixelOptions, with inputs that are made worse as photographs are (export/data/degradation.py)."""
 
 
 @dataclass(frozen=True)
-class PhotoOptions(PsnrOptions, data.DegradationOptions):
-    """PsnrOptions, with inputs that are made worse as photographs are (export/data/degradation.py)."""
+class GanOptions(CropGanOptions):
+    """perceptual: weight of the loss in features."""
 
-
-@dataclass(frozen=True)
-class GanOptions(AdversarialOptions):
-    """patch_px: side of the low-resolution crops; patch_px · scale must be a multiple of 32. cache_gib: memory for decoded
-    pictures.
-
-    perceptual, pixel: weights of these losses. feature_net: of the perceptual loss, one of `features.NETS`.
-    """
-
-    patch_px: int = 32
-    cache_gib: float = 8.0
-    beta1: float = 0.9
     objective: str = "relativistic-average"
     adversarial: float = 5e-3
     perceptual: float = 1.0
     pixel: float = 1e-2
-    feature_net: str = "vgg19-conv5_4"
 
 
 class PsnrTrainer(PixelTrainer):
     """First stage: L1 between the upscaled crops and the originals."""
 
     spec = SPEC
-
-    def __init__(
-        self, generator: nn.Module, config: Any, options: PsnrOptions, source: Source, machine: Machine
-    ) -> None:
-        if options.beginning not in ("random", "bilinear"):
-            raise InvalidInput("beginning", f"got {options.beginning!r}, expected random or bilinear")
-        super().__init__(generator, config, options, source, machine)
-        if options.beginning == "bilinear" and not source.pretrained:
-            start_as_bilinear(cast(RRDBNet, generator))
+    beginnings = MappingProxyType({"bilinear": start_as_bilinear})
 
 
-class GanTrainer(AdversarialTrainer, CropTrainer):
+class GanTrainer(CropGanTrainer):
     """Second stage: perceptual, adversarial and pixel losses."""
 
-    spec = SPEC
-    settings: GanOptions
-
-    def __init__(
-        self, generator: nn.Module, config: Any, options: GanOptions, source: Source, machine: Machine
-    ) -> None:
-        self.net = machine.place(features.load(options.feature_net, source.vgg19))
-        self.read(config, options, source, machine)
-        discriminator = Discriminator(
-            side_px=options.patch_px * config.scale,
-            width=options.discriminator_width,
-            norm=options.discriminator_norm,
-            minibatch_kernels=options.minibatch_kernels,
-        )
-        self.set_up(generator, discriminator, options, machine)
+    spec, discriminator_of, activated = SPEC, Discriminator, False
 
     def generator_extras(self, batch: Batch, fake: DiscriminatorOutput) -> LossTerms:
         assert batch.fake is not None
@@ -125,7 +82,7 @@ RECIPES = {
     "compact": Recipe(
         "first stage on a CPU: 3 blocks of 32 maps, 36 px crops, an hour or two",
         PsnrTrainer,
-        PsnrOptions(
+        PixelOptions(
             steps=10_000, batch=4, patch_px=36, lr=5e-4, schedule="cosine", warmup=0.01, beginning="bilinear"
         ),
         COMPACT_NET,
@@ -160,7 +117,7 @@ RECIPES = {
     "psnr": Recipe(
         "the paper's first stage: 23 blocks of 64 maps, batch 16 of 128 px, a million steps",
         PsnrTrainer,
-        PsnrOptions(steps=1_000_000, batch=16, patch_px=32, lr=2e-4, **PSNR),  # type: ignore[arg-type]
+        PixelOptions(steps=1_000_000, batch=16, patch_px=32, lr=2e-4, **PSNR),  # type: ignore[arg-type]
     ),
     "gan": Recipe(
         "the paper's second stage: VGG19 conv5_4, batch 16 of 128 px, 400,000 steps",

@@ -13,49 +13,34 @@ The compact recipes take minutes of a CPU: a small network, a warm-up and one co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from types import MappingProxyType
 
-from torch import nn
 from torch.nn import functional as F
 
 from export.models.srgan.bilinear import start_as_bilinear
 from export.models.srgan.discriminator import Discriminator
-from export.models.srgan.generator import SPEC, SRResNet
-from export.networks import features
+from export.models.srgan.generator import SPEC
 from export.networks.discriminators import DiscriminatorOutput
 from export.training import losses
-from export.training.adversarial import AdversarialOptions, AdversarialTrainer
-from export.training.machine import Machine
-from export.training.recipe import NEEDED, Batch, LossTerms, Recipe, Source
-from export.training.restoration import CropTrainer, PixelOptions, PixelTrainer, unit
-from runtime.errors import InvalidInput
+from export.training.recipe import NEEDED, Batch, LossTerms, Recipe
+from export.training.restoration import CropGanOptions, CropGanTrainer, PixelOptions, PixelTrainer, unit
 
 
 @dataclass(frozen=True)
 class FirstOptions(PixelOptions):
-    """beginning: the initial weights: "random", or "bilinear" to start as bilinear interpolation (bilinear.py)."""
+    """PixelOptions, with the paper's crops and loss."""
 
     patch_px: int = 24
     loss: str = "mse"
-    beginning: str = "random"
 
 
 @dataclass(frozen=True)
-class GanOptions(AdversarialOptions):
-    """patch_px: side of the low-resolution crops; patch_px · scale must be a multiple of 16. cache_gib: memory for decoded
-    pictures.
-
-    content, pixel: weights of the losses in features and in pixels. feature_net: one of `features.NETS`, whose features,
-    after the activation, are multiplied by feature_scale.
-    """
+class GanOptions(CropGanOptions):
+    """content: weight of the loss in features, which are multiplied by feature_scale."""
 
     patch_px: int = 24
-    cache_gib: float = 8.0
-    beta1: float = 0.9
     adversarial: float = 1e-3
     content: float = 1.0
-    pixel: float = 1.0
-    feature_net: str = "vgg19-conv5_4"
     feature_scale: float = 1 / 12.75
 
 
@@ -63,35 +48,13 @@ class FirstTrainer(PixelTrainer):
     """First stage: the generator alone."""
 
     spec = SPEC
-
-    def __init__(
-        self, generator: nn.Module, config: Any, options: FirstOptions, source: Source, machine: Machine
-    ) -> None:
-        if options.beginning not in ("random", "bilinear"):
-            raise InvalidInput("beginning", f"got {options.beginning!r}, expected random or bilinear")
-        super().__init__(generator, config, options, source, machine)
-        if options.beginning == "bilinear" and not source.pretrained:
-            start_as_bilinear(cast(SRResNet, generator))
+    beginnings = MappingProxyType({"bilinear": start_as_bilinear})
 
 
-class GanTrainer(AdversarialTrainer, CropTrainer):
+class GanTrainer(CropGanTrainer):
     """Second stage: content, pixel and adversarial losses."""
 
-    spec = SPEC
-    settings: GanOptions
-
-    def __init__(
-        self, generator: nn.Module, config: Any, options: GanOptions, source: Source, machine: Machine
-    ) -> None:
-        self.net = machine.place(features.load(options.feature_net, source.vgg19, activated=True))
-        self.read(config, options, source, machine)
-        discriminator = Discriminator(
-            side_px=options.patch_px * config.scale,
-            width=options.discriminator_width,
-            norm=options.discriminator_norm,
-            minibatch_kernels=options.minibatch_kernels,
-        )
-        self.set_up(generator, discriminator, options, machine)
+    spec, discriminator_of, activated = SPEC, Discriminator, True
 
     def generator_extras(self, batch: Batch, fake: DiscriminatorOutput) -> LossTerms:
         assert batch.fake is not None

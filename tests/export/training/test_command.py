@@ -42,7 +42,7 @@ def test_a_start_that_does_not_fit_is_named(train: Train, photographs: Path, tmp
         ("ema_decay=2", "ema_decay: got 2.0, expected 0 to 1"),
         ("discriminator_norm=layer", "got 'layer', expected one of batch, instance, spectral, none"),
         ("discriminator_steps=0", "discriminator_steps: got 0, expected 1 or more"),
-        ("schedule=falling", "got 'falling', expected one of constant, cosine, halving, linear"),
+        ("schedule=falling", "got 'falling', expected one of constant, cosine, halving, tenth, linear"),
     ],
 )
 def test_an_option_that_does_not_fit_is_named(
@@ -128,7 +128,7 @@ def test_without_a_model_the_recipes_of_all_are_listed(train: Train) -> None:
 def test_without_a_model_there_is_nothing_to_train(train: Train) -> None:
     result = train("--data", "nowhere")
     assert result.exit_code == 1
-    assert "model: is missing; expected one of acgan, dcgan, esrgan" in result.output
+    assert f"model: is missing; expected one of {', '.join(recipes.models())}, see --list" in result.output
 
 
 def test_help_has_a_short_form(train: Train) -> None:
