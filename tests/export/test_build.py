@@ -37,7 +37,7 @@ def run(*arguments: object) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "--model: is missing; expected one of acgan, dcgan, esrgan"),
+        ((), f"--model: is missing; expected one of {', '.join(families.names())}"),
         (("--model", "esrgn"), "did you mean 'esrgan'?"),
         (("--model", "../esrgan"), "--model: got '../esrgan'"),
         (("--model", "dcgan", "--weights", "/nowhere.pth"), "--weights: no file at /nowhere.pth"),
