@@ -219,7 +219,8 @@ class Client:
 
         Raises ModelNotFound if the server has no such model, or no default for the task.
         """
-        served = [info for info in self.models() if info.task == task]
+        models = self.models()
+        served = [info for info in models if info.task == task]
         chosen = [info for info in served if (info.name == name if name else info.is_default)]
         if len(chosen) == 1:
             return chosen[0]
@@ -227,6 +228,8 @@ class Client:
             raise ModelNotFound(f"the server has no model to {task_name(task)}")
         names = ", ".join(info.name for info in served)
         problem = f"{name!r} is not served here" if name else "there is no default, so a model must be named"
+        if others := [task_name(info.task) for info in models if name and info.name == name]:
+            problem = f"{name!r} can {others[0]}, not {task_name(task)}"
         raise ModelNotFound(f"{problem}; the server has {names} to {task_name(task)}")
 
     def serving(self) -> bool:

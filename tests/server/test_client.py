@@ -73,8 +73,12 @@ def test_a_model_is_chosen_by_its_task_and_name(served: Served) -> None:
     assert served.client.model(pb.TASK_GENERATE, "plain").name == "plain"
     with pytest.raises(errors.ModelNotFound, match=r"^the server has no model to translate$"):
         served.client.model(pb.TASK_TRANSLATE)
-    with pytest.raises(errors.ModelNotFound, match="'plain' is not served here; the server has upscaler"):
+    with pytest.raises(
+        errors.ModelNotFound, match="'plain' can generate, not upscale; the server has upscaler"
+    ):
         served.client.model(pb.TASK_UPSCALE, "plain")
+    with pytest.raises(errors.ModelNotFound, match="'other' is not served here; the server has upscaler"):
+        served.client.model(pb.TASK_UPSCALE, "other")
 
 
 @pytest.mark.parametrize("large", [False, True])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import EngineError, InvalidInput
+from server.client.moving import clip_sink
 from server.client.moving.clip_sink import SEGMENT_FRAMES
 from server.client.moving.window import in_order
 from tests.server import clips
@@ -38,7 +39,7 @@ def served(serve: Serve) -> Served:
 
 def parts(folder: Path) -> list[str]:
     """The finished segments of out.mp4."""
-    return [Path(name).name for name in contents(folder) if name.endswith(".packets")]
+    return [Path(name).stem for name in contents(folder) if ".packets." in name]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -113,6 +114,53 @@ def test_a_frame_that_fails_is_named_and_the_same_command_goes_on_after_the_othe
     assert engine.items_run == FRAMES
     assert clips.times(out) == clips.times(clip)
     assert clips.sound_of(out) == clips.sound_of(clip)
+    assert set(contents(tmp_path)) == {"clip.mp4", "out.mp4"}
+
+
+def test_damaged_segments_are_made_again(
+    enlarging: tuple[Served, FakeEnlarger], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power failure may leave a file that is empty, cut short or garbage: the answer must not lack its frames."""
+    served, engine = enlarging
+    monkeypatch.setattr(clip_sink, "SEGMENT_FRAMES", 8)
+    clip, out = write_clip(tmp_path / "clip.mp4", FRAMES), tmp_path / "out.mp4"
+    whole = tmp_path / "whole.mp4"
+    done(served, "upscale", clip, whole)
+    run_engine, damages = (
+        FakeEnlarger.run,
+        [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: data[::-1]],
+    )
+
+    def fails_at_20(self: FakeEnlarger, inputs: object) -> object:
+        self.failure = EngineError("out of memory") if self.items_run >= before + 20 else None
+        return run_engine(self, inputs)
+
+    for damage in damages:
+        before = engine.items_run
+        monkeypatch.setattr(FakeEnlarger, "run", fails_at_20)
+        assert run(served, "upscale", clip, out, "--jobs", "1").exit_code == 1
+        monkeypatch.setattr(FakeEnlarger, "run", run_engine)
+        engine.failure = None
+        second = next((tmp_path / ".out.mp4.frames").glob("00000009-*"))
+        second.write_bytes(damage(second.read_bytes()))
+        result = done(served, "upscale", clip, out)
+        assert "8 frames are done already; going on after them" in result.stderr
+        assert clips.times(out) == clips.times(whole) == clips.times(clip)
+        out.unlink()
+
+
+def test_a_folder_of_others_in_the_place_of_the_parts_is_left_alone(served: Served, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 3)
+    mine = tmp_path / ".out.mp4.frames" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("my own")
+    result = run(served, "upscale", clip, tmp_path / "out.mp4")
+    assert result.exit_code == 1
+    assert "is not what an interrupted run left" in result.stderr
+    assert mine.read_text() == "my own"
+    mine.unlink()
+    (mine.parent / "made-of.json").write_bytes(b"\x97 no UTF-8")
+    done(served, "upscale", clip, tmp_path / "out.mp4")
     assert set(contents(tmp_path)) == {"clip.mp4", "out.mp4"}
 
 

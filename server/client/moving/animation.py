@@ -122,9 +122,9 @@ class AnimationSink:
 
     def write(self, file: BinaryIO, last: Frame) -> tuple[int, int]:
         """Put the animation together."""
-        paths = [self._parts.folder / name for name in self._parts.names() if NAME.fullmatch(name)]
-        images = _Frames(paths[: last.number])
-        options: dict[str, Any] = {"duration": self._durations_ms(paths[: last.number]), **self._options}
+        names = [name for name in self._parts.names() if NAME.fullmatch(name)][: last.number]
+        images = _Frames([self._parts.path(name) for name in names])
+        options: dict[str, Any] = {"duration": self._durations_ms(names), **self._options}
         if self._format != "GIF" or self._facts.loop != 1:
             options["loop"] = self._facts.loop
         if images.transparent:
@@ -134,8 +134,8 @@ class AnimationSink:
             _state_alpha(file)
         return images.size
 
-    def _durations_ms(self, paths: list[Path]) -> list[int]:
-        times = [match for path in paths if (match := NAME.fullmatch(path.name))]
+    def _durations_ms(self, names: list[str]) -> list[int]:
+        times = [match for name in names if (match := NAME.fullmatch(name))]
         starts = [int(match[2]) for match in times] + [int(times[-1][3])]
         unit = GIF_UNIT_MS if self._format == "GIF" else 1
         starts = [round(start / unit) * unit for start in starts]

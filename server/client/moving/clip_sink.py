@@ -86,7 +86,7 @@ class ClipSink:
         with self._file:
             self._keep(encoder.encode(None))
         segment = Segment(self._first, self.done, encoder.width, encoder.height)
-        (self._parts.folder / UNFINISHED).replace(self._parts.folder / segment.name)
+        self._parts.keep(self._parts.folder / UNFINISHED, segment.name)
         self._segments.append(segment)
 
     def write(self, file: BinaryIO, last: Frame) -> tuple[int, int]:
@@ -117,7 +117,7 @@ class ClipSink:
 
     def _packets(self) -> Iterator[Packet]:
         for segment in self._segments:
-            with (self._parts.folder / segment.name).open("rb") as file:
+            with self._parts.path(segment.name).open("rb") as file:
                 while head := file.read(HEADER.size):
                     pts, dts, is_key, size = HEADER.unpack(head)
                     yield Packet(pts, dts, is_key, file.read(size))

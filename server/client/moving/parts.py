@@ -2,6 +2,7 @@
 
 It lies beside the answer, as .NAME.frames, so that a run that was interrupted, killed or refused a frame continues after
 the last one. It is used only if it was made of the same source with the same model and options; else it is emptied.
+Each part has the checksum of its content in its name: one that a power failure or a full disk cut short is made again.
 The lock of the answer's file (server/client/answer_file.py) keeps two runs out of one folder.
 """
 
@@ -9,54 +10,99 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from runtime.errors import InvalidInput
+
 MADE_OF = "made-of.json"
+UNFINISHED = ".part"
+PART = re.compile(r"(.+)\.([0-9a-f]{8})")  # name of the part, CRC-32 of its content
 
 
 class Parts:
-    """The folder of parts of the answer `target`. settings: everything that they depend on, as JSON can hold it."""
+    """The folder of parts of the answer `target`. settings: everything that they depend on, as JSON can hold it.
+
+    Raises InvalidInput if there is something else in its place.
+    """
 
     def __init__(self, target: Path, settings: Mapping[str, object]) -> None:
         target = Path(os.path.realpath(target))
         self.folder = target.with_name(f".{target.name}.frames")
-        made_of = json.dumps(settings, sort_keys=True, indent=1)
-        if self.folder.exists() and self._made_of() != made_of:
-            self.remove()
+        made_of = json.dumps(settings, sort_keys=True, indent=1).encode()
+        if os.path.lexists(self.folder):
+            self._check_is_ours()
+            if self._made_of() != made_of:
+                self.remove()
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.writing(MADE_OF) as unfinished:
-            unfinished.write_text(made_of, encoding="utf-8")
+        unfinished = self.folder / (MADE_OF + UNFINISHED)
+        unfinished.write_bytes(made_of)
+        unfinished.replace(self.folder / MADE_OF)
 
     def names(self) -> list[str]:
-        """The finished parts, sorted by name."""
-        return sorted(path.name for path in self.folder.iterdir() if path.suffix not in (".json", ".part"))
+        """The finished parts, sorted by name. Those that are damaged are deleted."""
+        return sorted(self._paths())
 
-    def writing(self, name: str) -> _Writing:
+    def path(self, name: str) -> Path:
+        """The file of a finished part."""
+        (path,) = self.folder.glob(f"{name}.????????")
+        return path
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
         """Context manager for a new part: yields the path to write to, which gets its name at the end of the block."""
-        return _Writing(self.folder / name)
+        unfinished = self.folder / (name + UNFINISHED)
+        try:
+            yield unfinished
+            self.keep(unfinished, name)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def keep(self, unfinished: Path, name: str) -> None:
+        """Make the file `unfinished` the part `name`."""
+        unfinished.replace(self.folder / f"{name}.{checksum(unfinished):08x}")
 
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.folder)
 
-    def _made_of(self) -> str | None:
+    def _paths(self) -> dict[str, Path]:
+        paths = {}
+        for path in self.folder.iterdir():
+            if match := PART.fullmatch(path.name):
+                if checksum(path) == int(match[2], 16):
+                    paths[match[1]] = path
+                else:
+                    path.unlink()
+        return paths
+
+    def _check_is_ours(self) -> None:
+        real = self.folder.is_dir() and not self.folder.is_symlink()
+        if not real or not (
+            (self.folder / MADE_OF).is_file()
+            or all(path.suffix == UNFINISHED for path in self.folder.iterdir())
+        ):
+            raise InvalidInput(
+                "OUT",
+                f"{self.folder} is not what an interrupted run left, and finished frames would go there; "
+                "move it, or name another OUT",
+            )
+
+    def _made_of(self) -> bytes | None:
         try:
-            return (self.folder / MADE_OF).read_text(encoding="utf-8")
+            return (self.folder / MADE_OF).read_bytes()
         except OSError:
             return None
 
 
-class _Writing:
-    def __init__(self, path: Path) -> None:
-        self._path, self._unfinished = path, path.with_name(f"{path.name}.part")
-
-    def __enter__(self) -> Path:
-        return self._unfinished
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._unfinished.replace(self._path)
-        else:
-            self._unfinished.unlink(missing_ok=True)
+def checksum(path: Path) -> int:
+    """The CRC-32 of a file's content."""
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return value
