@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from export.data.crops import DRAWN_BELOW, GIB, channels_second
-from export.data.pictures import as_floats, decode_all, pictures_under, planes, read_picture
+from export.data.pictures import as_floats, decode_all, is_grey, pictures_under, planes, read_picture
 from export.data.resize import resize
 from runtime.errors import InvalidInput
 
@@ -169,10 +169,6 @@ def read_paired(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
         raise InvalidInput("validate", f"{folder}: {problems[0]}")
     images = {pair.name: pair.read("validate") for pair in pairs}
     return {name: (planes(a), planes(b)) for name, (a, b) in images.items()}
-
-
-def is_grey(image: np.ndarray) -> bool:
-    return bool((image == image[:, :, :1]).all())
 
 
 def size(image: np.ndarray) -> str:

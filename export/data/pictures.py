@@ -114,6 +114,11 @@ def decode_all(paths: Sequence[S], read: Callable[[S], T]) -> Iterator[T | Inval
             bars.advance(bar)
 
 
+def is_grey(image: np.ndarray) -> bool:
+    """Whether no pixel of an [H, W, C] picture has a colour."""
+    return bool((image == image[:, :, :1]).all())
+
+
 def planes(image: np.ndarray) -> Tensor:
     """[H, W, C] → [C, H, W], of the same dtype."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from export.data.crops import DRAWN_BELOW, GIB, channels_second
-from export.data.pictures import as_floats, decode_all, pictures_under, planes, read_picture
+from export.data.pictures import as_floats, decode_all, is_grey, pictures_under, planes, read_picture
 from runtime.errors import InvalidInput
 
 # The option that names the folder → the names of its two subfolders: the first that are both there are taken.
@@ -45,7 +45,7 @@ class Side:
                 continue
             self.paths.append(path)
             shapes.add(image.shape[:2])
-            self.grey += bool((image == image[:, :, :1]).all())
+            self.grey += is_grey(image)
             if image.nbytes <= left_bytes:
                 self.cache[path] = image
                 left_bytes -= image.nbytes

@@ -45,6 +45,11 @@ class PixelOptions(TrainingOptions):
 
 
 @dataclass(frozen=True)
+class PhotoOptions(PixelOptions, data.DegradationOptions):
+    """PixelOptions, with inputs that are made worse as photographs are (export/data/degradation.py)."""
+
+
+@dataclass(frozen=True)
 class CropGanOptions(AdversarialOptions):
     """patch_px: side of the low-resolution crops; the discriminator says of which number patch_px · scale is a multiple.
 
@@ -182,7 +187,7 @@ class CropGanTrainer(AdversarialTrainer, CropTrainer):
     """
 
     settings: Any
-    discriminator_of: Callable[..., nn.Module]
+    discriminator_of: type[nn.Module]
     activated: bool
 
     def __init__(
@@ -191,7 +196,7 @@ class CropGanTrainer(AdversarialTrainer, CropTrainer):
         net = features.load(options.feature_net, source.vgg19, activated=self.activated)
         self.net = machine.place(net)
         self.read(config, options, source, machine)
-        discriminator = type(self).discriminator_of(
+        discriminator = self.discriminator_of(
             side_px=options.patch_px * config.scale,
             width=options.discriminator_width,
             norm=options.discriminator_norm,

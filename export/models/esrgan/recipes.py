@@ -14,19 +14,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from export import data
 from export.models.esrgan.bilinear import start_as_bilinear
 from export.models.esrgan.discriminator import Discriminator
 from export.models.esrgan.generator import SPEC
 from export.networks.discriminators import DiscriminatorOutput
 from export.training import losses
 from export.training.recipe import NEEDED, Batch, LossTerms, Recipe
-from export.training.restoration import CropGanOptions, CropGanTrainer, PixelOptions, PixelTrainer
-
-
-@dataclass(frozen=True)
-class PhotoOptions(PixelOptions, data.DegradationOptions):
-    """PixelOptions, with inputs that are made worse as photographs are (export/data/degradation.py)."""
+from export.training.restoration import (
+    CropGanOptions,
+    CropGanTrainer,
+    PhotoOptions,
+    PixelOptions,
+    PixelTrainer,
+)
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,9 @@ a CPU, with a warm-up, one cosine and a high learning rate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from export.data import DegradationOptions
 from export.models.srvgg.generator import SPEC
 from export.training.recipe import NEEDED, Recipe
-from export.training.restoration import PixelOptions, PixelTrainer
-
-
-@dataclass(frozen=True)
-class PhotoOptions(PixelOptions, DegradationOptions):
-    """PixelOptions, with inputs that are made worse as photographs are (export/data/degradation.py)."""
+from export.training.restoration import PhotoOptions, PixelOptions, PixelTrainer
 
 
 class SrvggTrainer(PixelTrainer):

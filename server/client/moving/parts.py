@@ -42,15 +42,15 @@ class Parts:
         unfinished = self.folder / (MADE_OF + UNFINISHED)
         unfinished.write_bytes(made_of)
         unfinished.replace(self.folder / MADE_OF)
+        self._paths = self._intact()
 
     def names(self) -> list[str]:
-        """The finished parts, sorted by name. Those that are damaged are deleted."""
-        return sorted(self._paths())
+        """The finished parts, sorted by name."""
+        return sorted(self._paths)
 
     def path(self, name: str) -> Path:
         """The file of a finished part."""
-        (path,) = self.folder.glob(f"{name}.????????")
-        return path
+        return self._paths[name]
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -64,13 +64,14 @@ class Parts:
 
     def keep(self, unfinished: Path, name: str) -> None:
         """Make the file `unfinished` the part `name`."""
-        unfinished.replace(self.folder / f"{name}.{checksum(unfinished):08x}")
+        self._paths[name] = unfinished.replace(self.folder / f"{name}.{checksum(unfinished):08x}")
 
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.folder)
 
-    def _paths(self) -> dict[str, Path]:
+    def _intact(self) -> dict[str, Path]:
+        """The files of the finished parts, by name. Those that are damaged are deleted."""
         paths = {}
         for path in self.folder.iterdir():
             if match := PART.fullmatch(path.name):
